@@ -1,0 +1,26 @@
+//! What a broker is: events, topics, subscriptions, the delivery engine, sessions, the line protocol, and the seams that
+//! plugins fill. No network and no file I/O.
+//!
+//! | to find | look in |
+//! | --- | --- |
+//! | what a name may hold; ids in memory | [`name`] |
+//! | an event and its one encoding | [`event`] |
+//! | the order of events, positions of subscriptions, redelivery: pure state machines | [`queue`] |
+//! | what an engine promises to a session | [`engine`] |
+//! | the engine over a storage: shards, group commit | [`local`] |
+//! | what a storage promises to the engine | [`storage`] |
+//! | lines to commands, outcomes to replies | [`protocol`], [`session`] |
+//! | what clients connect to, what feeds the broker | [`transport`], [`source`] |
+//! | rules of a topic from the configuration | [`policy`] |
+
+pub mod engine;
+pub mod event;
+pub mod local;
+pub mod name;
+pub mod policy;
+pub mod protocol;
+pub mod queue;
+pub mod session;
+pub mod source;
+pub mod storage;
+pub mod transport;

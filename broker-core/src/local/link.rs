@@ -1,0 +1,131 @@
+//! A client's way to the shards: splits its requests, and says goodbye for it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::message::{Gather, ShardMessage, ShardRequest};
+use super::shared::Shared;
+use crate::engine::{EngineGone, Gauge, Link, LinkEvent, Op, Request, RequestSink};
+use crate::queue::ClientId;
+
+/// Events that may wait for a session. It cannot be reached by a session that handles what it gets: outcomes are bounded by
+/// the requests that it has not got an answer to, deliveries by the gauge. A client whose session lets it happen is cut off.
+pub(super) const LINK_EVENTS: usize = 8192;
+
+pub(super) fn connect(
+    client: ClientId,
+    name: String,
+    shards: Vec<mpsc::Sender<ShardMessage>>,
+    shared: Arc<Shared>,
+) -> Link {
+    let (sender, events) = mpsc::channel(LINK_EVENTS);
+    let gauge = Arc::new(Gauge::default());
+    shared.connections.fetch_add(1, Ordering::Relaxed);
+    let sink = LocalSink {
+        client,
+        name: Arc::from(name),
+        connected: vec![false; shards.len()],
+        shards,
+        events: sender,
+        gauge: Arc::clone(&gauge),
+        shared,
+        runtime: Handle::current(),
+    };
+    Link { requests: Box::new(sink), events, gauge }
+}
+
+struct LocalSink {
+    client: ClientId,
+    name: Arc<str>,
+    shards: Vec<mpsc::Sender<ShardMessage>>,
+    /// The shards that know the client. An idle connection is known to none.
+    connected: Vec<bool>,
+    events: mpsc::Sender<LinkEvent>,
+    gauge: Arc<Gauge>,
+    shared: Arc<Shared>,
+    runtime: Handle,
+}
+
+impl LocalSink {
+    /// Which shards get what.
+    fn split(&self, batch: Vec<Request>) -> Vec<Vec<ShardRequest>> {
+        let shards = self.shards.len();
+        let mut parts: Vec<Vec<ShardRequest>> = std::iter::repeat_with(Vec::new).take(shards).collect();
+        for request in batch {
+            if let Some(topic) = request.op.topic() {
+                let shard = topic.shard(shards);
+                parts[shard].push(ShardRequest::One(request));
+                continue;
+            }
+            let slot = request.slot;
+            match request.op {
+                Op::Topics => {
+                    let gather = Arc::new(Gather::new(shards));
+                    parts.iter_mut().for_each(|part| part.push(ShardRequest::Topics(slot, Arc::clone(&gather))));
+                }
+                Op::Stats(_) => {
+                    let gather = Arc::new(Gather::new(shards));
+                    parts.iter_mut().for_each(|part| part.push(ShardRequest::Stats(slot, Arc::clone(&gather))));
+                }
+                Op::Prefetch(prefetch) => {
+                    for (part, _) in parts.iter_mut().zip(&self.connected).filter(|(_, connected)| **connected) {
+                        part.push(ShardRequest::One(Request { slot, op: Op::Prefetch(prefetch) }));
+                    }
+                }
+                _ => {
+                    for (part, _) in parts.iter_mut().zip(&self.connected).filter(|(_, connected)| **connected) {
+                        part.push(ShardRequest::One(Request { slot, op: Op::Resume }));
+                    }
+                }
+            }
+        }
+        parts
+    }
+}
+
+impl RequestSink for LocalSink {
+    fn send(&mut self, batch: Vec<Request>) -> Pin<Box<dyn Future<Output = Result<(), EngineGone>> + Send + '_>> {
+        Box::pin(async move {
+            for (shard, requests) in self.split(batch).into_iter().enumerate() {
+                if requests.is_empty() {
+                    continue;
+                }
+                if !self.connected[shard] {
+                    let connect = ShardMessage::Connect {
+                        client: self.client,
+                        name: Arc::clone(&self.name),
+                        events: self.events.clone(),
+                        gauge: Arc::clone(&self.gauge),
+                    };
+                    self.shards[shard].send(connect).await.map_err(|_gone| EngineGone)?;
+                    self.connected[shard] = true;
+                }
+                let message = ShardMessage::Requests { client: self.client, requests };
+                self.shards[shard].send(message).await.map_err(|_gone| EngineGone)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Drop for LocalSink {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        for (shard, connected) in self.shards.iter().zip(&self.connected) {
+            if !connected {
+                continue;
+            }
+            let goodbye = ShardMessage::Disconnect { client: self.client };
+            if let Err(mpsc::error::TrySendError::Full(goodbye)) = shard.try_send(goodbye) {
+                // A shard that is busy must still hear of it, or what the client has in flight would never come back.
+                let shard = shard.clone();
+                self.runtime.spawn(async move { shard.send(goodbye).await });
+            }
+        }
+    }
+}

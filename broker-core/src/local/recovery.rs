@@ -1,0 +1,93 @@
+//! Rebuilds the queues from what a storage hands back.
+
+use std::collections::HashMap;
+
+use crate::name::{IdKey, TopicName};
+use crate::policy::Policies;
+use crate::queue::Topic;
+use crate::storage::{Mutation, Place, Recovery, StorageError};
+
+/// What came of recovery: each shard's topics, and the cursors.
+pub(super) struct Recovered {
+    pub(super) shards: Vec<Vec<Topic>>,
+    pub(super) cursors: HashMap<String, String>,
+}
+
+pub(super) struct Recoverer {
+    shards: Vec<HashMap<TopicName, Topic>>,
+    /// What each shard keeps of payloads, in bytes; kept up to the budget of a shard.
+    cached: Vec<usize>,
+    budget: usize,
+    policies: Policies,
+    cursors: HashMap<String, String>,
+}
+
+impl Recoverer {
+    pub(super) fn new(shards: usize, policies: Policies, budget: usize) -> Self {
+        Self {
+            shards: std::iter::repeat_with(HashMap::new).take(shards).collect(),
+            cached: vec![0; shards],
+            budget,
+            policies,
+            cursors: HashMap::new(),
+        }
+    }
+
+    pub(super) fn finish(self) -> Recovered {
+        let finish = |mut topic: Topic| {
+            topic.finish_recovery();
+            topic
+        };
+        let shards = self.shards.into_iter().map(|topics| topics.into_values().map(finish).collect()).collect();
+        Recovered { shards, cursors: self.cursors }
+    }
+
+    /// Does something with a topic, making it if it is new, and keeps the count of what is in memory.
+    fn with(&mut self, name: &TopicName, f: impl FnOnce(&mut Topic, bool)) {
+        let shard = name.shard(self.shards.len());
+        let topics = &mut self.shards[shard];
+        if !topics.contains_key(name) {
+            topics.insert(name.clone(), Topic::new(name.clone(), self.policies.of(name)));
+        }
+        let Some(topic) = topics.get_mut(name) else { return };
+        let before = topic.cached();
+        f(topic, self.cached[shard] < self.budget);
+        self.cached[shard] = self.cached[shard] + topic.cached() - before;
+    }
+}
+
+impl Recovery for Recoverer {
+    fn replay(&mut self, mutation: Mutation, place: Place) -> Result<(), StorageError> {
+        match mutation {
+            Mutation::Topic { topic, last_seq } => self.with(&topic, |topic, _| topic.restore_last_seq(last_seq)),
+            Mutation::Subscribe { topic, subscription, since } => {
+                self.with(&topic, |topic, _| topic.restore_subscription(subscription, since));
+            }
+            Mutation::Unsubscribe { topic, subscription } => {
+                self.with(&topic, |topic, _| topic.restore_unsubscribed(&subscription));
+            }
+            Mutation::Publish(event) => self.with(&event.topic, |topic, keep| {
+                let id = IdKey::of(&event.payload.id());
+                topic.restore_event(&event, id, place, None, keep);
+            }),
+            Mutation::Rewrite { event, holders } => self.with(&event.topic, |topic, keep| {
+                let id = IdKey::of(&event.payload.id());
+                topic.restore_event(&event, id, place, Some(&holders), keep);
+            }),
+            Mutation::Settle { topic, subscription, events } => self.with(&topic, |topic, _| {
+                events.into_iter().for_each(|key| topic.restore_settled(&subscription, key));
+            }),
+            Mutation::Requeue { topic, subscription, events } => self.with(&topic, |topic, _| {
+                events.into_iter().for_each(|requeued| topic.restore_requeued(&subscription, requeued));
+            }),
+            Mutation::Forget { topic, events } => self.with(&topic, |topic, _| {
+                events.into_iter().for_each(|key| topic.restore_forgotten(key));
+            }),
+            Mutation::Cursor { source, value } => {
+                self.cursors.insert(source, value);
+            }
+            Mutation::Release { .. } => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! A storage in memory whose commits a test can hold back, fail, and replay.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+
+use crate::event::Payload;
+use crate::storage::{
+    Batch, Commit, Completer, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Storage,
+    StorageError, StorageErrorKind, StorageFigures, stage,
+};
+
+#[derive(Default)]
+struct State {
+    log: Vec<Vec<(Mutation, Place)>>,
+    places: u64,
+    reads: usize,
+    hold_written: bool,
+    hold_safe: bool,
+    written: Vec<(Completer<Vec<Place>>, Vec<Place>)>,
+    safe: Vec<Completer<()>>,
+    failed: Option<StorageError>,
+    janitor: Option<Arc<dyn Janitor>>,
+}
+
+#[derive(Default)]
+pub(super) struct MemoryStorage {
+    state: Mutex<State>,
+}
+
+impl MemoryStorage {
+    /// A storage that was killed now and opened again.
+    pub(super) fn reopened(&self) -> Self {
+        let state = self.state.lock().unwrap();
+        let next = State { log: state.log.clone(), places: state.places, ..State::default() };
+        Self { state: Mutex::new(next) }
+    }
+
+    pub(super) fn hold(&self, written: bool, safe: bool) {
+        let mut state = self.state.lock().unwrap();
+        (state.hold_written, state.hold_safe) = (written, safe);
+    }
+
+    pub(super) fn let_go(&self) {
+        self.hold(false, false);
+        let mut state = self.state.lock().unwrap();
+        let (written, safe) = (std::mem::take(&mut state.written), std::mem::take(&mut state.safe));
+        written.into_iter().for_each(|(completer, places)| completer.complete(Ok(places)));
+        safe.into_iter().for_each(|completer| completer.complete(Ok(())));
+    }
+
+    pub(super) fn let_written_go(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.hold_written = false;
+        let written = std::mem::take(&mut state.written);
+        written.into_iter().for_each(|(completer, places)| completer.complete(Ok(places)));
+    }
+
+    pub(super) fn fail(&self) {
+        let error = StorageError::new(StorageErrorKind::Full, "no space left");
+        self.state.lock().unwrap().failed = Some(error);
+    }
+
+    pub(super) fn reads(&self) -> usize {
+        self.state.lock().unwrap().reads
+    }
+
+    pub(super) fn mutations(&self) -> Vec<Mutation> {
+        self.state.lock().unwrap().log.iter().flatten().map(|(mutation, _)| mutation.clone()).collect()
+    }
+
+    pub(super) fn batches(&self) -> Vec<Vec<Mutation>> {
+        let state = self.state.lock().unwrap();
+        state.log.iter().map(|batch| batch.iter().map(|(mutation, _)| mutation.clone()).collect()).collect()
+    }
+
+    pub(super) fn janitor(&self) -> Arc<dyn Janitor> {
+        self.state.lock().unwrap().janitor.clone().expect("the engine has started")
+    }
+
+    pub(super) fn events(&self) -> Vec<(crate::storage::StoredEvent, Place)> {
+        let state = self.state.lock().unwrap();
+        let events = state.log.iter().flatten().filter_map(|(mutation, place)| match mutation {
+            Mutation::Publish(event) | Mutation::Rewrite { event, .. } => Some((event.clone(), *place)),
+            _ => None,
+        });
+        events.collect()
+    }
+}
+
+#[async_trait]
+impl Storage for MemoryStorage {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn level(&self) -> Level {
+        Level::Synced
+    }
+
+    fn recover(&self, recovery: &mut dyn Recovery) -> Result<RecoveryReport, StorageError> {
+        let log = self.state.lock().unwrap().log.clone();
+        let mut report = RecoveryReport::default();
+        for (mutation, place) in log.into_iter().flatten() {
+            recovery.replay(mutation, place)?;
+            report.records += 1;
+        }
+        Ok(report)
+    }
+
+    fn start(&self, janitor: Arc<dyn Janitor>) {
+        self.state.lock().unwrap().janitor = Some(janitor);
+    }
+
+    fn submit(&self, batch: Batch) -> Commit {
+        let (written, written_stage) = stage();
+        let (safe, safe_stage) = stage();
+        let commit = Commit { written: written_stage, safe: safe_stage };
+        let mut state = self.state.lock().unwrap();
+        if let Some(error) = &state.failed {
+            written.complete(Err(error.clone()));
+            safe.complete(Err(error.clone()));
+            return commit;
+        }
+        let mut places = Vec::new();
+        let mut records = Vec::new();
+        for mutation in batch.mutations {
+            let is_event = matches!(mutation, Mutation::Publish(_) | Mutation::Rewrite { .. });
+            state.places += u64::from(is_event);
+            let place = Place(state.places);
+            if is_event {
+                places.push(place);
+            }
+            records.push((mutation, place));
+        }
+        state.log.push(records);
+        if state.hold_written {
+            state.written.push((written, places));
+        } else {
+            written.complete(Ok(places));
+        }
+        if state.hold_safe {
+            state.safe.push(safe)
+        } else {
+            safe.complete(Ok(()))
+        }
+        commit
+    }
+
+    async fn read(&self, keys: Vec<ReadKey>) -> Result<Vec<Option<Payload>>, StorageError> {
+        let mut state = self.state.lock().unwrap();
+        state.reads += 1;
+        let find = |key: &ReadKey| {
+            state.log.iter().flatten().find_map(|(mutation, place)| match mutation {
+                Mutation::Publish(event) | Mutation::Rewrite { event, .. }
+                    if *place == key.place && event.key == key.key && event.topic == key.topic =>
+                {
+                    Some(event.payload.clone())
+                }
+                _ => None,
+            })
+        };
+        Ok(keys.iter().map(find).collect())
+    }
+
+    fn figures(&self) -> StorageFigures {
+        StorageFigures::default()
+    }
+
+    async fn close(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! A topic's log: its lanes, what is visible in them, and which event an id stands for. Shared by all its subscriptions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use hashbrown::HashTable;
+
+use super::lane::{Entry, Lane};
+use crate::event::{EventKey, Millis, Payload, Priority, Seq};
+use crate::name::IdKey;
+use crate::storage::Place;
+
+/// When an event may be delivered; only for those that say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) expires_at: Option<Millis>,
+    pub(super) due_at: Option<Millis>,
+}
+
+/// An event that nobody needs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// The event.
+    pub key: EventKey,
+    /// Where the storage keeps it.
+    pub place: Place,
+}
+
+/// A row of the index of ids: 16 bytes, and its hash without a look at the entry.
+#[derive(Debug, Clone, Copy)]
+struct IdRow {
+    hash: u32,
+    key: PackedKey,
+}
+
+/// [`EventKey`] in 12 bytes.
+#[derive(Debug, Clone, Copy)]
+struct PackedKey {
+    priority: Priority,
+    seq_high: u32,
+    seq_low: u32,
+}
+
+impl From<EventKey> for PackedKey {
+    fn from(key: EventKey) -> Self {
+        Self { priority: key.priority, seq_high: (key.seq.0 >> 32) as u32, seq_low: key.seq.0 as u32 }
+    }
+}
+
+impl From<PackedKey> for EventKey {
+    fn from(key: PackedKey) -> Self {
+        let seq = Seq(u64::from(key.seq_high) << 32 | u64::from(key.seq_low));
+        Self { priority: key.priority, seq }
+    }
+}
+
+impl IdRow {
+    fn hash_of(id: IdKey) -> u32 {
+        id.short() as u32
+    }
+
+    /// Spreads 32 bits over the 64 that the table looks at: it picks the bucket by the low ones and compares the highest.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    lane: Lane,
+    /// The latest event of the lane that may be delivered.
+    visible: Seq,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    lanes: BTreeMap<Priority, Slot>,
+    /// Lanes by the latest event in them that may be delivered, so that a subscription finds those that have something new.
+    changed: BTreeSet<(Seq, Priority)>,
+    pub(super) last_seq: Seq,
+    /// Events up to here may be delivered: they are as safe as their confirmation promises.
+    pub(super) visible: Seq,
+    /// Published and not yet visible.
+    pending: VecDeque<EventKey>,
+    ids: HashTable<IdRow>,
+    times: HashMap<Seq, Times>,
+    /// What has been freed since it was last drained.
+    pub(super) released: Vec<Released>,
+    /// What the payloads in memory cost, in bytes.
+    pub(super) cached: usize,
+    pub(super) live: usize,
+}
+
+impl Log {
+    fn lane(&self, priority: Priority) -> Option<&Lane> {
+        self.lanes.get(&priority).map(|slot| &slot.lane)
+    }
+
+    pub(super) fn get(&self, key: EventKey) -> Option<&Entry> {
+        self.lane(key.priority)?.get(key.seq)
+    }
+
+    pub(super) fn get_mut(&mut self, key: EventKey) -> Option<&mut Entry> {
+        self.lanes.get_mut(&key.priority)?.lane.get_mut(key.seq)
+    }
+
+    pub(super) fn times(&self, seq: Seq) -> Option<Times> {
+        self.times.get(&seq).copied()
+    }
+
+    pub(super) fn payload(&self, key: EventKey) -> Option<&Payload> {
+        self.lane(key.priority)?.payload(key.seq)
+    }
+
+    pub(super) fn set_payload(&mut self, key: EventKey, payload: Payload) {
+        if let Some(slot) = self.lanes.get_mut(&key.priority) {
+            let before = slot.lane.cached();
+            slot.lane.set_payload(key.seq, payload);
+            self.cached = self.cached + slot.lane.cached() - before;
+        }
+    }
+
+    /// The first event of a lane after `seq` that has not been taken out; it may not be visible yet.
+    pub(super) fn first_after(&self, priority: Priority, seq: Seq) -> Option<&Entry> {
+        self.lane(priority)?.first_after(seq)
+    }
+
+    /// Events of a lane after `seq`, in order.
+    pub(super) fn iter_after(&self, priority: Priority, seq: Seq) -> impl Iterator<Item = &Entry> {
+        self.lane(priority).into_iter().flat_map(move |lane| lane.iter_after(seq))
+    }
+
+    /// The lanes in use, the most urgent first.
+    pub(super) fn priorities(&self) -> impl Iterator<Item = Priority> {
+        self.lanes.keys().rev().copied()
+    }
+
+    /// The latest event of a lane.
+    pub(super) fn last_of(&self, priority: Priority) -> Option<Seq> {
+        self.lane(priority)?.last()
+    }
+
+    /// The next less urgent lane in use.
+    pub(super) fn priority_below(&self, priority: Priority) -> Option<Priority> {
+        self.lanes.range(..priority).next_back().map(|(priority, _)| *priority)
+    }
+
+    /// Lanes in which an event after `seen` has become visible.
+    pub(super) fn changed_after(&self, seen: Seq) -> impl Iterator<Item = Priority> {
+        self.changed.range((Seq(seen.0 + 1), Priority(i32::MIN))..).map(|(_, priority)| *priority)
+    }
+
+    /// Adds an event; it is not visible yet.
+    #[expect(clippy::too_many_arguments, reason = "each is one property of the event")]
+    pub(super) fn insert(
+        &mut self,
+        key: EventKey,
+        id: IdKey,
+        holders: u32,
+        at: Millis,
+        times: Option<Times>,
+        len: usize,
+        payload: Option<Payload>,
+    ) {
+        let entry = Entry::new(id, key.seq, holders, len, at, times.is_some());
+        if let Some(times) = times {
+            self.times.insert(key.seq, times);
+        }
+        let lane = &mut self.lanes.entry(key.priority).or_default().lane;
+        let before = lane.cached();
+        lane.insert(entry, payload);
+        self.cached = self.cached + lane.cached() - before;
+        self.live += 1;
+        let row = IdRow { hash: IdRow::hash_of(id), key: key.into() };
+        self.ids.insert_unique(IdRow::spread(row.hash), row, |row| IdRow::spread(row.hash));
+        self.last_seq = self.last_seq.max(key.seq);
+    }
+
+    /// Remembers that `key` becomes visible with the events up to its sequence.
+    pub(super) fn await_visibility(&mut self, key: EventKey) {
+        self.pending.push_back(key);
+    }
+
+    /// Makes events up to `seq` visible.
+    pub(super) fn set_visible(&mut self, seq: Seq) {
+        while let Some(key) = self.pending.front().copied().filter(|key| key.seq <= seq) {
+            self.pending.pop_front();
+            self.show(key);
+        }
+        self.visible = self.visible.max(seq);
+    }
+
+    /// Makes one event visible.
+    pub(super) fn show(&mut self, key: EventKey) {
+        // A lane whose last event was freed meanwhile is gone.
+        let Some(slot) = self.lanes.get_mut(&key.priority) else { return };
+        if slot.visible < key.seq {
+            self.changed.remove(&(slot.visible, key.priority));
+            slot.visible = key.seq;
+            self.changed.insert((key.seq, key.priority));
+        }
+    }
+
+    /// Events with this id that have not been taken out, in delivery order.
+    pub(super) fn find_id(&self, id: IdKey) -> Vec<EventKey> {
+        let hash = IdRow::hash_of(id);
+        let rows = self.ids.iter_hash(IdRow::spread(hash)).filter(|row| row.hash == hash);
+        let mut keys: Vec<EventKey> = rows
+            .map(|row| EventKey::from(row.key))
+            .filter(|key| self.get(*key).is_some_and(|entry| entry.id == id))
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn forget_id(&mut self, id: IdKey, key: EventKey) {
+        let hash = IdRow::hash_of(id);
+        if let Ok(row) = self.ids.find_entry(IdRow::spread(hash), |row| EventKey::from(row.key) == key) {
+            row.remove();
+        }
+    }
+
+    /// Takes an event out for all to whom it has not been delivered; `holders` have it in flight.
+    pub(super) fn withdraw(&mut self, key: EventKey, holders: u32) {
+        let Some(entry) = self.get_mut(key) else { return };
+        entry.holders = holders;
+        entry.withdraw();
+        let id = entry.id;
+        self.forget_id(id, key);
+        if holders == 0 {
+            self.free(key);
+        }
+    }
+
+    /// One subscription is done with the event. Returns the length of its payload.
+    pub(super) fn settle(&mut self, key: EventKey) -> u64 {
+        let Some(entry) = self.get_mut(key) else { return 0 };
+        let len = u64::from(entry.len);
+        entry.holders = entry.holders.saturating_sub(1);
+        if entry.holders == 0 {
+            self.free(key);
+        }
+        len
+    }
+
+    fn free(&mut self, key: EventKey) {
+        let Some(slot) = self.lanes.get_mut(&key.priority) else { return };
+        let Some(entry) = slot.lane.get(key.seq) else { return };
+        let (id, withdrawn, timed) = (entry.id, entry.withdrawn(), entry.timed());
+        // An event that is not written yet is released when its place is known.
+        if let Some(place) = entry.place() {
+            self.released.push(Released { key, place });
+        }
+        let before = slot.lane.cached();
+        slot.lane.free(key.seq);
+        self.cached = self.cached + slot.lane.cached() - before;
+        self.live -= 1;
+        if slot.lane.live() == 0 {
+            self.changed.remove(&(slot.visible, key.priority));
+            self.lanes.remove(&key.priority);
+        }
+        if !withdrawn {
+            self.forget_id(id, key);
+        }
+        if timed {
+            self.times.remove(&key.seq);
+        }
+    }
+
+    /// The storage has written the event at `place`. Returns the place that this one stands for instead, if there was one.
+    pub(super) fn set_place(&mut self, key: EventKey, place: Place) {
+        match self.get_mut(key) {
+            Some(entry) => {
+                let old = entry.place();
+                entry.set_place(place);
+                if let Some(old) = old.filter(|old| *old != place) {
+                    self.released.push(Released { key, place: old });
+                }
+            }
+            None => self.released.push(Released { key, place }),
+        }
+    }
+
+    /// Drops payloads that can be read back, those that will be needed last first, until `bytes` are free or none is left.
+    pub(super) fn evict(&mut self, bytes: usize) -> usize {
+        let mut freed = 0;
+        for slot in self.lanes.values_mut() {
+            while freed < bytes {
+                match slot.lane.evict() {
+                    0 => break,
+                    more => freed += more,
+                }
+            }
+        }
+        self.cached -= freed;
+        freed
+    }
+}
