@@ -1,0 +1,7 @@
+//! (being written)
+
+#[cfg(feature = "feed")]
+pub mod feed;
+
+#[cfg(feature = "sse")]
+pub mod sse;
