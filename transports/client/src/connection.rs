@@ -1,0 +1,161 @@
+//! A plain connection for commands by hand: a line out, a line in.
+
+use tokio::time::timeout;
+
+use crate::config::ClientConfig;
+use crate::error::Error;
+use crate::link::{Hello, Link};
+use crate::reply::{Reply, ServerInfo};
+
+/// One connection without any machinery: no reconnecting, no batching. For `topics`, `stats`, `ping`, `peek` and the like.
+///
+/// ```no_run
+/// # use transport_client::{ClientConfig, Connection};
+/// # async fn run() -> Result<(), transport_client::Error> {
+/// let mut connection = Connection::open(&ClientConfig::new("127.0.0.1:8000".parse()?)).await?;
+/// let topics = connection.request_line("topics").await?;
+/// let dead = connection.request_until("peek tweets.dead 5", |line| line == "end of peek").await?;
+/// connection.quit().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Connection {
+    link: Link,
+    config: ClientConfig,
+    /// A request whose future was dropped leaves its reply on the way, where the next request would take it for its own.
+    abandoned: bool,
+}
+
+impl Connection {
+    /// Connects, and says `hello` with the token and the name of `config`.
+    ///
+    /// # Errors
+    /// Those of [`Client::connect`](crate::Client::connect).
+    pub async fn open(config: &ClientConfig) -> Result<Self, Error> {
+        config.validate()?;
+        let link = Link::open(config, &Hello::default()).await?;
+        Ok(Self { link, config: config.clone(), abandoned: false })
+    }
+
+    /// What the broker told of itself.
+    #[must_use]
+    pub fn server(&self) -> &ServerInfo {
+        self.link.server()
+    }
+
+    /// Sends one line, and waits until the operating system has it. The replies are for [`Connection::recv_line`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a line break in `line`; [`Error::TooLarge`]; [`Error::Lost`], [`Error::Timeout`].
+    pub async fn send_line(&mut self, line: &str) -> Result<(), Error> {
+        self.queue_line(line)?;
+        let after = self.config.response_timeout;
+        let write = async {
+            while self.link.has_output() {
+                self.link.progress(false).await?;
+            }
+            Ok(())
+        };
+        timeout(after, write).await.unwrap_or(Err(Error::Timeout { what: "a write", after }))
+    }
+
+    /// The next line from the broker, whatever it is and however long it takes; `None` at the end of the stream.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection broke; [`Error::Protocol`] for a line that is too long or not UTF-8.
+    pub async fn recv_line(&mut self) -> Result<Option<String>, Error> {
+        match self.link.read_line().await {
+            Ok(line) => Ok(Some(line)),
+            Err(Error::Lost { source: None }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a command that is answered with one line, and returns that line.
+    ///
+    /// Not for a connection that has subscriptions, where deliveries come between the replies. Not cancel-safe: after a
+    /// dropped or timed-out request every further one fails with [`Error::Lost`].
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for `error: …` and `no_event_error: …`; those of [`Connection::send_line`].
+    pub async fn request_line(&mut self, command: &str) -> Result<String, Error> {
+        let mut lines = self.request_until(command, |_| true).await?;
+        lines.pop().ok_or(Error::Lost { source: None })
+    }
+
+    /// Sends a command that is answered with several lines, and returns them, the one for which `is_last` is true
+    /// included. `help` ends with an empty line, `peek` with `end of peek`. An error ends it at once. The whole answer may
+    /// have `max_line_bytes`.
+    ///
+    /// # Errors
+    /// As for [`Connection::request_line`].
+    pub async fn request_until(
+        &mut self,
+        command: &str,
+        mut is_last: impl FnMut(&str) -> bool,
+    ) -> Result<Vec<String>, Error> {
+        if self.abandoned {
+            return Err(Error::Lost { source: None });
+        }
+        self.queue_line(command)?;
+        self.abandoned = true;
+        let after = self.config.response_timeout;
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        loop {
+            let line = match timeout(after, self.link.read_line()).await {
+                Ok(line) => line?,
+                Err(_) => {
+                    return Err(Error::Timeout { what: "a command", after });
+                }
+            };
+            let refused = match Reply::parse(&line) {
+                Reply::Error(reason) => Some(reason.to_owned()),
+                Reply::NoEvent(_) => Some(line.clone()),
+                _ => None,
+            };
+            if let Some(reason) = refused {
+                self.abandoned = false;
+                return Err(Error::Refused { reason });
+            }
+            bytes += line.len() + size_of::<String>();
+            if bytes > self.config.max_line_bytes {
+                return Err(Error::Protocol("an answer does not end".to_owned()));
+            }
+            let last = is_last(&line);
+            lines.push(line);
+            if last {
+                self.abandoned = false;
+                return Ok(lines);
+            }
+        }
+    }
+
+    /// Says `quit`, and waits for the broker to have sent everything and to close.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] after the close timeout; the socket is closed all the same.
+    pub async fn quit(self) -> Result<(), Error> {
+        let after = self.config.close_timeout;
+        timeout(after, self.link.quit()).await.map_err(|_| Error::Timeout { what: "quit", after })
+    }
+
+    fn queue_line(&mut self, line: &str) -> Result<(), Error> {
+        if line.contains(['\n', '\r']) {
+            return Err(Error::Invalid("a command is one line: there is a line break in it".to_owned()));
+        }
+        let limit = self.link.server().max_line_bytes;
+        if line.len() > limit {
+            return Err(Error::TooLarge { bytes: line.len(), limit });
+        }
+        self.link.queue(line);
+        self.link.queue("\n");
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("address", &self.config.address).finish_non_exhaustive()
+    }
+}

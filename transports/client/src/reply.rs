@@ -1,0 +1,253 @@
+//! What a line from the broker says. Pure.
+//!
+//! The replies of a connection come in the order of its commands, with deliveries between them, and only deliveries are
+//! JSON objects (on a connection that asks for no `stats`). So a line is told by its first word alone, and to whom it
+//! belongs is a question of order: see `publish_task` and `window`.
+
+use serde::Deserialize;
+
+use crate::error::{Error, excerpt};
+use crate::name::EventId;
+
+/// The first line of every connection.
+pub(crate) const GREETING: &str = "Successfully connected to message_broker";
+
+/// How safe a confirmed event is. From the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// A word this client does not know; a newer broker's.
+    Unknown,
+    /// In the broker's memory (durability `never`).
+    Memory,
+    /// With the operating system, synced soon (durability `interval`).
+    Written,
+    /// On disk (durability `always`).
+    Synced,
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Taken.
+    Published,
+    /// Taken, in place of a waiting event with the same id. After a reconnect that may be this event's own first try.
+    Replaced,
+    /// Taken and dropped at once: the topic is full, its overflow policy is `drop-lowest`, and this event was the lowest.
+    Dropped,
+    /// Sent again after a reconnect, and the topic (`duplicate_id = "reject"`) answered that the id is there already:
+    /// the first try had arrived.
+    AlreadyThere,
+}
+
+/// The broker's word on one published event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Confirmation {
+    /// The event's id, also where the client made it.
+    pub id: EventId,
+    /// What became of the event.
+    pub outcome: Outcome,
+    /// How safe it is; `None` for [`Outcome::Dropped`], and for [`Outcome::AlreadyThere`], whose level nobody told.
+    pub level: Option<Level>,
+}
+
+/// One line, sorted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reply<'a> {
+    /// A JSON object.
+    Object(&'a str),
+    /// `published`, `replaced` or `dropped`.
+    Confirmed {
+        outcome: Outcome,
+        topic: &'a str,
+        id: &'a str,
+        level: Option<Level>,
+    },
+    /// `no_event_error: <id>`.
+    NoEvent(&'a str),
+    /// `error: <reason>`.
+    Error(&'a str),
+    Pong,
+    Bye,
+    /// Anything else: success replies that need no telling apart, and what a newer broker may say.
+    Other(&'a str),
+}
+
+impl<'a> Reply<'a> {
+    pub(crate) fn parse(line: &'a str) -> Self {
+        if line.starts_with('{') {
+            return Self::Object(line);
+        }
+        if let Some(reason) = line.strip_prefix("error: ") {
+            return Self::Error(reason);
+        }
+        if let Some(id) = line.strip_prefix("no_event_error: ") {
+            return Self::NoEvent(id);
+        }
+        match line {
+            "pong" => Self::Pong,
+            "bye" => Self::Bye,
+            _ => parse_confirmation(line).unwrap_or(Self::Other(line)),
+        }
+    }
+}
+
+fn parse_confirmation(line: &str) -> Option<Reply<'_>> {
+    let mut words = line.split(' ');
+    let outcome = match words.next()? {
+        "published" => Outcome::Published,
+        "replaced" => Outcome::Replaced,
+        "dropped" => Outcome::Dropped,
+        _ => return None,
+    };
+    let (topic, id) = (words.next()?, words.next()?);
+    let level = match (outcome, words.next()) {
+        (Outcome::Dropped, _) => None,
+        (_, Some("synced")) => Some(Level::Synced),
+        (_, Some("written")) => Some(Level::Written),
+        (_, Some("memory")) => Some(Level::Memory),
+        (_, Some(_)) => Some(Level::Unknown),
+        (_, None) => return None,
+    };
+    Some(Reply::Confirmed { outcome, topic, id, level })
+}
+
+/// What the broker tells of itself when it is greeted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct ServerInfo {
+    /// `herald`.
+    #[serde(default)]
+    pub server: String,
+    /// The broker's version.
+    #[serde(default)]
+    pub version: String,
+    /// The protocol's version; always 1, or there is no connection.
+    pub protocol: u64,
+    /// The broker's name for this connection, as in its logs.
+    #[serde(default)]
+    pub session: String,
+    /// The longest line the broker takes, its ending not counted.
+    #[serde(default = "default_max_line_bytes")]
+    pub max_line_bytes: usize,
+}
+
+/// What the protocol says for brokers that do not.
+pub(crate) fn default_max_line_bytes() -> usize {
+    1024 * 1024
+}
+
+/// Takes the answer to `hello`.
+pub(crate) fn parse_hello(line: &str) -> Result<ServerInfo, Error> {
+    if let Some(reason) = line.strip_prefix("error: ") {
+        return Err(handshake_error(reason));
+    }
+    let info: ServerInfo = line
+        .strip_prefix("hello ")
+        .and_then(|json| serde_json::from_str(json).ok())
+        .ok_or_else(|| Error::Protocol(format!("expected an answer to hello, got \"{}\"", excerpt(line))))?;
+    if info.protocol != 1 {
+        return Err(Error::Protocol(format!("the broker speaks version {}, this client version 1", info.protocol)));
+    }
+    Ok(info)
+}
+
+/// Sorts an error that comes in place of the greeting or of the answer to `hello`.
+pub(crate) fn handshake_error(reason: &str) -> Error {
+    let owned = || reason.to_owned();
+    if reason.starts_with("authentication") {
+        Error::Auth { reason: owned() }
+    } else if reason.starts_with("server is full") {
+        Error::ServerFull { reason: owned() }
+    } else if reason.starts_with("unknown command") {
+        // The reference broker, for one: no hello, so no confirmations and no prefetch either.
+        Error::Protocol(format!("the broker does not know hello: {}", excerpt(reason)))
+    } else {
+        Error::Refused { reason: owned() }
+    }
+}
+
+/// `subscription "<name>" of topic <topic> was removed`: the one error that answers no command. The name is quoted,
+/// perhaps cut, so only what is around it is compared; no other error has that form.
+pub(crate) fn is_removal(reason: &str, topic: &str) -> bool {
+    reason
+        .strip_prefix("subscription \"")
+        .and_then(|rest| rest.strip_suffix(" was removed"))
+        .and_then(|rest| rest.strip_suffix(topic))
+        .is_some_and(|rest| rest.ends_with("\" of topic "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_line_is_told_by_its_beginning() {
+        for (line, reply) in [
+            (
+                "published t 1 synced",
+                Reply::Confirmed { outcome: Outcome::Published, topic: "t", id: "1", level: Some(Level::Synced) },
+            ),
+            (
+                "replaced t é memory",
+                Reply::Confirmed { outcome: Outcome::Replaced, topic: "t", id: "é", level: Some(Level::Memory) },
+            ),
+            ("dropped t 1", Reply::Confirmed { outcome: Outcome::Dropped, topic: "t", id: "1", level: None }),
+            (
+                "published t 1 replicated",
+                Reply::Confirmed { outcome: Outcome::Published, topic: "t", id: "1", level: Some(Level::Unknown) },
+            ),
+            ("published t 1", Reply::Other("published t 1")),
+            ("published", Reply::Other("published")),
+            ("no_event_error: 7", Reply::NoEvent("7")),
+            ("error: not a topic t subscriber", Reply::Error("not a topic t subscriber")),
+            ("error: no_event_error: 7", Reply::Error("no_event_error: 7")),
+            ("pong", Reply::Pong),
+            ("bye", Reply::Bye),
+            ("no available message", Reply::Other("no available message")),
+            ("hello {}", Reply::Other("hello {}")),
+            ("", Reply::Other("")),
+            ("{}", Reply::Object("{}")),
+        ] {
+            assert_eq!(Reply::parse(line), reply);
+        }
+    }
+
+    #[test]
+    fn hello_is_read_and_what_is_none_is_sorted() {
+        let line =
+            r#"hello {"server":"herald","version":"1.2","protocol":1,"session":"s","max_line_bytes":99,"new":[]}"#;
+        let info = parse_hello(line).unwrap();
+        assert_eq!((info.version.as_str(), info.max_line_bytes), ("1.2", 99));
+        for (line, expected) in [
+            ("error: authentication failed", "Auth"),
+            ("error: authentication required", "Auth"),
+            ("error: server is full: 3 connections", "ServerFull"),
+            ("error: unknown command: \"hello {}\"", "Protocol"),
+            ("error: hello: prefetch: …", "Refused"),
+            (r#"hello {"protocol":2}"#, "Protocol"),
+            (r#"hello {"protocol":-1}"#, "Protocol"),
+            ("hello", "Protocol"),
+            ("HTTP/1.1 400 Bad Request", "Protocol"),
+        ] {
+            let error = parse_hello(line).unwrap_err();
+            assert!(format!("{error:?}").starts_with(expected), "{line}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_removal_is_told_from_other_errors() {
+        assert!(is_removal("subscription \"s\" of topic t was removed", "t"));
+        assert!(is_removal("subscription \"aaa…\" of topic t was removed", "t"));
+        for other in [
+            "subscription \"s\" of topic tt was removed",
+            "subscription \"s\" of topic t was refused",
+            "not a topic t subscriber",
+            "subscription \"",
+        ] {
+            assert!(!is_removal(other, "t"), "{other}");
+        }
+    }
+}
