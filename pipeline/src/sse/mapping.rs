@@ -1,0 +1,312 @@
+//! From an event of a feed to an event of the broker: topic, id, priority and message by the rules of the configuration.
+
+use std::borrow::Cow;
+use std::hash::Hasher as _;
+
+use broker_core::event::{NewEvent, Payload, Priority, write_json_string};
+use broker_core::name::{IdKey, TopicName, check_event_id};
+use rand::RngExt as _;
+use serde_json::value::RawValue;
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+use super::pointer::Pointer;
+
+/// The deepest nesting of a message: with the delivery's own object it makes the 128 of the protocol.
+const MAX_MSG_DEPTH: usize = 127;
+
+/// Where an event's topic comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicRule {
+    /// Always this one.
+    Fixed(TopicName),
+    /// A string in the event's data. An event that has none there, or not the name of a topic, is skipped.
+    Pointer(Pointer),
+}
+
+/// Where an event's priority comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PriorityRule {
+    /// Always this one.
+    Fixed(i32),
+    /// An integer of 32 bits in the event's data; 0 where there is none.
+    Pointer(Pointer),
+    /// Evenly spread from the first to the second, both included. It depends on the event's id alone, so that an event that
+    /// is published again has the same.
+    Random(i32, i32),
+}
+
+/// What is published of an event whose message is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnMissing {
+    /// `null`.
+    #[default]
+    Null,
+    /// Nothing.
+    Skip,
+}
+
+/// The rules of one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Where the topic comes from.
+    pub topic: TopicRule,
+    /// Where the event's id is in its data, a string or an integer; `None`, or where there is none that can be an id: it is
+    /// derived from the SSE id.
+    pub id: Option<Pointer>,
+    /// Where the message is; the empty pointer: the whole of the data.
+    pub msg: Pointer,
+    /// Where the priority comes from.
+    pub priority: PriorityRule,
+    /// What happens where `msg` finds nothing.
+    pub on_missing: OnMissing,
+}
+
+/// Why an event is not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skipped {
+    /// The topic's pointer finds no topic name.
+    NoTopic,
+    /// The message's pointer finds nothing, and the configuration says to skip such events.
+    NoMessage,
+    /// The message is nested deeper than the protocol allows.
+    TooDeep,
+}
+
+impl Mapping {
+    /// Makes an event of a feed's `data`. `derived` is the id that it has if its data does not say.
+    ///
+    /// # Errors
+    /// [`Skipped`] says why there is none.
+    pub fn apply(&self, data: &str, derived: &str) -> Result<(TopicName, NewEvent), Skipped> {
+        let json: Option<&RawValue> = serde_json::from_str(data).ok();
+        let find = |pointer: &Pointer| json.and_then(|json| pointer.find(json));
+        let topic = match &self.topic {
+            TopicRule::Fixed(topic) => topic.clone(),
+            TopicRule::Pointer(pointer) => {
+                let name = find(pointer).and_then(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok());
+                name.and_then(|name| TopicName::new(&name).ok()).ok_or(Skipped::NoTopic)?
+            }
+        };
+        let id = self.id.as_ref().and_then(find).and_then(id_of).unwrap_or(Cow::Borrowed(derived));
+        let priority = match &self.priority {
+            PriorityRule::Fixed(priority) => *priority,
+            PriorityRule::Pointer(pointer) => find(pointer).and_then(|raw| raw.get().parse().ok()).unwrap_or(0),
+            PriorityRule::Random(low, high) => spread(&id, *low, *high),
+        };
+        let msg = match (json, find(&self.msg)) {
+            // A line break between the tokens of a JSON text is a blank; within a string it cannot stand.
+            (_, Some(raw)) if raw.get().contains(['\n', '\r']) => Cow::Owned(raw.get().replace(['\n', '\r'], " ")),
+            (_, Some(raw)) => Cow::Borrowed(raw.get()),
+            (None, None) => Cow::Owned(string(data)),
+            (Some(_), None) => match self.on_missing {
+                OnMissing::Null => Cow::Borrowed("null"),
+                OnMissing::Skip => return Err(Skipped::NoMessage),
+            },
+        };
+        if depth(&msg) > MAX_MSG_DEPTH {
+            return Err(Skipped::TooDeep);
+        }
+        let priority = Priority(priority);
+        let payload = Payload::encode(topic.as_str(), priority, &msg, &id);
+        Ok((topic, NewEvent { id: IdKey::of(&id), priority, ttl_ms: 0, delay_ms: 0, payload }))
+    }
+}
+
+fn string(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_json_string(&mut out, text);
+    String::from_utf8(out).expect("escaping keeps UTF-8")
+}
+
+/// The id in a JSON value, if it is one: a string, or an integer as its digits.
+fn id_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let text = raw.get();
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let id = if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(serde_json::from_str::<String>(text).ok()?)
+    };
+    check_event_id(&id).is_ok().then_some(id)
+}
+
+/// How deeply a valid JSON text is nested.
+fn depth(json: &str) -> usize {
+    if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= MAX_MSG_DEPTH {
+        return 0;
+    }
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// 128 bits that depend on `parts` alone, in every process.
+fn digest(parts: &[&str]) -> u128 {
+    let mut hasher = SipHasher13::new();
+    for part in parts {
+        hasher.write(part.as_bytes());
+        hasher.write_u8(0xff);
+    }
+    hasher.finish128().as_u128()
+}
+
+fn spread(id: &str, low: i32, high: i32) -> i32 {
+    let width = u128::from((i64::from(high) - i64::from(low)).unsigned_abs()) + 1;
+    let offset = i64::try_from(digest(&["priority", id]) % width).expect("the width of 32 bits fits");
+    i32::try_from(i64::from(low.min(high)) + offset).expect("it is between two of them")
+}
+
+/// Derives ids for events from the ids of their stream.
+///
+/// An SSE id stands for itself if it can be an event's id; a longer one, or one with blanks, becomes its digest. Events that
+/// share an SSE id (those after it that have none) are numbered. An event that is read twice, after a reconnect, gets the
+/// same id again.
+#[derive(Debug)]
+pub struct DerivedIds {
+    source: String,
+    last: String,
+    count: u64,
+}
+
+impl DerivedIds {
+    /// Begins after the event with the SSE id `last`; empty: at the beginning.
+    #[must_use]
+    pub fn new(source: &str, last: &str) -> Self {
+        Self { source: source.to_owned(), last: last.to_owned(), count: 0 }
+    }
+
+    /// The id of the next event, whose SSE id is `sse_id`. Without one it is random.
+    pub fn next(&mut self, sse_id: &str) -> String {
+        if sse_id.is_empty() {
+            return format!("{:032x}", rand::rng().random::<u128>());
+        }
+        if sse_id == self.last {
+            self.count += 1;
+        } else {
+            sse_id.clone_into(&mut self.last);
+            self.count = 0;
+        }
+        match self.count {
+            0 if check_event_id(sse_id).is_ok() => sse_id.to_owned(),
+            0 => format!("{:032x}", digest(&[&self.source, sse_id])),
+            count => format!("{:032x}-{count}", digest(&[&self.source, sse_id])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping() -> Mapping {
+        Mapping {
+            topic: TopicRule::Fixed(TopicName::new("tweets").unwrap()),
+            id: None,
+            msg: Pointer::new("").unwrap(),
+            priority: PriorityRule::Fixed(0),
+            on_missing: OnMissing::Null,
+        }
+    }
+
+    fn line(mapping: &Mapping, data: &str) -> String {
+        let (_, event) = mapping.apply(data, "derived").expect("it is published");
+        String::from_utf8(event.payload.bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_whole_of_the_data_is_handed_on_byte_for_byte() {
+        assert_eq!(
+            line(&mapping(), r#"{ "a": 1e999 , "b":"\ud800"}"#),
+            r#"{"topic":"tweets","priority":0,"msg":{ "a": 1e999 , "b":"\ud800"},"id":"derived"}"#
+        );
+    }
+
+    #[test]
+    fn data_that_is_not_json_becomes_a_string() {
+        assert_eq!(
+            line(&mapping(), "{\"message\": panic}\n\u{1}"),
+            r#"{"topic":"tweets","priority":0,"msg":"{\"message\": panic}\n\u0001","id":"derived"}"#
+        );
+        let pointed = Mapping { msg: Pointer::new("/text").unwrap(), ..mapping() };
+        assert!(line(&pointed, "panic").contains(r#""msg":"panic""#), "there is nothing that a pointer could find in it");
+    }
+
+    #[test]
+    fn line_breaks_in_json_become_blanks() {
+        let got = line(&mapping(), "{\n\"a\":\r\n\"x\\ny\"}");
+        assert_eq!(got, r#"{"topic":"tweets","priority":0,"msg":{ "a":  "x\ny"},"id":"derived"}"#);
+    }
+
+    #[test]
+    fn pointers_find_topic_id_message_and_priority() {
+        let mapping = Mapping {
+            topic: TopicRule::Pointer(Pointer::new("/t").unwrap()),
+            id: Some(Pointer::new("/meta/id").unwrap()),
+            msg: Pointer::new("/text").unwrap(),
+            priority: PriorityRule::Pointer(Pointer::new("/p").unwrap()),
+            on_missing: OnMissing::Skip,
+        };
+        let data = r#"{"t":"a.b","meta":{"id":12345678901234567890},"text":"hi","p":-7}"#;
+        assert_eq!(line(&mapping, data), r#"{"topic":"a.b","priority":-7,"msg":"hi","id":"12345678901234567890"}"#);
+        let fallbacks = r#"{"t":"a","meta":{"id":"has blanks"},"text":null,"p":1.5}"#;
+        assert_eq!(line(&mapping, fallbacks), r#"{"topic":"a","priority":0,"msg":null,"id":"derived"}"#);
+        for (data, why) in [
+            (r#"{"text":1}"#, Skipped::NoTopic),
+            (r#"{"t":"a/b","text":1}"#, Skipped::NoTopic),
+            (r#"{"t":7,"text":1}"#, Skipped::NoTopic),
+            (r#"{"t":"a"}"#, Skipped::NoMessage),
+            ("panic", Skipped::NoTopic),
+        ] {
+            assert_eq!(mapping.apply(data, "x").err(), Some(why), "{data}");
+        }
+    }
+
+    #[test]
+    fn nesting_beyond_the_protocol_is_not_published() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(mapping().apply(&nested(127), "x").is_ok());
+        assert_eq!(mapping().apply(&nested(128), "x").err(), Some(Skipped::TooDeep));
+        assert_eq!(mapping().apply(&nested(100_000), "x").err(), Some(Skipped::TooDeep));
+        assert!(mapping().apply(&format!("\"{}\"", "[".repeat(1000)), "x").is_ok(), "brackets in a string nest nothing");
+    }
+
+    #[test]
+    fn a_random_priority_is_spread_evenly_and_belongs_to_the_id() {
+        let mut seen = [0_u32; 7];
+        for n in 0..7000 {
+            let id = n.to_string();
+            let priority = spread(&id, 0, 6);
+            assert_eq!(priority, spread(&id, 0, 6));
+            seen[usize::try_from(priority).unwrap()] += 1;
+        }
+        assert!(seen.iter().all(|n| (850..1150).contains(n)), "{seen:?}");
+        spread("x", i32::MIN, i32::MAX);
+    }
+
+    #[test]
+    fn ids_are_derived_and_come_again_after_a_restart() {
+        let mut ids = DerivedIds::new("feed", "");
+        assert_eq!(ids.next("7"), "7");
+        let second = ids.next("7");
+        assert!(second.ends_with("-1"), "{second}");
+        let long = "x".repeat(300);
+        let digest = ids.next(&long);
+        assert_eq!(digest.len(), 32);
+        assert_ne!(ids.next(""), ids.next(""));
+        let mut again = DerivedIds::new("feed", "7");
+        assert_eq!(again.next("7"), second, "it goes on after the event with that id");
+        assert_eq!(again.next(&long), digest);
+    }
+}

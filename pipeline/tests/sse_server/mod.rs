@@ -1,0 +1,184 @@
+//! An HTTP server that misbehaves by script: the n-th connection gets the n-th script, the last one for ever.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// One thing a script does to a connection. After the last one the connection is closed.
+#[derive(Clone)]
+pub enum Step {
+    /// Writes these bytes.
+    Send(Vec<u8>),
+    /// Is silent until the client hangs up.
+    Hold,
+    /// Writes these bytes so many times, as fast as the client takes them.
+    Flood(Vec<u8>, usize),
+}
+
+/// The server; it ends when this is dropped.
+pub struct Server {
+    pub addr: SocketAddr,
+    requests: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// How many connections the client has hung up in a `Hold`.
+    pub hung_up: watch::Receiver<usize>,
+    /// Bytes that `Flood` has got rid of.
+    pub flooded: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    pub async fn start(scripts: Vec<Vec<Step>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (hang_ups, hung_up) = watch::channel(0);
+        let flooded = Arc::new(AtomicU64::new(0));
+        let (seen, bytes) = (Arc::clone(&requests), Arc::clone(&flooded));
+        let task = tokio::spawn(async move {
+            // A script that runs may hold its connection while the client makes the next one.
+            let mut connections = tokio::task::JoinSet::new();
+            for turn in 0.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let script = scripts[turn.min(scripts.len() - 1)].clone();
+                let (seen, bytes, hang_ups) =
+                    (Arc::clone(&seen), Arc::clone(&bytes), hang_ups.clone());
+                connections.spawn(async move {
+                    if let Some(head) = read_head(&mut stream).await {
+                        seen.lock().unwrap().push(head);
+                        play(&mut stream, script, &bytes, &hang_ups).await;
+                    }
+                });
+            }
+        });
+        Self {
+            addr,
+            requests,
+            hung_up,
+            flooded,
+            task,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/feed", self.addr)
+    }
+
+    /// The first lines of the requests so far.
+    pub fn request_lines(&self) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        let first = |head: &Vec<u8>| {
+            String::from_utf8_lossy(head)
+                .lines()
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        requests.iter().map(first).collect()
+    }
+
+    /// The value of a header in each request so far.
+    pub fn header(&self, name: &str) -> Vec<Option<String>> {
+        let requests = self.requests.lock().unwrap();
+        let value = |head: &Vec<u8>| {
+            let head = String::from_utf8(head.clone()).expect("the client sends UTF-8");
+            head.lines().find_map(|line| {
+                let (key, value) = line.split_once(": ")?;
+                key.eq_ignore_ascii_case(name).then(|| value.to_owned())
+            })
+        };
+        requests.iter().map(value).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut head).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some(head)
+}
+
+async fn play(
+    stream: &mut TcpStream,
+    script: Vec<Step>,
+    flooded: &AtomicU64,
+    hang_ups: &watch::Sender<usize>,
+) {
+    for step in script {
+        let sent = match step {
+            Step::Send(bytes) => stream.write_all(&bytes).await,
+            Step::Hold => {
+                let mut rest = Vec::new();
+                let end = stream.read_to_end(&mut rest).await;
+                hang_ups.send_modify(|count| *count += 1);
+                end.map(drop)
+            }
+            Step::Flood(bytes, times) => {
+                let mut sent = Ok(());
+                for _ in 0..times {
+                    sent = stream.write_all(&bytes).await;
+                    if sent.is_err() {
+                        break;
+                    }
+                    flooded.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+                }
+                sent
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// A response without a body, with these header lines.
+pub fn status(line: &str, headers: &[&str]) -> Vec<Step> {
+    let mut head = format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n");
+    for header in headers {
+        head = head + header + "\r\n";
+    }
+    vec![Step::Send((head + "\r\n").into_bytes())]
+}
+
+/// The head of a stream that ends with its connection.
+pub fn head() -> Step {
+    Step::Send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n".to_vec())
+}
+
+/// A stream that ends with its connection.
+pub fn stream(body: impl AsRef<[u8]>) -> Vec<Step> {
+    vec![head(), Step::Send(body.as_ref().to_vec())]
+}
+
+/// A stream that goes on in silence.
+pub fn held(body: impl AsRef<[u8]>) -> Vec<Step> {
+    let mut steps = stream(body);
+    steps.push(Step::Hold);
+    steps
+}
+
+/// The head of a chunked stream and some chunks, without the last one.
+pub fn chunks(bodies: &[&[u8]]) -> Vec<Step> {
+    let mut bytes =
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream;charset=UTF-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+            .to_vec();
+    for body in bodies {
+        bytes.extend(format!("{:x}\r\n", body.len()).bytes());
+        bytes.extend_from_slice(body);
+        bytes.extend(b"\r\n");
+    }
+    vec![Step::Send(bytes)]
+}
