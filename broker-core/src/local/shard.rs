@@ -814,7 +814,11 @@ impl<S: Storage + ?Sized> Shard<S> {
             let Some(topic) = self.topics[at].as_mut() else { return };
             let clients = &self.clients;
             let has_room = |client| clients.get(&client).is_some_and(|client: &Client| client.gauge.has_room());
-            match topic.next(sub, now, has_room) {
+            // Looking for the next event settles those that have expired.
+            let before = topic.cached();
+            let next = topic.next(sub, now, has_room);
+            self.cached = self.cached + topic.cached() - before;
+            match next {
                 Next::Delivery { client, payload, redelivered } => {
                     let delivery = Delivery { payload, redelivered };
                     if let Some(state) = self.clients.get(&client) {
@@ -872,6 +876,9 @@ impl<S: Storage + ?Sized> Shard<S> {
 
     fn schedule(&mut self, at: TopicAt, sub: SubscriptionId) {
         let next = self.topics[at].as_ref().and_then(|topic| topic.next_change(sub));
+        if next.is_none() && self.timers.is_empty() {
+            return;
+        }
         let scheduled = self.timer_of.get(&(at, sub)).copied();
         if next == scheduled {
             return;
