@@ -140,9 +140,9 @@ impl Storage for MemoryStorage {
             written.complete(Ok(places));
         }
         if state.hold_safe {
-            state.safe.push(safe)
+            state.safe.push(safe);
         } else {
-            safe.complete(Ok(()))
+            safe.complete(Ok(()));
         }
         commit
     }

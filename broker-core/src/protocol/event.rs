@@ -1,0 +1,281 @@
+//! The JSON of a published event: what is needed is looked for, the rest stays bytes, everything is validated once.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::event::{NewEvent, Payload, Priority};
+use crate::name::{IdKey, check_event_id};
+
+/// The deepest nesting of an event, its own object included.
+pub const MAX_DEPTH: usize = 128;
+
+/// The largest `ttl_ms` and `delay_ms`: the integers that every JSON implementation holds exactly.
+pub const MAX_MS: u64 = (1 << 53) - 1;
+
+/// Parses `{"id":…,"priority":…,"msg":…}` and encodes it for `topic`. A missing id becomes a UUID of version 7.
+///
+/// # Errors
+/// A text that says what is wrong and what is expected; it completes `event is not of an accepted format: `.
+pub fn parse_event(topic: &str, json: &str) -> Result<NewEvent, String> {
+    let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| describe(&error))?;
+    // The parser skips what it does not look at without recursion and without a limit.
+    if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() > MAX_DEPTH && depth(json) > MAX_DEPTH {
+        return Err(format!("nested deeper than {MAX_DEPTH} levels"));
+    }
+    let id = match fields.id {
+        None => Cow::Owned(Uuid::now_v7().to_string()),
+        Some(raw) => id(raw)?,
+    };
+    let priority = fields.priority.map_or(Ok(0), |raw| {
+        raw.get()
+            .parse::<i32>()
+            .ok()
+            .filter(|_| is_integer(raw.get()))
+            .ok_or_else(|| format!("priority must be an integer from {} to {}", i32::MIN, i32::MAX))
+    })?;
+    let ms = |name: &str, raw: Option<&RawValue>| {
+        let value = raw.map_or(Ok(0), |raw| {
+            raw.get()
+                .parse::<u64>()
+                .map_err(|_| ())
+                .and_then(|ms| if ms <= MAX_MS && is_integer(raw.get()) { Ok(ms) } else { Err(()) })
+        });
+        value.map_err(|()| format!("{name} must be an integer from 0 to {MAX_MS}"))
+    };
+    let (ttl_ms, delay_ms) = (ms("ttl_ms", fields.ttl_ms)?, ms("delay_ms", fields.delay_ms)?);
+    let priority = Priority(priority);
+    let payload = Payload::encode(topic, priority, fields.msg.map_or("null", RawValue::get), &id);
+    Ok(NewEvent { id: IdKey::of(&id), priority, ttl_ms, delay_ms, payload })
+}
+
+/// A JSON integer: no fraction, no exponent.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn id(raw: &RawValue) -> Result<Cow<'_, str>, String> {
+    let text = raw.get();
+    let id = if is_integer(text) {
+        Cow::Borrowed(text)
+    } else if text.starts_with('"') {
+        match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|text| !text.contains('\\')) {
+            Some(plain) => Cow::Borrowed(plain),
+            None => Cow::Owned(
+                serde_json::from_str(text).map_err(|_| "id holds an escape that is no character".to_owned())?,
+            ),
+        }
+    } else {
+        return Err("id must be a string or an integer".to_owned());
+    };
+    check_event_id(&id).map_err(|error| format!("id: {error}"))?;
+    Ok(id)
+}
+
+/// How deeply a valid JSON text is nested.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// An event is one line: "at line 1" says nothing.
+fn describe(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
+#[derive(Default)]
+struct Fields<'a> {
+    id: Option<&'a RawValue>,
+    priority: Option<&'a RawValue>,
+    msg: Option<&'a RawValue>,
+    ttl_ms: Option<&'a RawValue>,
+    delay_ms: Option<&'a RawValue>,
+}
+
+impl<'de> serde::Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#"an object such as {"id":"1","priority":0,"msg":"any JSON value"}"#)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(key) = map.next_key_seed(KeyName)? {
+                    let (name, field) = match key {
+                        Key::Id => ("id", &mut fields.id),
+                        Key::Priority => ("priority", &mut fields.priority),
+                        Key::Msg => ("msg", &mut fields.msg),
+                        Key::TtlMs => ("ttl_ms", &mut fields.ttl_ms),
+                        Key::DelayMs => ("delay_ms", &mut fields.delay_ms),
+                        Key::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    if field.is_some() {
+                        return Err(A::Error::custom(format_args!("key \"{name}\" given twice")));
+                    }
+                    *field = Some(map.next_value()?);
+                }
+                // null is as if it were missing; but a null that is given twice is given twice.
+                let given = |field: Option<&'de RawValue>| field.filter(|raw| raw.get() != "null");
+                Ok(Fields {
+                    id: given(fields.id),
+                    priority: given(fields.priority),
+                    ttl_ms: given(fields.ttl_ms),
+                    delay_ms: given(fields.delay_ms),
+                    msg: fields.msg,
+                })
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+enum Key {
+    Id,
+    Priority,
+    Msg,
+    TtlMs,
+    DelayMs,
+    Other,
+}
+
+/// A key, compared after its escapes are resolved.
+struct KeyName;
+
+impl<'de> DeserializeSeed<'de> for KeyName {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyName {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+        Ok(match key {
+            "id" => Key::Id,
+            "priority" => Key::Priority,
+            "msg" => Key::Msg,
+            "ttl_ms" => Key::TtlMs,
+            "delay_ms" => Key::DelayMs,
+            _ => Key::Other,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(json: &str) -> String {
+        let event = parse_event("t", json).unwrap_or_else(|error| panic!("{json}: {error}"));
+        String::from_utf8(event.payload.bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_encoded_once_with_its_message_as_it_stands() {
+        for (json, line) in [
+            (r#"{"id":"042","priority":3,"msg":"x"}"#, r#"{"topic":"t","priority":3,"msg":"x","id":"042"}"#),
+            (
+                r#" { "msg" : { "a" : [1e999,-0.0] } , "id":7 } "#,
+                r#"{"topic":"t","priority":0,"msg":{ "a" : [1e999,-0.0] },"id":"7"}"#,
+            ),
+            (r#"{"id":-0}"#, r#"{"topic":"t","priority":0,"msg":null,"id":"-0"}"#),
+            (
+                r#"{"id":123456789012345678901234567890,"priority":-2147483648}"#,
+                r#"{"topic":"t","priority":-2147483648,"msg":null,"id":"123456789012345678901234567890"}"#,
+            ),
+            (
+                r#"{"\u0069d":"\u00e9\"","priority":null,"ttl_ms":9007199254740991,"delay_ms":0}"#,
+                r#"{"topic":"t","priority":0,"msg":null,"id":"é\""}"#,
+            ),
+            (
+                r#"{"id":"a","msg":"\ud800","other":1,"other":2}"#,
+                r#"{"topic":"t","priority":0,"msg":"\ud800","id":"a"}"#,
+            ),
+        ] {
+            assert_eq!(encoded(json), line, "{json}");
+        }
+        let id = |json| parse_event("t", json).unwrap().payload.id().into_owned();
+        assert_eq!(Uuid::parse_str(&id("{}")).unwrap().get_version_num(), 7);
+        assert_eq!(Uuid::parse_str(&id(r#"{"id":null}"#)).unwrap().get_version_num(), 7);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, reason) in [
+            ("", "EOF while parsing a value at column 0"),
+            ("[]", "invalid type: sequence, expected an object such as"),
+            ("\"x\"", "invalid type: string \"x\", expected an object such as"),
+            ("17", "expected an object such as"),
+            ("{} x", "trailing characters at column 4"),
+            (r#"{"id":"a","id":"b"}"#, "key \"id\" given twice"),
+            (r#"{"id":null,"\u0069\u0064":"b"}"#, "key \"id\" given twice"),
+            (r#"{"msg":1,"msg":1}"#, "key \"msg\" given twice"),
+            (r#"{"priority":1.0}"#, "priority must be an integer from -2147483648 to 2147483647"),
+            (r#"{"priority":1e1}"#, "priority must be an integer"),
+            (r#"{"priority":"1"}"#, "priority must be an integer"),
+            (r#"{"priority":2147483648}"#, "priority must be an integer"),
+            (r#"{"priority":true}"#, "priority must be an integer"),
+            (r#"{"id":1.5}"#, "id must be a string or an integer"),
+            (r#"{"id":[]}"#, "id must be a string or an integer"),
+            (r#"{"id":true}"#, "id must be a string or an integer"),
+            (r#"{"id":""}"#, "id: an id is not empty"),
+            (r#"{"id":"a b"}"#, "id: an id holds no blanks"),
+            (r#"{"id":"\u0000"}"#, "id: an id holds no blanks and no control characters"),
+            (r#"{"id":"\ud800"}"#, "id holds an escape that is no character"),
+            (r#"{"ttl_ms":-1}"#, "ttl_ms must be an integer from 0 to 9007199254740991"),
+            (r#"{"ttl_ms":9007199254740992}"#, "ttl_ms must be an integer"),
+            (r#"{"delay_ms":1.5}"#, "delay_ms must be an integer"),
+            (r#"{"msg":01}"#, "invalid number"),
+            (r#"{"msg":}"#, "expected value"),
+            (r#"{"msg":"a"#, "EOF while parsing a string"),
+            (r#"{'id':1}"#, "key must be a string"),
+        ] {
+            let error = parse_event("t", json).err().unwrap_or_else(|| panic!("{json} is accepted"));
+            assert!(error.contains(reason), "{json}: {error}");
+        }
+        let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(256));
+        assert!(parse_event("t", &long).err().is_some_and(|error| error.contains("at most 255 bytes")));
+    }
+
+    #[test]
+    fn nesting_counts_the_events_own_object() {
+        let nested = |n: usize| format!("{{\"msg\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        assert!(parse_event("t", &nested(127)).is_ok());
+        assert_eq!(parse_event("t", &nested(128)).err().as_deref(), Some("nested deeper than 128 levels"));
+        assert!(parse_event("t", &nested(100_000)).is_err());
+        let unknown = format!("{{\"other\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        assert!(parse_event("t", &unknown).is_err());
+        assert!(parse_event("t", &format!("{{\"msg\":\"{}\"}}", "[".repeat(1000))).is_ok());
+    }
+}

@@ -1,0 +1,55 @@
+//! What `help` says.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::protocol::command::CommandWords;
+use crate::protocol::reply::{LINE_END, line};
+
+/// The commands, one a line with one example each, ended by an empty line.
+pub fn write(out: &mut BytesMut, words: &CommandWords) {
+    let CommandWords { publish, subscribe, unsubscribe, acknowledge } = words;
+    let commands = [
+        (
+            format!("{publish} <topic> <event>"),
+            "publish an event",
+            format!(r#"{publish} tweets {{"id":"042","priority":3,"msg":"hi"}}"#),
+        ),
+        (
+            format!("{subscribe} <topic> [<name>]"),
+            "subscribe; with a name it outlives the connection",
+            format!("{subscribe} tweets inbox"),
+        ),
+        (
+            format!("{unsubscribe} <topic> [<name>]"),
+            "remove a subscription and what waits in it",
+            format!("{unsubscribe} tweets"),
+        ),
+        ("detach <topic>".into(), "let go of a named subscription, which stays", "detach tweets".into()),
+        (
+            format!("{acknowledge} <topic> <id> …"),
+            "acknowledge events and get the next",
+            format!("{acknowledge} tweets 042"),
+        ),
+        (
+            format!("{acknowledge} <topic> *"),
+            "acknowledge all that is in flight here",
+            format!("{acknowledge} tweets *"),
+        ),
+        ("nack <topic> <id> [<delay_ms>]".into(), "give an event back, to come again", "nack tweets 042 5000".into()),
+        ("touch <topic> <id>".into(), "start an event's ack_timeout again", "touch tweets 042".into()),
+        (
+            "hello <json>".into(),
+            "set options of this connection",
+            r#"hello {"prefetch":10,"replies":"quiet","confirm":true}"#.into(),
+        ),
+        ("topics".into(), "all topics, as JSON", "topics".into()),
+        ("stats [<topic>]".into(), "figures, as JSON", "stats tweets".into()),
+        ("ping".into(), "answered with pong", "ping".into()),
+        ("help".into(), "this list", "help".into()),
+        ("quit".into(), "close the connection", "quit".into()),
+    ];
+    for (form, what, example) in commands {
+        line(out, format_args!("{form:<32} {what}, for example: {example}"));
+    }
+    out.put_slice(LINE_END);
+}

@@ -1,0 +1,124 @@
+//! The options of a connection.
+
+use serde::{Deserialize, Serialize};
+
+/// What `hello` sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// A name for logs.
+    pub client: Option<String>,
+    /// Events in flight for each subscription, at least 1.
+    pub prefetch: u16,
+    /// No success replies.
+    pub quiet: bool,
+    /// Publishes are confirmed.
+    pub confirm: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { client: None, prefetch: 1, quiet: false, confirm: false }
+    }
+}
+
+/// The answer to `hello`, in the order of its keys.
+#[derive(Debug, Serialize)]
+pub struct Answer<'a> {
+    /// Always `herald`.
+    pub server: &'static str,
+    /// Its version.
+    pub version: &'a str,
+    /// The version of the protocol.
+    pub protocol: u32,
+    /// Names the session.
+    pub session: &'a str,
+    /// The longest line.
+    pub max_line_bytes: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    client: Option<serde_json::Value>,
+    token: Option<serde_json::Value>,
+    prefetch: Option<serde_json::Value>,
+    replies: Option<serde_json::Value>,
+    confirm: Option<serde_json::Value>,
+}
+
+/// The longest name of a client, in bytes.
+const MAX_CLIENT: usize = 255;
+
+impl Options {
+    /// These options as `json` changes them; what it does not name (or names null) stays.
+    ///
+    /// # Errors
+    /// A text that names the field and says what is expected. Nothing is applied then.
+    pub fn changed_by(&self, json: &str) -> Result<Self, String> {
+        use serde_json::Value;
+        if !json.starts_with('{') {
+            return Err(r#"expected an object such as {"prefetch":10}"#.to_owned());
+        }
+        let fields: Fields = serde_json::from_str(json)
+            .map_err(|error| error.to_string().replace(" at line 1 column ", " at column "))?;
+        let given = |field: Option<Value>| field.filter(|value| !value.is_null());
+        let mut options = self.clone();
+        match given(fields.client) {
+            None => {}
+            Some(Value::String(name)) if name.len() <= MAX_CLIENT && !name.chars().any(char::is_control) => {
+                options.client = Some(name);
+            }
+            Some(_) => return Err("client must be a string of at most 255 bytes without control characters".into()),
+        }
+        match given(fields.token) {
+            // Nobody is asked for a token, so whatever it is, it is right.
+            None | Some(Value::String(_)) => {}
+            Some(_) => return Err("token must be a string".into()),
+        }
+        if let Some(prefetch) = given(fields.prefetch) {
+            let valid = prefetch.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
+            options.prefetch = valid.ok_or("prefetch must be an integer from 1 to 65535")?;
+        }
+        match given(fields.replies).as_ref().map(|value| value.as_str()) {
+            None => {}
+            Some(Some("verbose")) => options.quiet = false,
+            Some(Some("quiet")) => options.quiet = true,
+            Some(_) => return Err(r#"replies must be "verbose" or "quiet""#.into()),
+        }
+        match given(fields.confirm) {
+            None => {}
+            Some(Value::Bool(confirm)) => options.confirm = confirm,
+            Some(_) => return Err("confirm must be true or false".into()),
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_named_stays_and_a_wrong_value_changes_nothing() {
+        let first = Options::default().changed_by(r#"{"prefetch":65535,"confirm":true,"client":"me"}"#).unwrap();
+        let second = first.changed_by(r#"{"replies":"quiet","confirm":null}"#).unwrap();
+        assert_eq!(second, Options { client: Some("me".into()), prefetch: 65535, quiet: true, confirm: true });
+        for (json, reason) in [
+            ("[]", "expected an object"),
+            ("{", "EOF"),
+            (r#"{"prefetch":0}"#, "prefetch must be an integer from 1 to 65535"),
+            (r#"{"prefetch":65536}"#, "prefetch must be"),
+            (r#"{"prefetch":1.5}"#, "prefetch must be"),
+            (r#"{"prefetch":"1"}"#, "prefetch must be"),
+            (r#"{"replies":"loud"}"#, r#"replies must be "verbose" or "quiet""#),
+            (r#"{"confirm":1}"#, "confirm must be true or false"),
+            (r#"{"client":7}"#, "client must be a string"),
+            (r#"{"token":7}"#, "token must be a string"),
+            (r#"{"prefetsch":1}"#, "unknown field `prefetsch`"),
+            (r#"{"prefetch":1,"prefetch":2}"#, "duplicate field `prefetch`"),
+        ] {
+            let error = first.changed_by(json).unwrap_err();
+            assert!(error.contains(reason), "{json}: {error}");
+        }
+    }
+}

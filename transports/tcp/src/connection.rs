@@ -1,0 +1,143 @@
+//! One connection: moves bytes between a socket and a session, and requests and events between the session and the engine.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use broker_core::engine::{EngineGone, Link, LinkEvent};
+use broker_core::session::Session;
+use broker_core::transport::Broker;
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::TcpConfig;
+
+/// Bytes read at a time. The buffer lives only while there is something to read, so that idle connections cost none.
+const READ: usize = 64 * 1024;
+
+/// Link events handled before their output is written.
+const EVENTS: usize = 64;
+
+/// Why a connection ended; for the log.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The client quit or closed, and everything was answered.
+    ByClient,
+    /// The socket failed.
+    Socket(std::io::Error),
+    /// The client did not take its output in time.
+    NotReading(Duration),
+    /// Nothing was said for too long.
+    Idle(Duration),
+    /// The broker is stopping.
+    Shutdown,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByClient => f.write_str("closed by the client"),
+            Self::Socket(error) => write!(f, "{error}"),
+            Self::NotReading(limit) => write!(f, "output not taken for {} ms", limit.as_millis()),
+            Self::Idle(limit) => write!(f, "silent for {} ms", limit.as_millis()),
+            Self::Shutdown => f.write_str("the broker is stopping"),
+        }
+    }
+}
+
+/// Serves a client until it, the engine or `shutdown` ends it.
+pub(crate) async fn run(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    broker: Broker,
+    config: &TcpConfig,
+    shutdown: CancellationToken,
+) -> Ended {
+    let Link { mut requests, mut events, gauge } = broker.engine.connect(peer.to_string());
+    let mut session = Session::new(broker.session, broker.engine.level(), gauge);
+    let mut received = Vec::new();
+    let mut stopping = false;
+    let mut heard = Instant::now();
+    loop {
+        // The engine never waits for a client, so its events are taken even while it cannot take requests.
+        let batch = session.take_requests();
+        if !batch.is_empty() && send(requests.send(batch), &mut events, &mut session).await.is_err() {
+            return Ended::Shutdown;
+        }
+        if session.output().has_remaining() {
+            // Outside the select, so that nothing can drop it half-written; a client that does not read costs one time-out.
+            match timeout(config.write_timeout(), stream.write_all_buf(session.output())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Ended::Socket(error),
+                Err(_elapsed) => return Ended::NotReading(config.write_timeout()),
+            }
+            session.output().shrink();
+            session.output_written();
+            heard = Instant::now();
+            continue;
+        }
+        if session.is_finished() {
+            // The kernel sends what is written before the end of the stream.
+            let _client_gone = stream.shutdown().await;
+            return if stopping { Ended::Shutdown } else { Ended::ByClient };
+        }
+        let idle = async {
+            match config.idle_timeout() {
+                Some(limit) => tokio::time::sleep_until(heard + limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled(), if !stopping => {
+                stopping = true;
+                session.end_of_input();
+            }
+            count = events.recv_many(&mut received, EVENTS) => {
+                if count == 0 {
+                    return Ended::Shutdown;
+                }
+                received.drain(..).for_each(|event| session.event(event));
+                if received.capacity() > EVENTS {
+                    received = Vec::new();
+                }
+            }
+            ready = stream.ready(Interest::READABLE), if session.wants_input() => {
+                let mut input = BytesMut::with_capacity(READ);
+                match ready.and_then(|_| stream.try_read_buf(&mut input)) {
+                    Ok(0) => session.end_of_input(),
+                    Ok(_) => {
+                        heard = Instant::now();
+                        session.input(&mut input);
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Ended::Socket(error),
+                }
+            }
+            () = idle => return Ended::Idle(heard.elapsed()),
+        }
+    }
+}
+
+/// Hands requests over, taking what comes out meanwhile.
+async fn send(
+    sending: impl Future<Output = Result<(), EngineGone>>,
+    events: &mut tokio::sync::mpsc::Receiver<LinkEvent>,
+    session: &mut Session,
+) -> Result<(), EngineGone> {
+    tokio::pin!(sending);
+    loop {
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            event = events.recv() => match event {
+                Some(event) => session.event(event),
+                None => return Err(EngineGone),
+            },
+        }
+    }
+}
