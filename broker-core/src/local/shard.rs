@@ -250,10 +250,7 @@ impl<S: Storage + ?Sized> Shard<S> {
                     let _the_storage_has_gone = done.send(Ok(()));
                 }
                 for (at, seq) in effects.visible {
-                    if let Some(topic) = &mut self.topics[at] {
-                        topic.set_visible(seq);
-                        self.pump_topic(at);
-                    }
+                    self.show(at, seq);
                 }
                 self.unpark();
             }
@@ -797,44 +794,67 @@ impl<S: Storage + ?Sized> Shard<S> {
 
     // ---- Delivering ----
 
-    fn pump_topic(&mut self, at: TopicAt) {
-        let subs = self.topics[at].as_ref().map(|topic| topic.hungry()).unwrap_or_default();
-        for sub in subs {
+    /// Makes a topic's events up to `seq` visible, one after the other as they were published: a consumer that waits gets the
+    /// first of them, as if committing took no time, and not whichever of the batch is the most urgent.
+    fn show(&mut self, at: TopicAt, seq: Seq) {
+        let Some(topic) = self.topics[at].as_mut() else { return };
+        let all = topic.hungry();
+        let mut hungry = all.clone();
+        while !hungry.is_empty()
+            && let Some(next) = self.topics[at].as_ref().and_then(|topic| topic.next_invisible()).filter(|next| *next < seq)
+        {
+            if let Some(topic) = &mut self.topics[at] {
+                topic.set_visible(next);
+            }
+            for sub in &hungry {
+                self.deliver_next(at, *sub);
+            }
+            if let Some(topic) = &self.topics[at] {
+                hungry.retain(|sub| topic.is_hungry(*sub));
+            }
+        }
+        if let Some(topic) = &mut self.topics[at] {
+            topic.set_visible(seq);
+        }
+        for sub in all {
             self.pump(at, sub);
         }
     }
 
     /// Delivers whatever a subscription has for consumers that can take it.
     fn pump(&mut self, at: TopicAt, sub: SubscriptionId) {
-        if self.closing || self.shared.failure().is_some() {
-            return;
-        }
-        let now = self.now;
-        loop {
-            let Some(topic) = self.topics[at].as_mut() else { return };
-            let clients = &self.clients;
-            let has_room = |client| clients.get(&client).is_some_and(|client: &Client| client.gauge.has_room());
-            // Looking for the next event settles those that have expired.
-            let before = topic.cached();
-            let next = topic.next(sub, now, has_room);
-            self.cached = self.cached + topic.cached() - before;
-            match next {
-                Next::Delivery { client, payload, redelivered } => {
-                    let delivery = Delivery { payload, redelivered };
-                    if let Some(state) = self.clients.get(&client) {
-                        state.gauge.add(delivery.cost());
-                    }
-                    self.effects.outbox.delivery(client, delivery);
-                }
-                Next::Load(keys) => {
-                    self.load(at, sub, keys);
-                    break;
-                }
-                Next::Nothing => break,
-            }
-        }
+        while self.deliver_next(at, sub) {}
         self.touched.push(at);
         self.schedule(at, sub);
+    }
+
+    /// Delivers the next event of a subscription, if there is one and somebody to take it.
+    fn deliver_next(&mut self, at: TopicAt, sub: SubscriptionId) -> bool {
+        if self.closing || self.shared.failure().is_some() {
+            return false;
+        }
+        let Some(topic) = self.topics[at].as_mut() else { return false };
+        let clients = &self.clients;
+        let has_room = |client| clients.get(&client).is_some_and(|client: &Client| client.gauge.has_room());
+        // Looking for the next event settles those that have expired.
+        let before = topic.cached();
+        let next = topic.next(sub, self.now, has_room);
+        self.cached = self.cached + topic.cached() - before;
+        match next {
+            Next::Delivery { client, payload, redelivered } => {
+                let delivery = Delivery { payload, redelivered };
+                if let Some(state) = self.clients.get(&client) {
+                    state.gauge.add(delivery.cost());
+                }
+                self.effects.outbox.delivery(client, delivery);
+                true
+            }
+            Next::Load(keys) => {
+                self.load(at, sub, keys);
+                false
+            }
+            Next::Nothing => false,
+        }
     }
 
     /// Reads payloads back for a subscription.

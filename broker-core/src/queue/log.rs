@@ -180,6 +180,11 @@ impl Log {
         self.pending.push_back(key);
     }
 
+    /// The oldest event that is not visible yet.
+    pub(super) fn next_pending(&self) -> Option<Seq> {
+        self.pending.front().map(|key| key.seq)
+    }
+
     /// Makes events up to `seq` visible.
     pub(super) fn set_visible(&mut self, seq: Seq) {
         while let Some(key) = self.pending.front().copied().filter(|key| key.seq <= seq) {

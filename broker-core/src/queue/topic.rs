@@ -230,6 +230,12 @@ impl Topic {
         self.log.set_visible(seq);
     }
 
+    /// The sequence of the oldest event that is not visible yet.
+    #[must_use]
+    pub fn next_invisible(&self) -> Option<Seq> {
+        self.log.next_pending()
+    }
+
     /// The sequence of the latest event.
     #[must_use]
     pub fn last_seq(&self) -> Seq {
@@ -264,6 +270,12 @@ impl Topic {
     #[must_use]
     pub fn has(&self, sub: SubscriptionId) -> bool {
         self.subscriptions.contains(sub.0)
+    }
+
+    /// Whether a subscription has a consumer that can take more.
+    #[must_use]
+    pub fn is_hungry(&self, sub: SubscriptionId) -> bool {
+        self.subscriptions.get(sub.0).is_some_and(Subscription::is_hungry)
     }
 
     /// The subscriptions with a consumer that can take more.
