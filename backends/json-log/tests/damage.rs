@@ -1,0 +1,365 @@
+//! Files that are not as they were written: torn, flipped, cut, missing, strange.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use backend_json_log::{JsonLogConfig, JsonLogStorage, OnDamage};
+use broker_core::event::{EventKey, Priority, Seq};
+use broker_core::storage::*;
+use common::engine::{Engine, Replayed, event, subscription, topic};
+use common::{block_on, segments, small_segments};
+
+/// A log in one segment: a subscription and some batches of events and settlements.
+fn small_log(dir: &Path) -> Vec<u8> {
+    let engine = Engine::open(JsonLogConfig::new(dir)).unwrap();
+    engine
+        .commit(vec![Mutation::Subscribe { topic: topic("a"), subscription: subscription("one"), since: Seq(0) }])
+        .unwrap();
+    engine.commit(vec![Mutation::Publish(event("a", 0, 1, 3))]).unwrap();
+    engine.commit((2..=4).map(|seq| Mutation::Publish(event("a", 1, seq, 3))).collect()).unwrap();
+    engine
+        .commit(vec![Mutation::Settle {
+            topic: topic("a"),
+            subscription: subscription("one"),
+            events: vec![EventKey { priority: Priority(0), seq: Seq(1) }],
+        }])
+        .unwrap();
+    engine.commit((5..=7).map(|seq| Mutation::Publish(event("a", 1, seq, 3))).collect()).unwrap();
+    engine.close().unwrap();
+    fs::read(&segments(dir)[0]).unwrap()
+}
+
+/// Recovers a log of one segment with these bytes.
+fn recover(bytes: &[u8]) -> (RecoveryReport, Replayed) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("0000000000000001.jsonl"), bytes).unwrap();
+    let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
+    let mut replayed = Replayed::default();
+    let report = storage.recover(&mut replayed).unwrap();
+    // It can be built upon, and what is built is found.
+    let publish = Mutation::Publish(event("a", 0, 900, 3));
+    let commit = storage.submit(Batch { mutations: vec![publish.clone()] });
+    block_on(commit.safe).unwrap();
+    block_on(storage.close()).unwrap();
+    let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
+    let mut again = Replayed::default();
+    let second = storage.recover(&mut again).unwrap();
+    assert_eq!(second.torn_bytes, 0, "the tail was cut the first time");
+    assert_eq!(again.mutations.pop(), Some(publish));
+    assert_eq!(again.mutations, replayed.mutations);
+    (report, replayed)
+}
+
+/// The lines of a log, each with its ending.
+fn lines(bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').collect()
+}
+
+#[test]
+fn a_log_cut_anywhere_keeps_its_whole_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_log(dir.path());
+    // How many mutations there are after each line that ends a batch.
+    let mut whole = vec![(0, 0)];
+    let (mut at, mut mutations) = (0, 0);
+    for line in lines(&log) {
+        at += line.len();
+        mutations += u64::from(line.starts_with(br#"{"batch""#));
+        if memchr::memmem::find(line, br#""left":0,"#).is_some() {
+            whole.push((at, mutations));
+        }
+    }
+    for end in 0..log.len() {
+        let (report, replayed) = recover(&log[..end]);
+        let (kept, mutations) = whole.iter().rev().find(|(at, _)| *at <= end).unwrap();
+        assert_eq!(replayed.mutations.len() as u64, *mutations, "cut at {end}");
+        assert_eq!(report.torn_bytes, (end - kept) as u64, "cut at {end}");
+        assert_eq!(report.damaged, 0, "cut at {end}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_costs_at_most_the_line_that_it_is_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_log(dir.path());
+    let (_, intact) = recover(&log);
+    let mut at = 0;
+    for line in lines(&log) {
+        let is_record = line.starts_with(br#"{"batch""#);
+        for n in 0..line.len() {
+            for bit in [0, 3, 5, 7] {
+                let mut flipped = log.clone();
+                flipped[at + n] ^= 1 << bit;
+                let (report, replayed) = recover(&flipped);
+                let lost: Vec<_> = intact.mutations.iter().filter(|m| !replayed.mutations.contains(m)).collect();
+                assert!(lost.len() <= usize::from(is_record), "bit {bit} of byte {}: lost {lost:?}", at + n);
+                assert!(report.damaged + report.torn_bytes > 0, "bit {bit} of byte {}: not noticed", at + n);
+            }
+        }
+        at += line.len();
+    }
+}
+
+#[test]
+fn a_tail_of_zeros_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = small_log(dir.path());
+    let len = log.len();
+    for zeros in [1, 4096, 1 << 20] {
+        log.resize(len + zeros, 0);
+        let (report, replayed) = recover(&log);
+        assert_eq!((report.torn_bytes, report.damaged), (zeros as u64, 0));
+        assert_eq!(replayed.state.events.len(), 6);
+    }
+    // The length of the last write is there, its bytes are not.
+    let last = lines(&log[..len]).last().unwrap().len();
+    log.truncate(len);
+    log[len - last + 20..].fill(0);
+    let (report, replayed) = recover(&log);
+    assert_eq!(replayed.state.events.len(), 3, "the last batch is cut whole");
+    assert_eq!(report.damaged, 0);
+}
+
+#[test]
+fn a_damaged_record_inside_costs_itself_and_is_left_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_log(dir.path());
+    let at = memchr::memmem::find(&log, br#""id":"id-3""#).unwrap();
+    let mut damaged = log;
+    damaged[at + 7] = b'#';
+    let file = segments(dir.path()).remove(0);
+    fs::write(&file, &damaged).unwrap();
+
+    let engine = Engine::open(JsonLogConfig::new(dir.path())).unwrap();
+    assert_eq!((engine.report.damaged, engine.report.torn_bytes), (1, 0));
+    assert_eq!(engine.storage.figures().damaged, 1);
+    let left: Vec<_> = engine.state().events.keys().map(|(_, seq)| seq.0).collect();
+    assert_eq!(left, [2, 4, 5, 6, 7], "the others of its batch stand");
+    engine.close().unwrap();
+    assert_eq!(fs::read(&file).unwrap(), damaged);
+
+    let stop = JsonLogConfig { on_damage: OnDamage::Stop, ..JsonLogConfig::new(dir.path()) };
+    let error = Engine::open(stop).err().unwrap();
+    assert_eq!(error.kind(), StorageErrorKind::Unusable);
+    let line = damaged[..at].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    for part in ["0000000000000001.jsonl", &format!("at byte {line}"), "checksum"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), damaged);
+}
+
+#[test]
+fn an_event_damaged_after_it_was_written_reads_as_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(JsonLogConfig::new(dir.path())).unwrap();
+    engine
+        .commit(vec![Mutation::Subscribe { topic: topic("a"), subscription: subscription("one"), since: Seq(0) }])
+        .unwrap();
+    engine.commit((1..=3).map(|seq| Mutation::Publish(event("a", 0, seq, 30))).collect()).unwrap();
+    let file = segments(dir.path()).remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    let at = memchr::memmem::find(&bytes, br#""id":"id-2""#).unwrap();
+    bytes[at - 3] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let key = |seq| ReadKey {
+        topic: topic("a"),
+        key: EventKey { priority: Priority(0), seq: Seq(seq) },
+        place: engine.place("a", seq),
+    };
+    let got = block_on(engine.storage.read(vec![key(3), key(2), key(1)])).unwrap();
+    assert_eq!(got.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(engine.storage.figures().damaged, 1);
+}
+
+#[test]
+fn lines_taken_out_or_put_in_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_log(dir.path());
+    let all = lines(&log);
+    let records = all.iter().filter(|line| line.starts_with(br#"{"batch""#)).count();
+    for n in 0..all.len() - 1 {
+        let without: Vec<u8> = [&all[..n], &all[n + 1..]].concat().concat();
+        let (_, replayed) = recover(&without);
+        assert!(replayed.mutations.len() >= records - 1, "without line {n}");
+        let mut doubled = all[..=n].concat();
+        doubled.extend_from_slice(&all[n..].concat());
+        let (report, replayed) = recover(&doubled);
+        assert_eq!((report.damaged, replayed.mutations.len()), (1, records), "line {n} twice");
+    }
+    // From the middle of a batch.
+    let (report, _) = recover(&[&all[..4], &all[5..]].concat().concat());
+    assert_eq!(report.damaged, 1);
+}
+
+#[test]
+fn what_is_valid_but_makes_no_sense_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_log(dir.path());
+    let all = lines(&log);
+    for strange in [
+        r#"{"batch":3,"left":0,"what":1"#,
+        r#"{"batch":3,"left":0"#,
+        r#"{"batch":3,"left":0,"settle":{"topic":"a","subscription":"one","events":{"0":[[0,18446744073709551615]]}}"#,
+        r#"{"batch":3,"left":0,"settle":{"topic":"a/b","subscription":"one","events":{"0":[1]}}"#,
+        r#"{"batch":3,"left":0,"seq":9,"at":1,"insert":99999,"event":{"topic":"a","priority":0,"msg":1,"id":"x"}"#,
+        r#"{"batch":3,"left":0,"seq":9,"at":1,"text":{"topic":"a","priority":0}"#,
+        r#"{"batch":99999999999999999999,"left":0,"seq":9,"at":1,"event":{}"#,
+        "{",
+        "",
+        "null",
+    ] {
+        let crc = crc32fast::hash(strange.as_bytes());
+        let line = format!("{strange},\"crc\":\"{crc:08x}\"}}\n");
+        let mut log = all[..4].concat();
+        log.extend_from_slice(line.as_bytes());
+        log.extend_from_slice(&all[4..].concat());
+        let (report, replayed) = recover(&log);
+        assert_eq!(report.damaged, 1, "{strange}");
+        assert_eq!(replayed.state.events.len(), 6, "{strange}");
+    }
+}
+
+/// A log of many segments, with an event in each that waits.
+fn long_log(dir: &Path) {
+    let engine = Engine::open(small_segments(dir)).unwrap();
+    engine
+        .commit(vec![Mutation::Subscribe { topic: topic("a"), subscription: subscription("one"), since: Seq(0) }])
+        .unwrap();
+    for seq in 1..=60 {
+        engine.commit(vec![Mutation::Publish(event("a", 0, seq, 300))]).unwrap();
+    }
+    engine.close().unwrap();
+    assert!(segments(dir).len() > 4);
+}
+
+#[test]
+fn a_bad_tail_of_a_middle_segment_is_damage_and_not_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    long_log(dir.path());
+    let file = segments(dir.path()).remove(1);
+    let bytes = fs::read(&file).unwrap();
+    let cut = &bytes[..bytes.len() - 10];
+    fs::write(&file, cut).unwrap();
+    let engine = Engine::open(small_segments(dir.path())).unwrap();
+    assert_eq!(engine.report.torn_bytes, 0);
+    assert!(engine.report.damaged >= 1);
+    assert_eq!(engine.state().events.len(), 59);
+    assert_eq!(fs::read(&file).unwrap(), cut);
+}
+
+#[test]
+fn whole_lines_cut_off_a_middle_segment_are_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    long_log(dir.path());
+    let file = segments(dir.path()).remove(1);
+    let bytes = fs::read(&file).unwrap();
+    let all = lines(&bytes);
+    fs::write(&file, all[..all.len() - 1].concat()).unwrap();
+    let engine = Engine::open(small_segments(dir.path())).unwrap();
+    assert_eq!((engine.report.damaged, engine.report.torn_bytes), (1, 0));
+    assert_eq!(engine.state().events.len(), 59);
+}
+
+#[test]
+fn a_missing_segment_is_damage_and_nothing_is_deleted_because_of_it() {
+    for missing in [0, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        long_log(dir.path());
+        let mut files = segments(dir.path());
+        fs::remove_file(files.remove(missing)).unwrap();
+        let engine = Engine::open(small_segments(dir.path())).unwrap();
+        assert_eq!(engine.report.damaged, 1, "one report for what is missing");
+        let state = engine.state();
+        // The subscription was in the first segment; the catalogue of the next one knows it.
+        assert_eq!(state.subscriptions.len(), 1);
+        assert!(state.events.len() < 60 && state.events.len() > 40);
+        engine.close().unwrap();
+        assert_eq!(segments(dir.path()), files);
+
+        let stop = JsonLogConfig { on_damage: OnDamage::Stop, ..small_segments(dir.path()) };
+        let error = Engine::open(stop).err().unwrap();
+        assert!(error.to_string().contains("missing"), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_beginning_of_a_segment_costs_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    long_log(dir.path());
+    for n in [0, 1, segments(dir.path()).len() - 1] {
+        let file = segments(dir.path()).remove(n);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[30] ^= 1;
+        fs::write(&file, bytes).unwrap();
+    }
+    for _ in 0..2 {
+        let engine = Engine::open(small_segments(dir.path())).unwrap();
+        assert_eq!(engine.report.damaged, 3);
+        assert_eq!(engine.state().events.len(), 60);
+        assert_eq!(engine.state().subscriptions.len(), 1);
+        engine.check_payloads();
+        engine.close().unwrap();
+    }
+}
+
+#[test]
+fn a_newer_version_is_refused_and_nothing_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let header = r#"{"herald":"json-log","version":2,"whatever":[1,2]"#;
+    let line = format!("{header},\"crc\":\"{:08x}\"}}\nnew things", crc32fast::hash(header.as_bytes()));
+    let file = dir.path().join("0000000000000001.jsonl");
+    fs::write(&file, &line).unwrap();
+    for clean_on_start in [false, true] {
+        let config = JsonLogConfig { clean_on_start, ..JsonLogConfig::new(dir.path()) };
+        let error = JsonLogStorage::open(config).unwrap_err();
+        assert_eq!(error.kind(), StorageErrorKind::Unusable);
+        assert!(error.to_string().contains("version 2"), "{error}");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), line);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "not even a lock file");
+}
+
+#[test]
+fn a_directory_of_another_kind_is_refused_and_nothing_is_touched() {
+    for (files, what) in [
+        (vec![("herald.db", "SQLite format 3\0…")], "SQLite"),
+        (vec![("conf", "x"), ("db", "y")], "sled"),
+        (vec![("0000000000000001.jsonl", "{\"some\":\"data\"}\n{\"of\":\"others\"}\n")], "another kind"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in &files {
+            fs::write(dir.path().join(name), content).unwrap();
+        }
+        let config = JsonLogConfig::new(dir.path());
+        let opened = JsonLogStorage::open(config).and_then(|storage| storage.recover(&mut Replayed::default()));
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind(), StorageErrorKind::Unusable);
+        assert!(error.to_string().contains(what), "{error}");
+        for (name, content) in &files {
+            assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), *content);
+        }
+    }
+}
+
+#[test]
+fn stray_files_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    small_log(dir.path());
+    let strays = ["notes.txt", "1.jsonl", "backup.jsonl", "0000000000000001.jsonl.bak", "0000000000000000.jsonl"];
+    for stray in strays {
+        fs::write(dir.path().join(stray), "stray").unwrap();
+    }
+    fs::create_dir(dir.path().join("0000000000000007.jsonl")).unwrap();
+    for clean_on_start in [false, true] {
+        let engine = Engine::open(JsonLogConfig { clean_on_start, ..JsonLogConfig::new(dir.path()) }).unwrap();
+        assert_eq!(engine.state().events.len(), if clean_on_start { 0 } else { 6 });
+        assert_eq!(engine.report.damaged, 0);
+        engine.close().unwrap();
+        for stray in strays {
+            assert_eq!(fs::read_to_string(dir.path().join(stray)).unwrap(), "stray");
+        }
+    }
+}
