@@ -1,0 +1,362 @@
+//! From settings to a running broker: storage, engine, transports, sources; and its orderly end.
+//!
+//! An orderly stop goes from the outside in: sources and listeners first, then connections, then the engine, which closes
+//! the storage after a last sync. All of it under one deadline; what is not done then is logged and abandoned.
+
+#[cfg(all(test, feature = "json-log", feature = "tcp"))]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use broker_core::engine::Engine;
+use broker_core::local::{EngineSettings, LocalEngine};
+use broker_core::session::SessionSettings;
+use broker_core::source::{LocalPublisher, Publisher, SourceError};
+use broker_core::storage::{RecoveryReport, StorageError, StorageErrorKind};
+use broker_core::transport::{Broker as Served, Transport, TransportError};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::registry::{self, BuiltSource, Make, Seam, SourceFigures};
+use crate::settings::Durability;
+use crate::validate::{BrokerSettings, Settings, SourceSettings, StorageSettings, TransportSettings};
+use crate::{error_chain, limits};
+
+/// Why a broker could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The storage cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A transport cannot listen.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A source cannot be made of its settings.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// What the settings ask for is not in this build; the check of the settings says so first.
+    #[error("{0}")]
+    Absent(String),
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its transport.
+    pub transport: &'static str,
+    /// Where it really listens.
+    pub addr: String,
+}
+
+/// How a broker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything that was confirmed is where it was promised to be.
+    Safe,
+    /// The storage could not be closed in time, or a vital task had failed.
+    Unsafe,
+}
+
+/// A broker that runs.
+pub struct Broker {
+    engine: Arc<dyn Engine>,
+    listeners: Vec<Listener>,
+    figures: Vec<(String, Figures)>,
+    /// The emergency stop: cancelled when a vital task panics or fails.
+    root: CancellationToken,
+    sources: Stage,
+    transports: Stage,
+    failure: Failure,
+}
+
+type Figures = Arc<dyn Fn() -> SourceFigures + Send + Sync>;
+
+/// What made the broker stop by itself.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<String>>>);
+
+/// Tasks that stop together.
+struct Stage {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Cancelled when the deadline has passed.
+    abandon: CancellationToken,
+}
+
+impl Stage {
+    fn new(root: &CancellationToken) -> Self {
+        Self { stop: root.child_token(), tasks: TaskTracker::new(), abandon: CancellationToken::new() }
+    }
+
+    /// Waits for the tasks; at the deadline drops them. False if any had to be dropped.
+    async fn finish(&self, what: &'static str, deadline: Instant) -> bool {
+        self.stop.cancel();
+        self.tasks.close();
+        if timeout_at(deadline, self.tasks.wait()).await.is_ok() {
+            return true;
+        }
+        tracing::warn!(abandoned = self.tasks.len(), "the time to stop is over: {what} are cut off");
+        self.abandon.cancel();
+        // Dropping a task is quick; what does not even let itself be dropped is left to the end of the process.
+        let _ = timeout_at(Instant::now() + Duration::from_millis(200), self.tasks.wait()).await;
+        false
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// Binds, recovers, and serves. Logs each listener once it is ready. Needs a runtime with several threads.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(settings: &Settings) -> Result<Self, StartError> {
+        let root = CancellationToken::new();
+        // Until everything runs, whatever fails takes along what has begun.
+        let guard = root.clone().drop_guard();
+        let failure = Failure::default();
+        let sources = make_sources(settings)?;
+        // First, so that a port in use, the commonest mistake, is found before anything is touched on disk. Clients that
+        // connect during the recovery wait in the listener's queue instead of being refused.
+        let mut transports = Vec::new();
+        for transport in &settings.transports {
+            transports.push(bind(transport).await?);
+        }
+        let engine = open_engine(settings, root.clone()).await?;
+        warn_of_durability(&settings.storage);
+
+        let mut broker = Self {
+            engine: Arc::clone(&engine),
+            listeners: Vec::new(),
+            figures: Vec::new(),
+            sources: Stage::new(&root),
+            transports: Stage::new(&root),
+            root,
+            failure,
+        };
+        let served = Served { engine: Arc::clone(&engine), session: Arc::new(session_settings(settings)) };
+        for transport in transports {
+            broker.serve(transport, served.clone());
+        }
+        let publisher: Arc<dyn Publisher> = Arc::new(LocalPublisher(engine));
+        for source in sources {
+            broker.feed(source, Arc::clone(&publisher));
+        }
+        let _it_runs = guard.disarm();
+        Ok(broker)
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// The listeners, in the order of the configuration.
+    #[must_use]
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// What each source has done.
+    pub fn source_figures(&self) -> impl Iterator<Item = (&str, SourceFigures)> {
+        self.figures.iter().map(|(name, figures)| (name.as_str(), figures()))
+    }
+
+    /// Completes when a vital task has failed and the broker has to stop.
+    pub async fn failed(&self) {
+        self.root.cancelled().await;
+    }
+
+    /// Stops in an orderly way, within `timeout`.
+    pub async fn stop(self, timeout: Duration) -> Stopped {
+        let began = Instant::now();
+        let deadline = began + timeout;
+        // The sync at the end is what must not be cut off, whatever clients do.
+        let outer = deadline - (timeout / 4).min(Duration::from_secs(2));
+        tokio::join!(self.sources.finish("sources", outer), self.transports.finish("connections", outer));
+        let closed = timeout_at(deadline, self.engine.close()).await.is_ok();
+        if !closed {
+            tracing::error!("the time to stop is over: the storage is abandoned before its last sync");
+        }
+        if let Some(what) = self.failure.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref() {
+            tracing::error!(reason = what, "stopped because a vital part of the broker failed");
+            return Stopped::Unsafe;
+        }
+        if self.root.is_cancelled() {
+            tracing::error!("stopped because a vital task panicked; its message is above");
+            return Stopped::Unsafe;
+        }
+        if let Some(unavailable) = self.engine.health().unavailable.filter(|_| closed) {
+            tracing::warn!(reason = %unavailable, "the storage was out of service at the end");
+        }
+        if !closed {
+            return Stopped::Unsafe;
+        }
+        tracing::info!(after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "stopped");
+        Stopped::Safe
+    }
+
+    fn serve(&mut self, transport: Box<dyn Transport>, served: Served) {
+        let listener = Listener { transport: transport.name(), addr: transport.addr() };
+        let stop = self.transports.stop.clone();
+        let served = transport.serve(served, stop.clone());
+        let (failure, name) = (self.failure.clone(), listener.transport);
+        let vital = async move {
+            let reason = match served.await {
+                Ok(()) if stop.is_cancelled() => return true,
+                Ok(()) => format!("transport {name} ended by itself"),
+                Err(error) => error_chain(&error),
+            };
+            failure.set(reason);
+            false
+        };
+        spawn_vital(&self.transports, &self.root, vital);
+        tracing::info!(transport = %listener.transport, addr = %listener.addr, "listening");
+        warn_of_exposure(&listener);
+        self.listeners.push(listener);
+    }
+
+    fn feed(&mut self, built: BuiltSource, publisher: Arc<dyn Publisher>) {
+        let name = built.source.name().to_owned();
+        self.figures.push((name.clone(), built.figures));
+        let run = built.source.run(publisher, self.sources.stop.clone());
+        let ends = async move {
+            // A source that cannot go on without a person stops nobody else; only its panic is a mistake of ours.
+            if let Err(error) = run.await {
+                tracing::error!(source = %name, error = %error_chain(&error), "a source has stopped; the broker goes on without it");
+            }
+            true
+        };
+        spawn_vital(&self.sources, &self.root, ends);
+    }
+}
+
+impl Failure {
+    /// The first one counts: the others follow from it.
+    fn set(&self, reason: String) {
+        tracing::error!(%reason, "a vital part of the broker failed");
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+}
+
+/// Runs `task`, which says whether it ended well; anything else, a panic above all, pulls the emergency stop.
+fn spawn_vital(stage: &Stage, root: &CancellationToken, task: impl Future<Output = bool> + Send + 'static) {
+    let guard = root.clone().drop_guard();
+    let abandon = stage.abandon.clone();
+    stage.tasks.spawn(async move {
+        let well = tokio::select! {
+            well = task => well,
+            () = abandon.cancelled() => true,
+        };
+        if well {
+            let _no_emergency = guard.disarm();
+        }
+    });
+}
+
+fn make_sources(settings: &Settings) -> Result<Vec<BuiltSource>, StartError> {
+    let make = |source: &SourceSettings| match registry::find(Seam::Source, source.kind) {
+        Ok(Make::Source(make)) => Ok(make(source)?),
+        Ok(_) => unreachable!("the registry gives a source for a source"),
+        Err(absent) => Err(StartError::Absent(absent.to_string())),
+    };
+    settings.sources.iter().map(make).collect()
+}
+
+async fn bind(settings: &TransportSettings) -> Result<Box<dyn Transport>, StartError> {
+    match registry::find(Seam::Transport, settings.kind) {
+        Ok(Make::Transport(bind)) => Ok(bind(settings.clone()).await?),
+        Ok(_) => unreachable!("the registry gives a transport for a transport"),
+        Err(absent) => Err(StartError::Absent(absent.to_string())),
+    }
+}
+
+async fn open_engine(settings: &Settings, emergency: CancellationToken) -> Result<Arc<dyn Engine>, StartError> {
+    let StorageSettings { kind, path, .. } = &settings.storage;
+    let open = match registry::find(Seam::Storage, kind) {
+        Ok(Make::Storage(open)) => open,
+        Ok(_) => unreachable!("the registry gives a storage for a storage"),
+        Err(absent) => return Err(StartError::Absent(absent.to_string())),
+    };
+    let began = Instant::now();
+    let for_opening = settings.storage.clone();
+    let storage = tokio::task::spawn_blocking(move || open(&for_opening)).await.map_err(|panic| {
+        StorageError::new(StorageErrorKind::Unusable, "opening the storage panicked").with_source(panic)
+    })??;
+    let BrokerSettings { shards, max_topics, max_subscriptions, .. } = settings.broker;
+    let engine_settings = EngineSettings {
+        shards: shards.get(),
+        memory_budget_bytes: settings.storage.memory_budget_bytes,
+        policies: settings.policies.clone(),
+        max_topics,
+        max_subscriptions,
+        version: env!("CARGO_PKG_VERSION"),
+        emergency,
+    };
+    let (engine, report) = LocalEngine::open(storage, engine_settings).await?;
+    let RecoveryReport { records, bytes, torn_bytes, damaged } = report;
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(storage = %kind, path = %path.display(), records, bytes, took_ms, "storage opened");
+    if torn_bytes > 0 {
+        tracing::warn!(torn_bytes, "the log ended in the middle of a record, as after a crash: the torn end was cut off");
+    }
+    if damaged > 0 {
+        tracing::error!(damaged, "damaged records were found and left where they are; the broker goes on without them");
+    }
+    Ok(Arc::new(engine))
+}
+
+fn warn_of_durability(storage: &StorageSettings) {
+    match storage.durability {
+        Durability::Always => {}
+        Durability::Interval => tracing::warn!(
+            durability = "interval",
+            sync_interval_ms = u64::try_from(storage.sync_interval.as_millis()).unwrap_or(u64::MAX),
+            "a power failure may lose events that were confirmed in the last interval; storage.durability = \"always\" does not"
+        ),
+        Durability::Never => tracing::warn!(
+            durability = "never",
+            "a crash of the broker may lose events that were confirmed; storage.durability = \"always\" does not"
+        ),
+    }
+    if storage.clean_on_start {
+        tracing::warn!(path = %storage.path.display(), "storage.clean_on_start is on: whatever was stored has been deleted");
+    }
+}
+
+/// There are no tokens in this version, so the address is all that keeps strangers out.
+fn warn_of_exposure(listener: &Listener) {
+    let loopback = listener.addr.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
+    if !loopback {
+        tracing::warn!(
+            transport = %listener.transport,
+            addr = %listener.addr,
+            "no tokens are configured: anyone who can reach this address may publish and subscribe"
+        );
+    }
+}
+
+fn session_settings(settings: &Settings) -> SessionSettings {
+    SessionSettings {
+        version: env!("CARGO_PKG_VERSION"),
+        max_line_bytes: settings.broker.max_line_bytes,
+        words: settings.commands.clone(),
+    }
+}
+
+/// Warns if the configured connections cannot all be open.
+pub fn check_limits(settings: &Settings, open_files: Option<u64>) {
+    let connections = settings.transports.iter().map(|transport| transport.max_connections as u64).sum();
+    limits::check_connections(open_files, connections);
+}

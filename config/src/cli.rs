@@ -1,0 +1,110 @@
+//! The command line: one file for each subcommand.
+//!
+//! | to find | look in |
+//! | --- | --- |
+//! | `serve` | `serve` |
+//! | `demo` | `demo` |
+//! | `feed` | `feed` |
+//! | `pub`, `sub` | `publish`, `subscribe` |
+//! | `topics`, `stats` | `inspect` |
+//! | `config` | `config` |
+//! | `completions` | `completions` |
+//! | exit statuses | [`exit`] |
+//! | which broker, which token; what to say if it is not there | `remote` |
+
+mod completions;
+mod config;
+mod demo;
+pub mod exit;
+mod feed;
+mod inspect;
+mod publish;
+mod remote;
+mod serve;
+mod subscribe;
+
+use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// A message broker with durable priority queues, in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "herald",
+    version,
+    long_version = LONG_VERSION.as_str(),
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Examples:\n  herald demo                           see it at work, in a minute\n  \
+                  herald serve                          a broker on 127.0.0.1:8000\n  \
+                  herald sub tweets --name mine         print events and acknowledge them\n  \
+                  herald pub tweets '{\"priority\":3,\"msg\":\"hello\"}'\n\n\
+                  Exit status: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker that the configuration describes
+    Serve(serve::Args),
+    /// Run all of it on this machine, with a simulated tweet feed
+    Demo(demo::Args),
+    /// Serve the simulated tweet feed
+    Feed(feed::Args),
+    /// Publish events to a topic
+    Pub(publish::Args),
+    /// Print events of topics and acknowledge them
+    Sub(subscribe::Args),
+    /// List the topics of a running broker
+    Topics(inspect::TopicsArgs),
+    /// Show the figures of a running broker
+    Stats(inspect::StatsArgs),
+    /// Check, show or write a configuration
+    Config(config::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+}
+
+/// The version, and what this build has.
+static LONG_VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{}\n{}", env!("CARGO_PKG_VERSION"), crate::registry::contents()));
+
+/// Parses the command line, does what it says, and returns the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Wrong usage ends here, with status 2, and --help and --version with 0.
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            crate::output::message(&format!("herald: cannot start the runtime: {error}"));
+            return exit::FAILED.into();
+        }
+    };
+    let status = exit::report(runtime.block_on(run(cli.command)));
+    // A thread that waits for a terminal's next line would hold up the end for ever.
+    runtime.shutdown_timeout(Duration::from_millis(50));
+    status.into()
+}
+
+async fn run(command: Command) -> anyhow::Result<exit::Status> {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Feed(args) => feed::run(args).await,
+        Command::Pub(args) => publish::run(args).await,
+        Command::Sub(args) => subscribe::run(args).await,
+        Command::Topics(args) => inspect::topics(args).await,
+        Command::Stats(args) => inspect::stats(args).await,
+        Command::Config(args) => config::run(args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! `herald serve`: what the configuration says, until a signal.
+
+use std::path::PathBuf;
+
+use super::exit::{DONE, FAILED, Status};
+use crate::assembly::{Broker, Stopped, check_limits};
+use crate::limits::raise_open_files;
+use crate::logging::{self, LogControl};
+use crate::output::message;
+use crate::settings::{Inputs, Loaded, changes, load};
+use crate::signals::{Signal, Signals};
+
+/// Run the broker that the configuration describes
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  herald serve\n  herald serve --config /etc/herald.toml\n  \
+                        herald serve --set storage.path=/var/lib/herald --set transports.tcp.listen=0.0.0.0:8000\n\n\
+                        SIGTERM and SIGINT stop it in an orderly way (status 0); a second one ends it at once (status 143 \
+                        or 130).\nSIGHUP reads the configuration again and applies broker.log; everything else needs a restart.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    sources: Sources,
+}
+
+/// Where a configuration comes from.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Sources {
+    /// The configuration; without it ./herald.toml if that is there, else the defaults
+    #[arg(long, value_name = "FILE", env = "HERALD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Set one key, over file and environment; can be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Sources {
+    pub(super) fn inputs(&self) -> Inputs {
+        Inputs::from_process(self.config.clone(), self.set.clone())
+    }
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
+    let inputs = args.sources.inputs();
+    let loaded = load(&inputs)?;
+    let settings = &loaded.settings;
+    let log = logging::start(&settings.broker.log, settings.broker.log_format)?;
+    check_limits(settings, raise_open_files());
+    // Before anything begins, so that a signal during a long recovery is not lost.
+    let mut signals = Signals::new()?;
+    let starting = Broker::start(settings);
+    let broker = tokio::select! {
+        started = starting => started?,
+        (name, _) = signals.stop() => {
+            tracing::info!(signal = name, "stopped before everything was up");
+            return Ok(DONE);
+        }
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        shards = settings.broker.shards.get(),
+        durability = settings.storage.durability.as_str(),
+        sources = settings.sources.len(),
+        "herald is up"
+    );
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = broker.failed() => break,
+        };
+        match signal {
+            Signal::Reload => reload(&inputs, &loaded, &log),
+            Signal::Stop { name, .. } => {
+                tracing::info!(signal = name, "stopping; a second signal ends it at once");
+                break;
+            }
+        }
+    }
+    Ok(stop(broker, settings.broker.shutdown_timeout, signals).await)
+}
+
+/// Stops `broker`, unless a further signal says to end at once.
+pub(super) async fn stop(broker: Broker, timeout: std::time::Duration, mut signals: Signals) -> Status {
+    tokio::select! {
+        stopped = broker.stop(timeout) => match stopped {
+            Stopped::Safe => DONE,
+            Stopped::Unsafe => FAILED,
+        },
+        (name, status) = signals.stop() => {
+            // What waits to be synced is left to the next start's recovery, as after a kill.
+            message(&format!("herald: a second signal ({name}): ended at once"));
+            std::process::exit(i32::from(status));
+        }
+    }
+}
+
+fn reload(inputs: &Inputs, running: &Loaded, log: &LogControl) {
+    let now = match load(inputs) {
+        Ok(now) => now,
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP: the configuration is not valid, so nothing has changed");
+            return;
+        }
+    };
+    let filter = &now.settings.broker.log;
+    match log.change(filter) {
+        Ok(()) => tracing::info!(log = %filter, "SIGHUP: the configuration was read again; of it, broker.log is in force"),
+        Err(error) => tracing::error!(%error, "SIGHUP: broker.log has not changed"),
+    }
+    for key in changes(running, &now).into_iter().filter(|key| key != "broker.log") {
+        tracing::warn!(key = %key, "SIGHUP: this key has changed, and needs a restart");
+    }
+}

@@ -1,0 +1,88 @@
+//! What the command line takes, and what its help says.
+
+use clap::{CommandFactory as _, Parser as _};
+
+use super::{Cli, Command};
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_subcommand_has_an_example_in_its_help() {
+    fn check(command: &clap::Command) {
+        let help = command.clone().render_help().to_string();
+        assert!(help.contains("Example"), "{help}");
+        command.get_subcommands().filter(|command| command.get_name() != "help").for_each(check);
+    }
+    check(&Cli::command());
+}
+
+#[test]
+fn subcommands_are_those_of_the_documentation() {
+    let command = Cli::command();
+    let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    assert_eq!(names, ["serve", "demo", "feed", "pub", "sub", "topics", "stats", "config", "completions"]);
+}
+
+#[test]
+fn what_the_documentation_shows_is_taken() {
+    for line in [
+        "herald serve",
+        "herald serve --config herald.toml --set storage.kind=sled --set a.b=c",
+        "herald demo",
+        "herald demo --data dir --port 0 --feed-port 0 --rate 2.5 --panic-every 7",
+        "herald feed --listen 127.0.0.1:4000 --rate 5 --panic-every 10 --file a.json --file b.json --seed 3",
+        "herald pub tweets {} --server host:1 --token t",
+        "herald pub tweets -",
+        "herald pub tweets - --json",
+        "herald sub tweets users --name mine --prefetch 10 --no-ack --count 5 --connections 2",
+        "herald sub tweets --server tcp://host:1 --token t",
+        "herald topics --json",
+        "herald stats",
+        "herald stats tweets --json",
+        "herald config check --config herald.toml",
+        "herald config show --set a=b",
+        "herald config init",
+        "herald config init herald.toml --force",
+        "herald completions bash",
+    ] {
+        assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2() {
+    for line in [
+        "herald",
+        "herald serv",
+        "herald pub tweets",
+        "herald sub",
+        "herald sub t --prefetch 0",
+        "herald sub t --prefetch 65536",
+        "herald sub t --count 0",
+        "herald sub t --connections 0",
+        "herald demo --port 70000",
+        "herald config init --force",
+        "herald completions tcsh",
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+    assert_eq!(parse("herald --help").expect_err("help").exit_code(), 0);
+    assert_eq!(parse("herald --version").expect_err("version").exit_code(), 0);
+}
+
+#[test]
+fn the_server_is_the_default_address_unless_said_otherwise() {
+    // Variables of the process that runs the tests would be taken as well.
+    if std::env::var_os("HERALD_SERVER").is_none() {
+        let Command::Topics(args) = parse("herald topics").expect("it parses").command else { panic!("another command") };
+        assert!(format!("{args:?}").contains("127.0.0.1:8000"), "{args:?}");
+    }
+}

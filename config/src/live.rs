@@ -1,0 +1,125 @@
+//! The demo's live line: what has been read, published, delivered, and how fast.
+
+use std::time::{Duration, Instant};
+
+use broker_core::engine::{Engine, LinkEvent, Op, Outcome, Request, SubscriptionStats, TopicStats};
+use broker_core::name::TopicName;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::assembly::Broker;
+use crate::logging;
+use crate::output::{message, stderr_is_terminal};
+
+/// Between two looks, for a person at a terminal.
+const GLANCE: Duration = Duration::from_millis(500);
+/// Between two lines, for a file.
+const LINE: Duration = Duration::from_secs(5);
+
+/// Shows how a broker is doing until it is told to stop.
+pub(crate) struct Live {
+    /// None where standard error is no terminal: then there is a plain line every few seconds.
+    bar: Option<ProgressBar>,
+    topic: &'static str,
+    /// The topic's `max_waiting`.
+    full_at: u64,
+}
+
+impl Live {
+    pub(crate) fn start(topic: &'static str, full_at: u64) -> Self {
+        let bar = stderr_is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            logging::write_above(&bar);
+            bar
+        });
+        Self { bar, topic, full_at }
+    }
+
+    /// Shows counts for ever. Can be dropped at any time.
+    pub(crate) async fn run(&self, broker: &Broker) {
+        let mut timer = tokio::time::interval(if self.bar.is_some() { GLANCE } else { LINE });
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut before: Option<(Instant, u64)> = None;
+        loop {
+            timer.tick().await;
+            let now = Instant::now();
+            let Some(stats) = topic_stats(&**broker.engine(), self.topic).await else { continue };
+            let read = broker.source_figures().map(|(_, figures)| figures.read).sum();
+            let rate = before.map_or(0.0, |(then, published)| {
+                stats.published.saturating_sub(published) as f64 / now.duration_since(then).as_secs_f64().max(0.001)
+            });
+            before = Some((now, stats.published));
+            let line = line(read, &stats, rate, self.full_at);
+            match &self.bar {
+                Some(bar) => {
+                    bar.set_message(line);
+                    bar.tick();
+                }
+                None => message(&line),
+            }
+        }
+    }
+
+    /// Leaves the last line where it is.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.abandon();
+        }
+    }
+}
+
+fn line(read: u64, stats: &TopicStats, rate: f64, full_at: u64) -> String {
+    let sum = |count: fn(&SubscriptionStats) -> u64| stats.subscriptions.iter().map(count).sum::<u64>();
+    let (waiting, in_flight) = (sum(|s| s.waiting), sum(|s| s.in_flight));
+    let mut line = format!(
+        "{read} tweets read, {} events published, {waiting} waiting, {in_flight} in flight, {} acknowledged, {rate:.0} events/s",
+        stats.published,
+        sum(|s| s.acknowledged),
+    );
+    let fullest = stats.subscriptions.iter().map(|s| s.waiting + s.in_flight + s.delayed).max().unwrap_or(0);
+    if fullest >= full_at {
+        line.push_str(&format!("; full at {full_at}: the feed waits until something is acknowledged"));
+    }
+    line
+}
+
+/// The figures of one topic, if it is there.
+pub(crate) async fn topic_stats(engine: &dyn Engine, topic: &'static str) -> Option<TopicStats> {
+    let topic = TopicName::new(topic).ok()?;
+    match ask(engine, vec![Op::Stats(Some(topic))]).await?.pop()? {
+        Outcome::Stats(stats) => stats.topics.into_iter().next(),
+        _ => None,
+    }
+}
+
+/// Asks as a client would, over a link of its own; `None`: the engine has closed.
+pub(crate) async fn ask(engine: &dyn Engine, ops: Vec<Op>) -> Option<Vec<Outcome>> {
+    let asked = ops.len();
+    let mut link = engine.connect("demo".to_owned());
+    let requests = (0..).zip(ops).map(|(slot, op)| Request { slot, op }).collect();
+    link.requests.send(requests).await.ok()?;
+    let mut outcomes: Vec<(u64, Outcome)> = Vec::new();
+    while outcomes.len() < asked {
+        if let LinkEvent::Outcomes(more) = link.events.recv().await? {
+            outcomes.extend(more);
+        }
+    }
+    outcomes.sort_by_key(|(slot, _)| *slot);
+    Some(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_topic_is_said_to_be_full() {
+        let inbox = SubscriptionStats { waiting: 9, in_flight: 1, acknowledged: 4, ..SubscriptionStats::default() };
+        let stats = TopicStats { topic: "tweets".to_owned(), published: 14, subscriptions: vec![inbox] };
+        assert_eq!(
+            line(20, &stats, 9.6, 11),
+            "20 tweets read, 14 events published, 9 waiting, 1 in flight, 4 acknowledged, 10 events/s"
+        );
+        assert!(line(20, &stats, 0.0, 10).ends_with("the feed waits until something is acknowledged"));
+    }
+}

@@ -1,0 +1,7 @@
+//! The `herald` binary. Everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    herald::cli::main()
+}

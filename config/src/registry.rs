@@ -1,0 +1,367 @@
+//! What this build contains: the one table that maps each kind of plugin to what makes it.
+//!
+//! A new plugin is a line here, a feature in the manifest, and a constructor below.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use broker_core::source::{Source, SourceError};
+use broker_core::storage::{Storage, StorageError};
+use broker_core::transport::{Transport, TransportError};
+
+use crate::settings::check::one_of;
+use crate::validate::{SourceSettings, StorageSettings, TransportSettings};
+
+/// What a plugin plugs into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seam {
+    /// Where events are kept.
+    Storage,
+    /// Who owns the queues.
+    Engine,
+    /// What clients connect to.
+    Transport,
+    /// What feeds the broker.
+    Source,
+}
+
+impl fmt::Display for Seam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Storage => "storage",
+            Self::Engine => "engine",
+            Self::Transport => "transport",
+            Self::Source => "source",
+        })
+    }
+}
+
+/// Opens a storage. Blocking.
+pub(crate) type MakeStorage = fn(&StorageSettings) -> Result<Arc<dyn Storage>, StorageError>;
+/// A transport on its way to being bound.
+pub(crate) type Binding = Pin<Box<dyn Future<Output = Result<Box<dyn Transport>, TransportError>> + Send>>;
+/// Binds a transport.
+pub(crate) type MakeTransport = fn(TransportSettings) -> Binding;
+/// Makes a source, which begins nothing yet.
+pub(crate) type MakeSource = fn(&SourceSettings) -> Result<BuiltSource, SourceError>;
+
+/// What makes a plugin.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(all(feature = "json-log", feature = "tcp", feature = "sse")), expect(dead_code, reason = "a small build"))]
+pub(crate) enum Make {
+    Storage(MakeStorage),
+    /// There is one, and it is always there.
+    LocalEngine,
+    Transport(MakeTransport),
+    Source(MakeSource),
+}
+
+/// Whether a plugin is there.
+#[derive(Clone, Copy)]
+enum Availability {
+    Built(Make),
+    /// In this version, but its feature is off.
+    #[cfg_attr(all(feature = "json-log", feature = "tcp", feature = "sse"), expect(dead_code, reason = "a full build"))]
+    NotBuilt,
+    /// In no build of this version.
+    Later,
+}
+
+struct Plugin {
+    seam: Seam,
+    /// Folder, feature, `kind`, label: one name.
+    kind: &'static str,
+    availability: Availability,
+}
+
+/// In the order in which defaults are chosen.
+static PLUGINS: [Plugin; 10] = [
+    Plugin { seam: Seam::Storage, kind: "json-log", availability: JSON_LOG },
+    Plugin { seam: Seam::Storage, kind: "sled", availability: Availability::Later },
+    Plugin { seam: Seam::Storage, kind: "sqlite", availability: Availability::Later },
+    Plugin { seam: Seam::Engine, kind: "local", availability: Availability::Built(Make::LocalEngine) },
+    Plugin { seam: Seam::Engine, kind: "jetstream", availability: Availability::Later },
+    Plugin { seam: Seam::Transport, kind: "tcp", availability: TCP },
+    Plugin { seam: Seam::Transport, kind: "ws", availability: Availability::Later },
+    Plugin { seam: Seam::Transport, kind: "http", availability: Availability::Later },
+    Plugin { seam: Seam::Source, kind: "sse", availability: SSE },
+    Plugin { seam: Seam::Source, kind: "change-stream", availability: Availability::Later },
+];
+
+#[cfg(feature = "json-log")]
+const JSON_LOG: Availability = Availability::Built(Make::Storage(json_log::open));
+#[cfg(not(feature = "json-log"))]
+const JSON_LOG: Availability = Availability::NotBuilt;
+
+#[cfg(feature = "tcp")]
+const TCP: Availability = Availability::Built(Make::Transport(tcp::bind));
+#[cfg(not(feature = "tcp"))]
+const TCP: Availability = Availability::NotBuilt;
+
+#[cfg(feature = "sse")]
+const SSE: Availability = Availability::Built(Make::Source(sse::make));
+#[cfg(not(feature = "sse"))]
+const SSE: Availability = Availability::NotBuilt;
+
+/// Why a plugin is not to be had, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Absent {
+    /// No version has it.
+    #[error("there is no {seam} \"{kind}\": expected {}", one_of(kinds(*.seam)))]
+    Unknown { seam: Seam, kind: String },
+    /// Its feature is off.
+    #[error("this build has no \"{kind}\" {seam}: rebuild with --features {kind}")]
+    NotBuilt { seam: Seam, kind: &'static str },
+    /// It comes later.
+    #[error("this version of Herald has no \"{kind}\" {seam} yet; {}", what_there_is(*.seam))]
+    Later { seam: Seam, kind: &'static str },
+}
+
+/// What makes the plugin `kind`.
+pub(crate) fn find(seam: Seam, kind: &str) -> Result<Make, Absent> {
+    let plugin = PLUGINS
+        .iter()
+        .find(|plugin| plugin.seam == seam && plugin.kind == kind)
+        .ok_or_else(|| Absent::Unknown { seam, kind: kind.to_owned() })?;
+    match plugin.availability {
+        Availability::Built(make) => Ok(make),
+        Availability::NotBuilt => Err(Absent::NotBuilt { seam, kind: plugin.kind }),
+        Availability::Later => Err(Absent::Later { seam, kind: plugin.kind }),
+    }
+}
+
+/// All kinds of a seam that there are in any build, in their order.
+pub(crate) fn kinds(seam: Seam) -> impl Iterator<Item = &'static str> {
+    PLUGINS.iter().filter(move |plugin| plugin.seam == seam).map(|plugin| plugin.kind)
+}
+
+fn built(seam: Seam) -> impl Iterator<Item = &'static str> {
+    let built = move |plugin: &&Plugin| plugin.seam == seam && matches!(plugin.availability, Availability::Built(_));
+    PLUGINS.iter().filter(built).map(|plugin| plugin.kind)
+}
+
+fn what_there_is(seam: Seam) -> String {
+    let names: Vec<String> = built(seam).map(|kind| format!("\"{kind}\"")).collect();
+    if names.is_empty() { "this build has none at all".to_owned() } else { format!("this build has {}", names.join(", ")) }
+}
+
+/// The storage that an empty configuration means: the first that this build has. Where it has none, the first that there
+/// is, so that the error names a feature that helps.
+pub(crate) fn default_storage() -> String {
+    built(Seam::Storage).next().unwrap_or("json-log").to_owned()
+}
+
+/// The transport that is on without being mentioned: tcp, or else the first that this build has.
+pub(crate) fn default_transport() -> Option<&'static str> {
+    built(Seam::Transport).next()
+}
+
+/// The kinds of storage, transport and source that this build has, for `--version`.
+#[must_use]
+pub fn contents() -> String {
+    let list = |seam| {
+        let kinds: Vec<&str> = built(seam).collect();
+        if kinds.is_empty() { "none".to_owned() } else { kinds.join(" ") }
+    };
+    let (storage, transports, sources) = (list(Seam::Storage), list(Seam::Transport), list(Seam::Source));
+    format!("storage: {storage}\ntransports: {transports}\nsources: {sources}")
+}
+
+/// What a source has done since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceFigures {
+    /// Events read from the feed.
+    pub read: u64,
+    /// Events that the broker has taken.
+    pub published: u64,
+    /// Events that were left out by the rules, or refused.
+    pub skipped: u64,
+}
+
+/// A source that has not begun, and a way to see how it is doing once it has.
+pub(crate) struct BuiltSource {
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) figures: Arc<dyn Fn() -> SourceFigures + Send + Sync>,
+}
+
+#[cfg(feature = "json-log")]
+mod json_log {
+    use backend_json_log::{Durability, JsonLogConfig, JsonLogStorage, OnDamage};
+
+    use super::{Arc, Storage, StorageError};
+    use crate::settings::raw;
+    use crate::validate::StorageSettings;
+
+    pub(super) fn open(settings: &StorageSettings) -> Result<Arc<dyn Storage>, StorageError> {
+        let mut config = JsonLogConfig::new(&settings.path);
+        config.durability = match settings.durability {
+            raw::Durability::Always => Durability::Always,
+            raw::Durability::Interval => Durability::Interval,
+            raw::Durability::Never => Durability::Never,
+        };
+        config.sync_interval_ms = u64::try_from(settings.sync_interval.as_millis()).unwrap_or(u64::MAX);
+        config.on_damage = match settings.on_damage {
+            raw::OnDamage::Serve => OnDamage::Serve,
+            raw::OnDamage::Stop => OnDamage::Stop,
+        };
+        config.clean_on_start = settings.clean_on_start;
+        Ok(Arc::new(JsonLogStorage::open(config)?))
+    }
+}
+
+#[cfg(feature = "tcp")]
+mod tcp {
+    use transport_tcp::{TcpConfig, TcpTransport};
+
+    use super::{Binding, Transport};
+    use crate::validate::TransportSettings;
+
+    pub(super) fn bind(settings: TransportSettings) -> Binding {
+        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let config = TcpConfig {
+            listen: settings.listen,
+            max_connections: settings.max_connections,
+            idle_timeout_ms: settings.idle_timeout.map_or(0, ms),
+            write_timeout_ms: ms(settings.write_timeout),
+        };
+        Box::pin(async move { Ok(Box::new(TcpTransport::bind(config).await?) as Box<dyn Transport>) })
+    }
+}
+
+#[cfg(feature = "sse")]
+mod sse {
+    use std::sync::atomic::Ordering;
+
+    use broker_core::name::TopicName;
+    use broker_core::source::SourceError;
+    use pipeline::sse::{Mapping, OnMissing, Pointer, PriorityRule, SseConfig, SseConfigError, SseSource, TopicRule};
+
+    use super::{Arc, BuiltSource, SourceFigures};
+    use crate::settings::raw;
+    use crate::validate::{Priority, SourceSettings};
+
+    /// Everything there is to say against the settings, by key.
+    pub(super) fn problems(settings: &SourceSettings) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let mut pointers = vec![("id", &settings.id), ("msg", &settings.msg)];
+        match &settings.priority {
+            Priority::Pointer(pointer) => pointers.push(("priority", pointer)),
+            Priority::Fixed(_) | Priority::Random(..) => {}
+        }
+        if settings.topic.starts_with('/') {
+            pointers.push(("topic", &settings.topic));
+        } else if let Err(error) = TopicName::new(&settings.topic) {
+            let topic = &settings.topic;
+            problems.push(("topic", format!("invalid topic name \"{topic}\": {error}; a JSON pointer begins with \"/\"")));
+        }
+        for (key, pointer) in pointers {
+            if let Err(error) = Pointer::new(pointer) {
+                problems.push((key, error.to_string()));
+            }
+        }
+        if let Err(error) = pipeline::sse::SseClient::new(config(settings)) {
+            let key = match error {
+                SseConfigError::Header { .. } => "headers",
+                _ => "url",
+            };
+            problems.push((key, with_causes(&error)));
+        }
+        problems
+    }
+
+    pub(super) fn make(settings: &SourceSettings) -> Result<BuiltSource, SourceError> {
+        let wrong = |error: &dyn std::error::Error| SourceError {
+            source_name: settings.name.clone(),
+            reason: with_causes(error),
+            cause: None,
+        };
+        let source = SseSource::new(&settings.name, config(settings), mapping(settings).map_err(|error| wrong(&*error))?)
+            .map_err(|error| wrong(&error))?;
+        let counters = source.counters();
+        let figures = move || SourceFigures {
+            read: counters.read.load(Ordering::Relaxed),
+            published: counters.published.load(Ordering::Relaxed),
+            skipped: counters.skipped.load(Ordering::Relaxed) + counters.refused.load(Ordering::Relaxed),
+        };
+        Ok(BuiltSource { source: Box::new(source), figures: Arc::new(figures) })
+    }
+
+    fn config(settings: &SourceSettings) -> SseConfig {
+        let mut config = SseConfig::new(settings.url.reveal());
+        let headers = settings.headers.iter();
+        config.headers = headers.map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect();
+        config
+    }
+
+    fn mapping(settings: &SourceSettings) -> Result<Mapping, Box<dyn std::error::Error>> {
+        let topic = match settings.topic.strip_prefix('/') {
+            Some(_) => TopicRule::Pointer(Pointer::new(&settings.topic)?),
+            None => TopicRule::Fixed(TopicName::new(&settings.topic)?),
+        };
+        let priority = match &settings.priority {
+            Priority::Fixed(priority) => PriorityRule::Fixed(*priority),
+            Priority::Pointer(pointer) => PriorityRule::Pointer(Pointer::new(pointer)?),
+            Priority::Random(low, high) => PriorityRule::Random(*low, *high),
+        };
+        Ok(Mapping {
+            topic,
+            id: (!settings.id.is_empty()).then(|| Pointer::new(&settings.id)).transpose()?,
+            msg: Pointer::new(&settings.msg)?,
+            priority,
+            on_missing: match settings.on_missing {
+                raw::OnMissing::Null => OnMissing::Null,
+                raw::OnMissing::Skip => OnMissing::Skip,
+            },
+        })
+    }
+
+    fn with_causes(error: &dyn std::error::Error) -> String {
+        crate::error_chain(error)
+    }
+}
+
+/// What is wrong with a source's settings, by key, as far as can be told without connecting.
+pub(crate) fn source_problems(settings: &SourceSettings) -> Vec<(&'static str, String)> {
+    #[cfg(feature = "sse")]
+    return sse::problems(settings);
+    #[cfg(not(feature = "sse"))]
+    {
+        // The check refuses every source of a build that has none.
+        let _ = settings;
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_absent_says_what_to_do() {
+        let text = |seam, kind| find(seam, kind).err().map(|absent| absent.to_string()).unwrap_or_default();
+        assert_eq!(
+            text(Seam::Storage, "postgres"),
+            "there is no storage \"postgres\": expected \"json-log\", \"sled\" or \"sqlite\""
+        );
+        assert!(text(Seam::Transport, "ws").starts_with("this version of Herald has no \"ws\" transport yet; this build has"));
+        let not_built = Absent::NotBuilt { seam: Seam::Storage, kind: "json-log" };
+        assert_eq!(not_built.to_string(), "this build has no \"json-log\" storage: rebuild with --features json-log");
+    }
+
+    #[test]
+    fn every_feature_of_a_plugin_is_in_the_manifest() {
+        let manifest = include_str!("../Cargo.toml");
+        for plugin in PLUGINS.iter().filter(|plugin| !matches!(plugin.availability, Availability::Later)) {
+            let feature = format!("\n{} = [", plugin.kind);
+            assert!(plugin.seam == Seam::Engine || manifest.contains(&feature), "{}", plugin.kind);
+        }
+    }
+
+    #[test]
+    fn an_empty_configuration_means_the_first_of_each() {
+        assert_eq!(default_storage(), "json-log");
+        assert_eq!(default_transport(), cfg!(feature = "tcp").then_some("tcp"));
+    }
+}

@@ -1,0 +1,231 @@
+//! `herald.toml` as serde reads it, after the check: all keys there, with their defaults, which the schema has.
+//!
+//! What the keys mean is in `schema`. What is refused by the check (keys of a later version) has no field here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// The whole of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawSettings {
+    pub(crate) broker: RawBroker,
+    pub(crate) storage: RawStorage,
+    #[serde(rename = "engine")]
+    _engine: RawEngine,
+    #[serde(default)]
+    pub(crate) transports: RawTransports,
+    #[serde(rename = "auth")]
+    _auth: RawAuth,
+    pub(crate) commands: RawCommands,
+    pub(crate) topics: BTreeMap<String, RawTopic>,
+    #[serde(rename = "publish")]
+    _publish: RawPublish,
+    #[serde(default)]
+    pub(crate) sources: Vec<RawSse>,
+}
+
+/// `[broker]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawBroker {
+    /// 0: one for each core.
+    pub(crate) shards: usize,
+    /// Bytes.
+    pub(crate) max_line_bytes: usize,
+    pub(crate) max_topics: usize,
+    pub(crate) max_subscriptions: usize,
+    /// Milliseconds.
+    pub(crate) shutdown_timeout_ms: u64,
+    pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[storage]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawStorage {
+    pub(crate) kind: String,
+    pub(crate) path: String,
+    pub(crate) durability: Durability,
+    /// Milliseconds.
+    pub(crate) sync_interval_ms: u64,
+    /// MiB.
+    pub(crate) memory_budget_mb: usize,
+    pub(crate) on_damage: OnDamage,
+    pub(crate) clean_on_start: bool,
+}
+
+/// When an event is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Once it is synced to the disk.
+    Always,
+    /// Once it is with the operating system, which is told to sync at intervals.
+    Interval,
+    /// Once it is in memory.
+    Never,
+}
+
+impl Durability {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Interval => "interval",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// What to do about a damaged record inside the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDamage {
+    /// Leave it, report it, go on.
+    Serve,
+    /// Refuse to start.
+    Stop,
+}
+
+/// `[engine]`: the check let nothing but the local one through.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawEngine {
+    #[serde(rename = "kind")]
+    _kind: String,
+}
+
+/// `[transports]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawTransports {
+    #[serde(default)]
+    pub(crate) tcp: Option<RawTcp>,
+    /// Off, or refused by the check.
+    #[serde(default, rename = "ws")]
+    _ws: Option<IgnoredAny>,
+    /// Off, or refused by the check.
+    #[serde(default, rename = "http")]
+    _http: Option<IgnoredAny>,
+}
+
+/// `[transports.tcp]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawTcp {
+    pub(crate) enabled: bool,
+    pub(crate) listen: String,
+    pub(crate) max_connections: usize,
+    /// Milliseconds; 0: none.
+    pub(crate) idle_timeout_ms: u64,
+    /// Milliseconds.
+    pub(crate) write_timeout_ms: u64,
+}
+
+/// `[auth]`: the check let no tokens through.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawAuth {
+    #[serde(rename = "tokens")]
+    _tokens: Vec<IgnoredAny>,
+}
+
+/// `[commands]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawCommands {
+    pub(crate) publish: String,
+    pub(crate) subscribe: String,
+    pub(crate) unsubscribe: String,
+    pub(crate) acknowledge: String,
+}
+
+/// `[topics."pattern"]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawTopic {
+    pub(crate) auto_create: bool,
+    pub(crate) duplicate_id: RawDuplicateId,
+    pub(crate) max_waiting: u64,
+    pub(crate) max_waiting_bytes: u64,
+    /// Milliseconds; 0: never.
+    pub(crate) ack_timeout_ms: u64,
+    /// Milliseconds; 0: for ever.
+    pub(crate) ttl_ms: u64,
+    // Only their defaults got through the check.
+    #[serde(rename = "overflow")]
+    _overflow: IgnoredAny,
+    #[serde(rename = "max_deliveries")]
+    _max_deliveries: IgnoredAny,
+    #[serde(rename = "dead_letter")]
+    _dead_letter: IgnoredAny,
+    #[serde(rename = "expired_to_dead_letter")]
+    _expired_to_dead_letter: IgnoredAny,
+}
+
+/// `duplicate_id`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RawDuplicateId {
+    Replace,
+    Reject,
+    Keep,
+}
+
+/// `[publish]`: the check let nothing but "local" through.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawPublish {
+    #[serde(rename = "to")]
+    _to: String,
+}
+
+/// `[[sources]]` with `kind = "sse"`, the only kind that gets through the check.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawSse {
+    #[serde(rename = "kind")]
+    _kind: String,
+    pub(crate) name: String,
+    pub(crate) url: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) topic: String,
+    pub(crate) id: String,
+    pub(crate) msg: String,
+    pub(crate) priority: RawPriority,
+    pub(crate) on_missing: OnMissing,
+}
+
+/// `priority` of a source.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum RawPriority {
+    Fixed(i32),
+    Pointer(String),
+    Random { random: [i32; 2] },
+}
+
+/// What becomes of an event in which a pointer finds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMissing {
+    /// It is published with `msg` null.
+    Null,
+    /// It is not published.
+    Skip,
+}

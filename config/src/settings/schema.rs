@@ -1,0 +1,491 @@
+//! Every key there is: its shape, its default, what it means. The only place that says so.
+//!
+//! The check of what was written, the built-in defaults, the coercion of environment values, `herald config show` and
+//! `herald config init` all read these tables, so none of them can disagree. A flat list, hence longer than other files.
+
+use crate::registry;
+
+/// A key of a table.
+pub(crate) struct Key {
+    /// As it is written.
+    pub(crate) name: &'static str,
+    /// What its value looks like.
+    pub(crate) shape: Shape,
+    /// What holds if it is not written.
+    pub(crate) presence: Presence,
+    /// What it means, with its unit; each line becomes a comment line.
+    pub(crate) doc: &'static str,
+    /// What of its value may not be shown.
+    pub(crate) secret: Secret,
+    /// Whether this version can do anything but the default.
+    pub(crate) later: bool,
+}
+
+/// What a value looks like.
+pub(crate) enum Shape {
+    /// `true` or `false`.
+    Bool,
+    /// An integer in a range, both ends included.
+    Int(i64, i64),
+    /// Any string.
+    Text,
+    /// One of these strings.
+    Word(&'static [&'static str]),
+    /// The name of a plugin; the registry knows them.
+    Plugin(registry::Seam),
+    /// A list of strings.
+    Texts,
+    /// Two integers, the first at most the second.
+    Range,
+    /// A table with strings for values and any keys.
+    TextMap,
+    /// An integer, a JSON pointer, or `{ random = [lo, hi] }`.
+    Priority,
+    /// A table with known keys.
+    Table(&'static Table),
+    /// A table with any keys, topic patterns, and such a table for each.
+    Patterns(&'static Table),
+    /// A list of tables, whose `kind` says which of these each is; one entry without a name: all are alike.
+    List(&'static [(&'static str, &'static Table)]),
+}
+
+/// What holds for a key that is not written.
+pub(crate) enum Presence {
+    /// This, in TOML.
+    Default(&'static str),
+    /// What this build makes of it, a string.
+    Computed(fn() -> String),
+    /// It has to be written.
+    Required,
+    /// There is none. For a table: what it describes is off.
+    Absent,
+    /// A table that is always there, with its own defaults.
+    Always,
+    /// A transport's table: there if it is the transport that a build turns on by itself.
+    DefaultTransport,
+}
+
+/// What of a value may not be shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Secret {
+    /// All may.
+    No,
+    /// Nothing of it.
+    Whole,
+    /// Credentials and query of a URL.
+    InUrl,
+}
+
+/// A table with known keys; those that are tables themselves come last, as TOML wants it.
+pub(crate) struct Table {
+    /// Its keys, in the order in which they are shown.
+    pub(crate) keys: &'static [Key],
+}
+
+impl Table {
+    /// The key called `name`.
+    pub(crate) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+const fn key(name: &'static str, shape: Shape, presence: Presence, doc: &'static str) -> Key {
+    Key { name, shape, presence, doc, secret: Secret::No, later: false }
+}
+
+impl Key {
+    /// Known, but nothing except its default works yet.
+    const fn later(mut self) -> Self {
+        self.later = true;
+        self
+    }
+
+    const fn secret(mut self, secret: Secret) -> Self {
+        self.secret = secret;
+        self
+    }
+}
+
+use Presence::{Absent, Always, Computed, Default, DefaultTransport, Required};
+use Shape::{Bool, Int, List, Patterns, Plugin, Priority, Range, Text, TextMap, Texts, Word};
+
+/// The largest number that every JSON and TOML reader keeps exact.
+const MAX: i64 = (1 << 53) - 1;
+/// A day, in milliseconds.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The whole of `herald.toml`.
+pub(crate) static ROOT: Table = Table {
+    keys: &[
+        key("broker", Shape::Table(&BROKER), Always, "The broker itself."),
+        key("storage", Shape::Table(&STORAGE), Always, "Where events are kept."),
+        key("engine", Shape::Table(&ENGINE), Always, "Who owns the queues."),
+        key(
+            "transports",
+            Shape::Table(&TRANSPORTS),
+            Always,
+            "What clients connect to. A transport that has no table is off, except tcp. `enabled = false` turns one off.",
+        ),
+        key("auth", Shape::Table(&AUTH), Always, "Who may do what."),
+        key(
+            "commands",
+            Shape::Table(&COMMANDS),
+            Always,
+            "The short forms of the commands can be renamed; the long forms (PUBLISH, SUBSCRIBE, UNSUBSCRIBE, ACKNOWLEDGE)\n\
+             always work.",
+        ),
+        key(
+            "topics",
+            Patterns(&TOPIC),
+            Always,
+            "The rules of topics, by pattern: `*` stands for any characters, dots included. Of several patterns that match,\n\
+             the one with the most literal characters counts. What a pattern does not say is as in \"*\".",
+        ),
+        key("publish", Shape::Table(&PUBLISH), Always, "Where sources and the pipeline publish to."),
+        key("sources", List(&[("sse", &SSE), ("change-stream", &CHANGE_STREAM)]), Absent, "What feeds the broker."),
+        key(
+            "pipeline",
+            Shape::Table(&PIPELINE),
+            Absent,
+            "The tweet pipeline; without this table it is off. This version does not have it yet.",
+        )
+        .later(),
+    ],
+};
+
+static BROKER: Table = Table {
+    keys: &[
+        key("shards", Int(0, 1024), Default("0"), "Tasks that own topics; 0: one for each core."),
+        key(
+            "max_line_bytes",
+            Int(64, 64 << 20),
+            Default("1048576"),
+            "The longest line a client may send, in bytes, its ending not counted.",
+        ),
+        key("max_topics", Int(1, 10_000_000), Default("100000"), "The most topics there may be."),
+        key("max_subscriptions", Int(1, 10_000_000), Default("1000000"), "The most subscriptions there may be, over all topics."),
+        key(
+            "shutdown_timeout_ms",
+            Int(0, 60 * 60 * 1000),
+            Default("10000"),
+            "How long an orderly stop (SIGTERM, SIGINT) may take, in milliseconds; what is not done then is abandoned.",
+        ),
+        key("log", Text, Default("\"info\""), "What is logged: a tracing filter, such as \"info\" or \"warn,broker_core=debug\"."),
+        key("log_format", Word(&["text", "json"]), Default("\"text\""), "\"text\", or \"json\": one object a line."),
+    ],
+};
+
+static STORAGE: Table = Table {
+    keys: &[
+        key(
+            "kind",
+            Plugin(registry::Seam::Storage),
+            Computed(registry::default_storage),
+            "json-log | sled | sqlite; the default is the first that this build has.",
+        ),
+        key("path", Text, Default("\"data\""), "The data directory, relative to the working directory; made if it is not there."),
+        key(
+            "durability",
+            Word(&["always", "interval", "never"]),
+            Default("\"always\""),
+            "\"always\": an event is synced to the disk before it is confirmed. \"interval\": it is with the operating system,\n\
+             and synced every sync_interval_ms; a power failure may lose what came since. \"never\": it is in memory, and a\n\
+             crash of the broker may lose it as well.",
+        ),
+        key("sync_interval_ms", Int(1, 60 * 60 * 1000), Default("1000"), "With \"interval\": milliseconds between two syncs."),
+        key(
+            "memory_budget_mb",
+            Int(1, 1 << 20),
+            Default("256"),
+            "Memory for the payloads of events that wait, in MiB; beyond it they are read back from the storage.",
+        ),
+        key(
+            "on_damage",
+            Word(&["serve", "stop"]),
+            Default("\"serve\""),
+            "A record inside the log that does not check: \"serve\" leaves it, reports it and goes on; \"stop\" refuses to start.",
+        ),
+        key("clean_on_start", Bool, Default("false"), "Begin with an empty storage: deletes what is there at each start."),
+    ],
+};
+
+static ENGINE: Table = Table {
+    keys: &[
+        key("kind", Plugin(registry::Seam::Engine), Default("\"local\""), "local | jetstream"),
+        key("jetstream", Shape::Table(&JETSTREAM), Absent, "The engine over NATS JetStream. This version does not have it yet.").later(),
+    ],
+};
+
+static JETSTREAM: Table = Table {
+    keys: &[
+        key("url", Text, Default("\"nats://127.0.0.1:4222\""), "The NATS server.").secret(Secret::InUrl),
+        key("replicas", Int(1, 5), Default("1"), "Copies of each stream."),
+        key("priority_bands", Int(1, 64), Default("7"), "How many priorities are told apart."),
+    ],
+};
+
+static TRANSPORTS: Table = Table {
+    keys: &[
+        key("tcp", Shape::Table(&TCP), DefaultTransport, "The line protocol over TCP: telnet, nc, the client crate."),
+        // Whether they are in this version is the registry's to say.
+        key("ws", Shape::Table(&WS), Absent, "The same over WebSocket. This version does not have it yet."),
+        key("http", Shape::Table(&HTTP), Absent, "Health, metrics, admin API, dashboard. This version does not have it yet."),
+    ],
+};
+
+const ENABLED: Key = key("enabled", Bool, Default("true"), "false: this transport is off.");
+const MAX_CONNECTIONS: Key = key(
+    "max_connections",
+    Int(1, 1_000_000),
+    Default("10000"),
+    "The most connections at a time; one more is told that the server is full. Each takes an open file: see `ulimit -Hn`.",
+);
+const IDLE_TIMEOUT: Key = key(
+    "idle_timeout_ms",
+    Int(0, DAY_MS),
+    Default("0"),
+    "Milliseconds without a byte from a client after which it is disconnected; 0: never. TCP keep-alive is on.",
+);
+const WRITE_TIMEOUT: Key = key(
+    "write_timeout_ms",
+    Int(1, DAY_MS),
+    Default("30000"),
+    "Milliseconds that a client may take none of its output before it is disconnected and its events come back.",
+);
+const TLS: Key = key("tls", Shape::Table(&TLS_TABLE), Absent, "TLS. This version does not have it yet.").later();
+
+static TLS_TABLE: Table = Table {
+    keys: &[
+        key("cert", Text, Required, "The certificate chain, a PEM file."),
+        key("key", Text, Required, "Its private key, a PEM file."),
+    ],
+};
+
+static TCP: Table = Table {
+    keys: &[
+        ENABLED,
+        key("listen", Text, Default("\"127.0.0.1:8000\""), "Where to listen; port 0: a free one, which the log tells."),
+        MAX_CONNECTIONS,
+        IDLE_TIMEOUT,
+        WRITE_TIMEOUT,
+        TLS,
+    ],
+};
+
+static WS: Table = Table {
+    keys: &[
+        ENABLED,
+        key("listen", Text, Default("\"127.0.0.1:8001\""), "Where to listen."),
+        key("path", Text, Default("\"/ws\""), "The path of the WebSocket."),
+        key("allowed_origins", Texts, Default("[]"), "Origins that browsers may come from; empty: the same host only."),
+        MAX_CONNECTIONS,
+        IDLE_TIMEOUT,
+        WRITE_TIMEOUT,
+        TLS,
+    ],
+};
+
+static HTTP: Table = Table {
+    keys: &[
+        ENABLED,
+        key("listen", Text, Default("\"127.0.0.1:8090\""), "Where to listen."),
+        MAX_CONNECTIONS,
+        IDLE_TIMEOUT,
+        WRITE_TIMEOUT,
+        TLS,
+    ],
+};
+
+static AUTH: Table = Table {
+    keys: &[key(
+        "tokens",
+        List(&[("", &TOKEN)]),
+        Default("[]"),
+        "Without tokens, anyone who can reach the port may do anything. This version does not have tokens yet.",
+    )
+    .later()],
+};
+
+static TOKEN: Table = Table {
+    keys: &[
+        key("token", Text, Required, "The secret.").secret(Secret::Whole),
+        key("name", Text, Required, "Whose it is, for logs."),
+        key("publish", Texts, Default("[]"), "Patterns of the topics it may publish to."),
+        key("subscribe", Texts, Default("[]"), "Patterns of the topics it may subscribe to."),
+        key("admin", Bool, Default("false"), "Whether it may purge, redrive and peek."),
+    ],
+};
+
+static COMMANDS: Table = Table {
+    keys: &[
+        key("publish", Text, Default("\"pub\""), "The short form of PUBLISH."),
+        key("subscribe", Text, Default("\"sub\""), "The short form of SUBSCRIBE."),
+        key("unsubscribe", Text, Default("\"unsub\""), "The short form of UNSUBSCRIBE."),
+        key("acknowledge", Text, Default("\"ack\""), "The short form of ACKNOWLEDGE."),
+    ],
+};
+
+/// The keys of `[topics."pattern"]`. Public to the check, which lets them take what they lack from `"*"`.
+pub(crate) static TOPIC: Table = Table {
+    keys: &[
+        key("auto_create", Bool, Default("true"), "false: `sub` and `pub` to a topic that is not there are errors."),
+        key(
+            "duplicate_id",
+            Word(&["replace", "reject", "keep"]),
+            Default("\"replace\""),
+            "An id published again while it waits: it replaces the waiting event, is an error, or both are kept.",
+        ),
+        key("max_waiting", Int(0, MAX), Default("0"), "Events not yet settled that a subscription may have; 0: no limit."),
+        key("max_waiting_bytes", Int(0, MAX), Default("0"), "Their bytes; 0: no limit."),
+        key(
+            "overflow",
+            Word(&["reject", "drop-lowest", "dead-letter"]),
+            Default("\"reject\""),
+            "What a publish that finds a limit reached gets: \"reject\" is an error. This version has no other yet.",
+        )
+        .later(),
+        key("ack_timeout_ms", Int(0, MAX), Default("0"), "Milliseconds after which an event in flight is delivered again; 0: never."),
+        key(
+            "max_deliveries",
+            Int(0, MAX),
+            Default("0"),
+            "Deliveries after which an event goes to the dead letters; 0: no limit. This version has nothing else yet.",
+        )
+        .later(),
+        key("dead_letter", Text, Default("\"{topic}.dead\""), "The topic for dead letters. This version has no other yet.").later(),
+        key("ttl_ms", Int(0, MAX), Default("0"), "Milliseconds that an event may wait before it expires; 0: for ever."),
+        key(
+            "expired_to_dead_letter",
+            Bool,
+            Default("false"),
+            "Whether expired events go to the dead letters. This version cannot do that yet.",
+        )
+        .later(),
+    ],
+};
+
+static PUBLISH: Table = Table {
+    keys: &[
+        key("to", Text, Default("\"local\""), "\"local\", or a broker elsewhere as tcp://host:8000. This version has only \"local\" yet.")
+            .secret(Secret::InUrl)
+            .later(),
+        key("token", Text, Absent, "The token for that broker. This version cannot use it yet.").secret(Secret::Whole).later(),
+    ],
+};
+
+const ON_MISSING: Key = key(
+    "on_missing",
+    Word(&["null", "skip"]),
+    Default("\"null\""),
+    "Where msg finds nothing: \"null\" publishes null, \"skip\" publishes no event. (A missing id is derived from the feed's,\n\
+     a missing priority is 0, and without a topic nothing can be published.)",
+);
+const PRIORITY: Key = key(
+    "priority",
+    Priority,
+    Default("0"),
+    "An integer, a JSON pointer, or { random = [0, 6] }. Higher is delivered first.",
+);
+
+static SSE: Table = Table {
+    keys: &[
+        key("kind", Plugin(registry::Seam::Source), Required, "sse: any feed of server-sent events."),
+        key("name", Text, Required, "Its name, by which its place in the feed is stored; unique."),
+        key("url", Text, Required, "The feed, http or https.").secret(Secret::InUrl),
+        key("headers", TextMap, Default("{}"), "Request headers, such as { Authorization = \"Bearer …\" }.").secret(Secret::Whole),
+        key("topic", Text, Required, "The topic to publish to, or a JSON pointer (\"/a/b\") into the event's data."),
+        key(
+            "id",
+            Text,
+            Default("\"\""),
+            "A JSON pointer to the event's id; \"\": from the feed's own event id, so that nothing is published twice.",
+        ),
+        key("msg", Text, Default("\"\""), "A JSON pointer to what is published; \"\": the whole of the data."),
+        PRIORITY,
+        ON_MISSING,
+    ],
+};
+
+static CHANGE_STREAM: Table = Table {
+    keys: &[
+        key("kind", Plugin(registry::Seam::Source), Required, "change-stream: a MongoDB change stream."),
+        key("name", Text, Required, "Its name, by which its resume token is stored; unique."),
+        key("uri", Text, Required, "The MongoDB replica set.").secret(Secret::InUrl),
+        key("collection", Text, Required, "The collection to watch."),
+        key("topic", Text, Required, "The topic to publish to, or a JSON pointer into the change."),
+        key("id", Text, Default("\"\""), "A JSON pointer to the event's id; \"\": from the resume token."),
+        key("msg", Text, Default("\"\""), "A JSON pointer to what is published; \"\": the whole change."),
+        PRIORITY,
+        ON_MISSING,
+        key("operations", Texts, Default("[\"insert\", \"update\", \"replace\", \"delete\"]"), "The operations to publish."),
+        key("on_lost_history", Word(&["fail", "restart"]), Default("\"fail\""), "When the token is no longer in the oplog."),
+        key(
+            "full_document",
+            Word(&["lookup", "when-available", "required", "off"]),
+            Default("\"lookup\""),
+            "How to get the document of an update.",
+        ),
+    ],
+};
+
+static PIPELINE: Table = Table {
+    keys: &[
+        key(
+            "streams",
+            Texts,
+            Default("[\"http://localhost:4000/tweets/1\", \"http://localhost:4000/tweets/2\"]"),
+            "The feeds to read.",
+        ),
+        key("autostart", Bool, Default("false"), "true: without waiting for the `twitter` command."),
+        key("console", Text, Default("\"127.0.0.1:8080\""), "Telnet here and type `twitter`."),
+        key("workers", Int(1, 10_000), Default("5"), "Each pool's size at the start."),
+        key("autoscale", Bool, Default("true"), "Whether pools grow and shrink with the load."),
+        key("simulated_work_ms", Range, Default("[0, 0]"), "Milliseconds to sleep for each tweet, at random between the two."),
+        key("batch_size", Int(1, 100_000), Default("200"), "Tweets in a batch."),
+        key("flush_ms", Int(1, DAY_MS), Default("3000"), "Milliseconds after which a batch that is not full is written."),
+        key("stats_ms", Int(1, DAY_MS), Default("5000"), "Milliseconds between two statistics."),
+        key("hashtags_file", Text, Default("\"hashtag_stats.json\""), "Where hashtags are counted."),
+        key("sink", Shape::Table(&SINK), Always, "Where tweets, users and scores are stored."),
+    ],
+};
+
+static SINK: Table = Table {
+    keys: &[
+        key("kind", Word(&["sqlite", "mongodb"]), Default("\"sqlite\""), "sqlite (embedded) | mongodb"),
+        key("path", Text, Default("\"tweets.db\""), "The file, for sqlite."),
+        key("uri", Text, Absent, "The server, for mongodb.").secret(Secret::InUrl),
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls `see` with each table there is.
+    fn every_table(table: &'static Table, see: &mut impl FnMut(&'static Table)) {
+        see(table);
+        for key in table.keys {
+            match &key.shape {
+                Shape::Table(inner) | Patterns(inner) => every_table(inner, see),
+                List(kinds) => kinds.iter().for_each(|(_, inner)| every_table(inner, see)),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_tables_come_last() {
+        every_table(&ROOT, &mut |table| {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut tables = false;
+            for key in table.keys {
+                assert!(seen.insert(key.name), "{} twice", key.name);
+                assert!(!key.doc.is_empty(), "{}", key.name);
+                let is_table = matches!(key.shape, Shape::Table(_) | Patterns(_));
+                let is_list = matches!(key.shape, List(_)) && matches!(key.presence, Absent);
+                assert!(is_table || is_list || !tables, "{} stands behind a table", key.name);
+                tables |= is_table;
+            }
+        });
+    }
+}

@@ -1,0 +1,288 @@
+//! From checked settings to what the broker is made with: what the values mean, and whether they fit together.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use broker_core::name::{MAX_NAME_BYTES, TopicName};
+use broker_core::policy::{DuplicateId, Policies, TopicPolicy};
+use broker_core::protocol::command::CommandWords;
+use tracing_subscriber::EnvFilter;
+
+use crate::registry;
+use crate::secret::SecretString;
+use crate::settings::path::{below, entry, quoted};
+use crate::settings::problem::{Origin, Problem};
+use crate::settings::raw::{
+    Durability, LogFormat, OnDamage, OnMissing, RawCommands, RawDuplicateId, RawPriority, RawSettings, RawSse, RawTopic,
+};
+
+/// A configuration that can be run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[broker]`.
+    pub broker: BrokerSettings,
+    /// `[storage]`.
+    pub storage: StorageSettings,
+    /// `[topics]`.
+    pub policies: Policies,
+    /// `[commands]`.
+    pub commands: CommandWords,
+    /// The transports that are on.
+    pub transports: Vec<TransportSettings>,
+    /// `[[sources]]`.
+    pub sources: Vec<SourceSettings>,
+}
+
+/// `[broker]`.
+#[derive(Debug, Clone)]
+pub struct BrokerSettings {
+    /// Tasks that own topics.
+    pub shards: NonZeroUsize,
+    /// The longest line, in bytes, without its ending.
+    pub max_line_bytes: usize,
+    /// The most topics.
+    pub max_topics: usize,
+    /// The most subscriptions.
+    pub max_subscriptions: usize,
+    /// How long an orderly stop may take.
+    pub shutdown_timeout: Duration,
+    /// A tracing filter, known to be valid.
+    pub log: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// `[storage]`.
+#[derive(Debug, Clone)]
+pub struct StorageSettings {
+    /// Known to the registry.
+    pub kind: String,
+    /// The data directory.
+    pub path: PathBuf,
+    /// When an event is confirmed.
+    pub durability: Durability,
+    /// With [`Durability::Interval`]: the time between two syncs.
+    pub sync_interval: Duration,
+    /// Memory for payloads that wait.
+    pub memory_budget_bytes: usize,
+    /// What to do about a damaged record inside the log.
+    pub on_damage: OnDamage,
+    /// Whether to begin with an empty storage.
+    pub clean_on_start: bool,
+}
+
+/// `[transports.…]`.
+#[derive(Debug, Clone)]
+pub struct TransportSettings {
+    /// Known to the registry.
+    pub kind: &'static str,
+    /// `host:port`.
+    pub listen: String,
+    /// The most connections at a time.
+    pub max_connections: usize,
+    /// How long a client may send nothing; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a client may take none of its output.
+    pub write_timeout: Duration,
+}
+
+/// `[[sources]]`.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// Known to the registry.
+    pub kind: &'static str,
+    /// The key of its cursor.
+    pub name: String,
+    /// The feed.
+    pub url: SecretString,
+    /// Request headers.
+    pub headers: Vec<(String, SecretString)>,
+    /// A topic, or a pointer if it begins with `/`.
+    pub topic: String,
+    /// A pointer; empty: derived from the feed's ids.
+    pub id: String,
+    /// A pointer; empty: all of the data.
+    pub msg: String,
+    /// Where the priority comes from.
+    pub priority: Priority,
+    /// What becomes of an event without a message.
+    pub on_missing: OnMissing,
+}
+
+/// Where an event's priority comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Priority {
+    /// Always this one.
+    Fixed(i32),
+    /// A JSON pointer.
+    Pointer(String),
+    /// From the first to the second, both included.
+    Random(i32, i32),
+}
+
+/// Checks what the values mean and adds what is wrong to `problems`. Pure, but for the look at the number of cores.
+pub(crate) fn validate(
+    raw: RawSettings,
+    origins: &BTreeMap<String, Origin>,
+    places: &[usize],
+    problems: &mut Vec<Problem>,
+) -> Settings {
+    let mut validate = Validate { origins, problems };
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let RawSettings { broker, storage, .. } = &raw;
+    if let Err(error) = EnvFilter::try_new(&broker.log) {
+        validate.problem("broker.log", format!("not a tracing filter ({error}): expected a level such as \"info\", or \"warn,broker_core=debug\""));
+    }
+    if storage.path.is_empty() {
+        validate.problem("storage.path", "the path is empty: expected a directory".to_owned());
+    }
+    let broker = BrokerSettings {
+        shards: NonZeroUsize::new(broker.shards).unwrap_or_else(cores),
+        max_line_bytes: broker.max_line_bytes,
+        max_topics: broker.max_topics,
+        max_subscriptions: broker.max_subscriptions,
+        shutdown_timeout: Duration::from_millis(broker.shutdown_timeout_ms),
+        log: broker.log.clone(),
+        log_format: broker.log_format,
+    };
+    let storage = StorageSettings {
+        kind: storage.kind.clone(),
+        path: PathBuf::from(&storage.path),
+        durability: storage.durability,
+        sync_interval: Duration::from_millis(storage.sync_interval_ms),
+        memory_budget_bytes: storage.memory_budget_mb.saturating_mul(1 << 20),
+        on_damage: storage.on_damage,
+        clean_on_start: storage.clean_on_start,
+    };
+    let commands = validate.commands(&raw.commands);
+    let transports = validate.transports(&raw);
+    let policies = validate.topics(&raw.topics);
+    let sources = validate.sources(raw.sources, places);
+    Settings { broker, storage, policies, commands, transports, sources }
+}
+
+struct Validate<'a> {
+    origins: &'a BTreeMap<String, Origin>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Validate<'_> {
+    fn problem(&mut self, key: &str, text: String) {
+        let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+        self.problems.push(Problem::new(origin, key, text));
+    }
+
+    fn commands(&mut self, raw: &RawCommands) -> CommandWords {
+        let words = CommandWords {
+            publish: raw.publish.clone(),
+            subscribe: raw.subscribe.clone(),
+            unsubscribe: raw.unsubscribe.clone(),
+            acknowledge: raw.acknowledge.clone(),
+        };
+        for (name, text) in words.validate().err().unwrap_or_default() {
+            self.problem(&below("commands", name), format!("{text}: choose another word"));
+        }
+        words
+    }
+
+    fn transports(&mut self, raw: &RawSettings) -> Vec<TransportSettings> {
+        let mut transports = Vec::new();
+        if let Some(tcp) = raw.transports.tcp.as_ref().filter(|tcp| tcp.enabled) {
+            if let Err(why) = check_listen(&tcp.listen) {
+                self.problem("transports.tcp.listen", format!("{why}: expected host:port, such as 127.0.0.1:8000 or [::1]:8000"));
+            }
+            let idle = Duration::from_millis(tcp.idle_timeout_ms);
+            transports.push(TransportSettings {
+                kind: "tcp",
+                listen: tcp.listen.clone(),
+                max_connections: tcp.max_connections,
+                idle_timeout: (!idle.is_zero()).then_some(idle),
+                write_timeout: Duration::from_millis(tcp.write_timeout_ms),
+            });
+        }
+        if transports.is_empty() && self.problems.iter().all(|problem| !problem.key.starts_with("transports")) {
+            let text = match registry::default_transport() {
+                Some(kind) => format!("no transport is on, so nobody could connect: set transports.{kind}.enabled = true"),
+                None => "this build has no transport, so nobody could connect: rebuild with --features tcp".to_owned(),
+            };
+            self.problem("transports", text);
+        }
+        transports
+    }
+
+    fn topics(&mut self, raw: &BTreeMap<String, RawTopic>) -> Policies {
+        let mut policies = Vec::new();
+        for (pattern, topic) in raw {
+            // What a pattern has besides stars has to be able to occur in a topic's name.
+            let name = pattern.replace('*', "x");
+            if pattern.is_empty() || TopicName::new(&name).is_err() || pattern.len() > MAX_NAME_BYTES {
+                let key = below("topics", pattern);
+                self.problem(&key, "no topic can match this pattern: expected A-Z a-z 0-9 . _ : - and *, not beginning with a dot".to_owned());
+            }
+            let policy = TopicPolicy {
+                auto_create: topic.auto_create,
+                duplicate_id: match topic.duplicate_id {
+                    RawDuplicateId::Replace => DuplicateId::Replace,
+                    RawDuplicateId::Reject => DuplicateId::Reject,
+                    RawDuplicateId::Keep => DuplicateId::Keep,
+                },
+                max_waiting: topic.max_waiting,
+                max_waiting_bytes: topic.max_waiting_bytes,
+                ack_timeout_ms: topic.ack_timeout_ms,
+                ttl_ms: topic.ttl_ms,
+            };
+            policies.push((pattern.clone(), policy));
+        }
+        Policies::new(policies)
+    }
+
+    fn sources(&mut self, raw: Vec<RawSse>, places: &[usize]) -> Vec<SourceSettings> {
+        let mut sources: Vec<SourceSettings> = Vec::new();
+        for (at, raw) in raw.into_iter().enumerate() {
+            let path = entry("sources", places.get(at).copied().unwrap_or(at));
+            if raw.name.is_empty() || raw.name.len() > MAX_NAME_BYTES {
+                self.problem(&below(&path, "name"), "expected a name of 1 to 255 bytes".to_owned());
+            } else if let Some(other) = sources.iter().position(|other| other.name == raw.name) {
+                let other = entry("sources", places.get(other).copied().unwrap_or(other));
+                let text = format!("{} is the name of {other} as well: each needs its own, by which its place is stored", quoted(&raw.name));
+                self.problem(&below(&path, "name"), text);
+            }
+            let settings = SourceSettings {
+                kind: "sse",
+                name: raw.name,
+                url: SecretString::new(raw.url),
+                headers: raw.headers.into_iter().map(|(name, value)| (name, SecretString::new(value))).collect(),
+                topic: raw.topic,
+                id: raw.id,
+                msg: raw.msg,
+                priority: match raw.priority {
+                    RawPriority::Fixed(priority) => Priority::Fixed(priority),
+                    RawPriority::Pointer(pointer) => Priority::Pointer(pointer),
+                    RawPriority::Random { random: [low, high] } => Priority::Random(low, high),
+                },
+                on_missing: raw.on_missing,
+            };
+            for (key, text) in registry::source_problems(&settings) {
+                self.problem(&below(&path, key), text);
+            }
+            sources.push(settings);
+        }
+        sources
+    }
+}
+
+/// Whether `listen` is `host:port`; a host's name is looked up only when it is bound.
+fn check_listen(listen: &str) -> Result<(), String> {
+    let Some((host, port)) = listen.rsplit_once(':') else { return Err(format!("{} has no port", quoted(listen))) };
+    if port.parse::<u16>().is_err() {
+        return Err(format!("{} is no port", quoted(port)));
+    }
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let valid = match bracketed {
+        Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
+    };
+    if valid { Ok(()) } else { Err(format!("{} is no host", quoted(host))) }
+}
