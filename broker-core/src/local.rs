@@ -40,7 +40,9 @@ use crate::event::NewEvent;
 use crate::name::TopicName;
 use crate::policy::Policies;
 use crate::queue::ClientId;
-use crate::storage::{Janitor, Level, Place, RecoveryReport, Storage, StorageError, StorageErrorKind, StoredEvent};
+use crate::storage::{
+    Batch, Janitor, Level, Place, RecoveryReport, Storage, StorageError, StorageErrorKind, StoredEvent,
+};
 use joint::Joint;
 use message::{PublishPart, ShardMessage};
 use shared::Shared;
@@ -106,9 +108,13 @@ impl<S: Storage + ?Sized> LocalEngine<S> {
             let report = recovering.recover(&mut recovery)?;
             Ok::<_, StorageError>((recovery.finish(), report))
         });
-        let (recovered, report) = recovered.await.map_err(|panic| {
+        let (mut recovered, report) = recovered.await.map_err(|panic| {
             StorageError::new(StorageErrorKind::Unusable, "recovery did not come to its end").with_source(panic)
         })??;
+        if !recovered.released.is_empty() {
+            let commit = storage.submit(Batch { mutations: std::mem::take(&mut recovered.released) });
+            commit.written.await?;
+        }
         let shared = Arc::new(Shared::new(&settings, storage.level(), &recovered));
         let mut inboxes = Vec::with_capacity(shards);
         for topics in recovered.shards {

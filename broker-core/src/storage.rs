@@ -229,7 +229,8 @@ pub struct Commit {
     /// Completes when the batch survives the end of this process, with the places of its `Publish` and `Rewrite` mutations in
     /// their order.
     pub written: Stage<Vec<Place>>,
-    /// Completes when the batch is as safe as [`Storage::level`] says. Never before `written`.
+    /// Completes when the batch is as safe as [`Storage::level`] says: not before `written`, save at [`Level::Memory`], where it
+    /// completes at once.
     pub safe: Stage<()>,
 }
 
@@ -285,6 +286,13 @@ pub trait Recovery: Send {
     /// # Errors
     /// When the record contradicts a limit that the engine cannot go beyond; recovery ends.
     fn replay(&mut self, mutation: Mutation, place: Place) -> Result<(), StorageError>;
+
+    /// The places of replayed events that turned out not to be needed, since the last call. A storage that counts what is live
+    /// asks now and then, so that a long log of settled events is no burden; what is never asked for is submitted as
+    /// [`Mutation::Release`] after recovery.
+    fn take_released(&mut self) -> Vec<Place> {
+        Vec::new()
+    }
 }
 
 /// What [`Storage::recover`] found.

@@ -25,6 +25,9 @@ use crate::segment::{Segment, parse_file_name};
 use crate::shared::Shared;
 use crate::writer::Active;
 
+/// Lines after which the engine is asked what it does not need: often enough to keep that list short.
+const ASK_EVERY: usize = 4096;
+
 /// Where writing goes on.
 pub(crate) type Start = (Active, Catalogue, u64);
 
@@ -228,7 +231,12 @@ impl Replay<'_> {
     fn segment(&mut self, segment: &Segment, file: &dyn DataFile, end: u64) -> Result<(), StorageError> {
         let trouble = |source: io::Error| JsonLogError::io("read", &segment.path, source);
         let mut reader = LineReader::new(file, end);
+        let mut lines = 0_usize;
         while let Some(piece) = reader.next().map_err(trouble)? {
+            lines += 1;
+            if lines.is_multiple_of(ASK_EVERY) {
+                self.take_released();
+            }
             match piece {
                 Piece::Record { offset, len, body, .. } => self.line(segment, offset, len, body)?,
                 Piece::Bad { offset, what, .. } => self.bad_line(segment, offset, what)?,
@@ -247,7 +255,15 @@ impl Replay<'_> {
         }
         self.bad = 0;
         self.report.bytes += end;
+        self.take_released();
         Ok(())
+    }
+
+    /// Stops counting as live what the engine does not need.
+    fn take_released(&mut self) {
+        for place in self.recovery.take_released() {
+            self.shared.segments.release(place);
+        }
     }
 
     fn line(&mut self, segment: &Segment, offset: u64, len: u64, body: &[u8]) -> Result<(), StorageError> {

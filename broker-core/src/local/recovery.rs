@@ -4,13 +4,15 @@ use std::collections::HashMap;
 
 use crate::name::{IdKey, TopicName};
 use crate::policy::Policies;
-use crate::queue::Topic;
+use crate::queue::{Released, Topic};
 use crate::storage::{Mutation, Place, Recovery, StorageError};
 
 /// What came of recovery: each shard's topics, and the cursors.
 pub(super) struct Recovered {
     pub(super) shards: Vec<Vec<Topic>>,
     pub(super) cursors: HashMap<String, String>,
+    /// What the storage has to be told that it can free.
+    pub(super) released: Vec<Mutation>,
 }
 
 pub(super) struct Recoverer {
@@ -20,6 +22,7 @@ pub(super) struct Recoverer {
     budget: usize,
     policies: Policies,
     cursors: HashMap<String, String>,
+    released: Vec<(TopicName, Released)>,
 }
 
 impl Recoverer {
@@ -30,6 +33,7 @@ impl Recoverer {
             budget,
             policies,
             cursors: HashMap::new(),
+            released: Vec::new(),
         }
     }
 
@@ -39,7 +43,10 @@ impl Recoverer {
             topic
         };
         let shards = self.shards.into_iter().map(|topics| topics.into_values().map(finish).collect()).collect();
-        Recovered { shards, cursors: self.cursors }
+        let released = self.released.into_iter();
+        let released =
+            released.map(|(topic, Released { key, place })| Mutation::Release { topic, key, place }).collect();
+        Recovered { shards, cursors: self.cursors, released }
     }
 
     /// Does something with a topic, making it if it is new, and keeps the count of what is in memory.
@@ -53,6 +60,7 @@ impl Recoverer {
         let before = topic.cached();
         f(topic, self.cached[shard] < self.budget);
         self.cached[shard] = self.cached[shard] + topic.cached() - before;
+        self.released.extend(topic.take_released().map(|released| (name.clone(), released)));
     }
 }
 
@@ -89,5 +97,9 @@ impl Recovery for Recoverer {
             Mutation::Release { .. } => {}
         }
         Ok(())
+    }
+
+    fn take_released(&mut self) -> Vec<Place> {
+        self.released.drain(..).map(|(_, released)| released.place).collect()
     }
 }

@@ -51,7 +51,7 @@ struct Attachment {
 struct Loaded {
     topic: TopicAt,
     sub: SubscriptionId,
-    payloads: Result<Vec<(EventKey, Option<Payload>)>, StorageError>,
+    payloads: Result<Vec<(EventKey, Place, Option<Payload>)>, StorageError>,
 }
 
 pub(super) struct Shard<S: Storage + ?Sized> {
@@ -801,7 +801,8 @@ impl<S: Storage + ?Sized> Shard<S> {
         let all = topic.hungry();
         let mut hungry = all.clone();
         while !hungry.is_empty()
-            && let Some(next) = self.topics[at].as_ref().and_then(|topic| topic.next_invisible()).filter(|next| *next < seq)
+            && let Some(next) =
+                self.topics[at].as_ref().and_then(|topic| topic.next_invisible()).filter(|next| *next < seq)
         {
             if let Some(topic) = &mut self.topics[at] {
                 topic.set_visible(next);
@@ -869,7 +870,9 @@ impl<S: Storage + ?Sized> Shard<S> {
             if payloads.is_err() {
                 tokio::time::sleep(READ_RETRY).await;
             }
-            let payloads = payloads.map(|payloads| keys.into_iter().map(|(key, _)| key).zip(payloads).collect());
+            let payloads = payloads.map(|payloads| {
+                keys.into_iter().zip(payloads).map(|((key, place), payload)| (key, place, payload)).collect()
+            });
             Loaded { topic: at, sub, payloads }
         }));
     }

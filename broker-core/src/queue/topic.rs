@@ -417,24 +417,26 @@ impl Topic {
         Next::Delivery { client, payload, redelivered }
     }
 
-    /// Takes payloads that were read for a subscription; what could not be read (`None`) is lost and is dropped everywhere.
-    /// Returns how many were.
-    pub fn loaded(&mut self, sub: Option<SubscriptionId>, payloads: Vec<(EventKey, Option<Payload>)>) -> usize {
+    /// Takes payloads that were read for a subscription; what could not be read (`None`) although it is where it was read is lost
+    /// and is dropped everywhere. Returns how many were.
+    pub fn loaded(&mut self, sub: Option<SubscriptionId>, payloads: Vec<(EventKey, Place, Option<Payload>)>) -> usize {
         if let Some(subscription) = sub.and_then(|sub| self.subscriptions.get_mut(sub.0)) {
             subscription.loading = false;
         }
         let mut lost = 0;
-        for (key, payload) in payloads {
+        for (key, place, payload) in payloads {
             match payload {
                 Some(payload) => self.log.set_payload(key, payload),
-                None => lost += usize::from(self.drop_unreadable(key)),
+                None => lost += usize::from(self.drop_unreadable(key, place)),
             }
         }
         lost
     }
 
-    fn drop_unreadable(&mut self, key: EventKey) -> bool {
-        let Some(id) = self.log.get(key).map(|entry| entry.id) else { return false };
+    fn drop_unreadable(&mut self, key: EventKey, place: Place) -> bool {
+        // One that the storage has moved meanwhile is looked for again where it is now.
+        let entry = self.log.get(key).filter(|entry| entry.place() == Some(place));
+        let Some(id) = entry.map(|entry| entry.id) else { return false };
         for (at, sub) in &mut self.subscriptions {
             if sub.hold(key, id) == Hold::Waiting {
                 sub.settle_waiting(&mut self.log, key);
@@ -578,6 +580,11 @@ impl Topic {
         for Released { key, place } in self.log.released.drain(..) {
             mutations.push(Mutation::Release { topic: self.name.clone(), key, place });
         }
+    }
+
+    /// What has been freed since the last call, where [`Topic::drain_changes`] is not used: during recovery.
+    pub fn take_released(&mut self) -> impl Iterator<Item = Released> + '_ {
+        self.log.released.drain(..)
     }
 
     /// If the event still waits and is still at `place`: who holds it, for [`Mutation::Rewrite`].
