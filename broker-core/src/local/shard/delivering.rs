@@ -1,0 +1,167 @@
+//! Events on their way out, payloads that have to be read first, and what happens by the passing of time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::turn::TopicAt;
+use super::{Client, Shard};
+use crate::engine::Delivery;
+use crate::event::{EventKey, Payload, Seq};
+use crate::queue::{Next, SubscriptionId};
+use crate::storage::{Place, ReadKey, Storage, StorageError};
+
+/// Events that ended subscriptions let go of between two turns.
+const DRAIN: usize = 4096;
+
+/// How long after a failed read it is tried again.
+const READ_RETRY: Duration = Duration::from_millis(500);
+
+/// Payloads that were read for a subscription.
+pub(super) struct Loaded {
+    topic: TopicAt,
+    sub: SubscriptionId,
+    payloads: Result<Vec<(EventKey, Place, Option<Payload>)>, StorageError>,
+}
+
+impl<S: Storage + ?Sized> Shard<S> {
+    /// Makes a topic's events up to `seq` visible, one after the other as they were published: a consumer that waits gets the
+    /// first of them, as if committing took no time, and not whichever of the batch is the most urgent.
+    pub(super) fn show(&mut self, at: TopicAt, seq: Seq) {
+        let Some(topic) = self.topics[at].as_mut() else { return };
+        let all = topic.hungry();
+        let mut hungry = all.clone();
+        while !hungry.is_empty()
+            && let Some(next) =
+                self.topics[at].as_ref().and_then(|topic| topic.next_invisible()).filter(|next| *next < seq)
+        {
+            if let Some(topic) = &mut self.topics[at] {
+                topic.set_visible(next);
+            }
+            for sub in &hungry {
+                self.deliver_next(at, *sub);
+            }
+            if let Some(topic) = &self.topics[at] {
+                hungry.retain(|sub| topic.is_hungry(*sub));
+            }
+        }
+        if let Some(topic) = &mut self.topics[at] {
+            topic.set_visible(seq);
+        }
+        for sub in all {
+            self.pump(at, sub);
+        }
+    }
+
+    /// Delivers whatever a subscription has for consumers that can take it.
+    pub(super) fn pump(&mut self, at: TopicAt, sub: SubscriptionId) {
+        while self.deliver_next(at, sub) {}
+        self.touched.push(at);
+        self.schedule(at, sub);
+    }
+
+    /// Delivers the next event of a subscription, if there is one and somebody to take it.
+    pub(super) fn deliver_next(&mut self, at: TopicAt, sub: SubscriptionId) -> bool {
+        if self.closing || self.shared.failure().is_some() {
+            return false;
+        }
+        let Some(topic) = self.topics[at].as_mut() else { return false };
+        let clients = &self.clients;
+        let has_room = |client| clients.get(&client).is_some_and(|client: &Client| client.gauge.has_room());
+        // Looking for the next event settles those that have expired.
+        let before = topic.cached();
+        let next = topic.next(sub, self.now, has_room);
+        self.cached = self.cached + topic.cached() - before;
+        match next {
+            Next::Delivery { client, payload, redelivered } => {
+                let delivery = Delivery { payload, redelivered };
+                if let Some(state) = self.clients.get(&client) {
+                    state.gauge.add(delivery.cost());
+                }
+                self.effects.outbox.delivery(client, delivery);
+                true
+            }
+            Next::Load(keys) => {
+                self.load(at, sub, keys);
+                false
+            }
+            Next::Nothing => false,
+        }
+    }
+
+    /// Reads payloads back for a subscription.
+    pub(super) fn load(&mut self, at: TopicAt, sub: SubscriptionId, keys: Vec<(EventKey, Place)>) {
+        let Some(topic) = &self.topics[at] else { return };
+        let name = topic.name().clone();
+        let storage = Arc::clone(&self.storage);
+        self.loads.push(Box::pin(async move {
+            let read =
+                keys.iter().map(|(key, place)| ReadKey { topic: name.clone(), key: *key, place: *place }).collect();
+            let payloads = storage.read(read).await;
+            if payloads.is_err() {
+                tokio::time::sleep(READ_RETRY).await;
+            }
+            let payloads = payloads.map(|payloads| {
+                keys.into_iter().zip(payloads).map(|((key, place), payload)| (key, place, payload)).collect()
+            });
+            Loaded { topic: at, sub, payloads }
+        }));
+    }
+
+    pub(super) fn loaded(&mut self, loaded: Loaded) {
+        let payloads = match loaded.payloads {
+            Ok(payloads) => payloads,
+            Err(error) => {
+                tracing::warn!(%error, "reading events back failed; trying again");
+                Vec::new()
+            }
+        };
+        let lost = self.with(loaded.topic, |topic, _| topic.loaded(Some(loaded.sub), payloads)).unwrap_or(0);
+        if lost > 0 {
+            let topic = self.topics[loaded.topic].as_ref().map(|topic| topic.name());
+            tracing::error!(?topic, lost, "events whose records are damaged were dropped");
+        }
+        if self.topics[loaded.topic].as_ref().is_some_and(|topic| topic.has(loaded.sub)) {
+            self.pump(loaded.topic, loaded.sub);
+        }
+    }
+
+    pub(super) fn schedule(&mut self, at: TopicAt, sub: SubscriptionId) {
+        let next = self.topics[at].as_ref().and_then(|topic| topic.next_change(sub));
+        if next.is_none() && self.timers.is_empty() {
+            return;
+        }
+        let scheduled = self.timer_of.get(&(at, sub)).copied();
+        if next == scheduled {
+            return;
+        }
+        self.unschedule(at, sub);
+        if let Some(next) = next {
+            self.timers.insert((next, at, sub));
+            self.timer_of.insert((at, sub), next);
+        }
+    }
+
+    pub(super) fn unschedule(&mut self, at: TopicAt, sub: SubscriptionId) {
+        if let Some(time) = self.timer_of.remove(&(at, sub)) {
+            self.timers.remove(&(time, at, sub));
+        }
+    }
+
+    pub(super) fn time_passed(&mut self) {
+        while let Some((_, at, sub)) = self.timers.first().copied().filter(|(time, ..)| *time <= self.now) {
+            self.unschedule(at, sub);
+            self.with(at, |topic, now| {
+                topic.take_back_overdue(sub, now);
+                topic.promote(sub, now);
+            });
+            self.pump(at, sub);
+        }
+    }
+
+    pub(super) fn drain_leaving(&mut self) {
+        let Some(at) = self.leaving.pop() else { return };
+        if self.with(at, |topic, _| topic.drain_leaving(DRAIN)).unwrap_or(false) {
+            self.leaving.push(at);
+        }
+    }
+}

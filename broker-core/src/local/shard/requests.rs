@@ -1,0 +1,192 @@
+//! What a client asks: which requests wait for an event to become visible, and who answers the rest.
+
+use std::sync::atomic::Ordering;
+
+use super::super::message::ShardRequest;
+use super::super::turn::TopicAt;
+use super::{Attachment, Shard};
+use crate::engine::{Op, Outcome, Refusal, Request, Slot, Stats, TopicStats};
+use crate::name::{IdKey, TopicName};
+use crate::queue::{ClientId, Topic};
+use crate::storage::Storage;
+
+impl<S: Storage + ?Sized> Shard<S> {
+    pub(super) fn request_or_park(&mut self, client: ClientId, request: ShardRequest) {
+        let must_wait = self.must_wait(client, &request);
+        let Some(state) = self.clients.get_mut(&client) else { return };
+        if !state.parked.is_empty() || must_wait {
+            if state.parked.is_empty() {
+                self.parked.push(client);
+            }
+            state.parked.push_back(request);
+            return;
+        }
+        self.request(client, request);
+    }
+
+    /// Whether a request is about an event that its own client has published and that is not visible yet. It waits until the
+    /// event has been delivered, as if publishing took no time: what one client says takes effect in the order it says it.
+    pub(super) fn must_wait(&self, client: ClientId, request: &ShardRequest) -> bool {
+        let ShardRequest::One(Request { op, .. }) = request else { return false };
+        if self.shared.failure().is_some() {
+            // Nothing will become visible any more; the request gets its refusal.
+            return false;
+        }
+        let topic = match op {
+            Op::Ack { topic, .. } | Op::AckAll { topic } | Op::Nack { topic, .. } | Op::Touch { topic, .. } => topic,
+            _ => return false,
+        };
+        let Some(at) = self.by_name.get(topic).copied() else { return false };
+        let Some(topic) = &self.topics[at] else { return false };
+        let attachment = self.clients.get(&client).and_then(|client| client.attachments.get(&at));
+        let Some(attachment) = attachment.filter(|attachment| topic.is_invisible(attachment.published)) else {
+            return false;
+        };
+        let waits = |id: &IdKey| topic.awaits_visibility(attachment.sub, *id);
+        match op {
+            Op::Ack { ids, .. } => ids.iter().any(waits),
+            Op::Nack { id, .. } | Op::Touch { id, .. } => waits(id),
+            _ => true,
+        }
+    }
+
+    /// Goes on with parked requests as far as it can.
+    pub(super) fn unpark(&mut self) {
+        for client in std::mem::take(&mut self.parked) {
+            let parked = self.clients.get_mut(&client).map(|state| std::mem::take(&mut state.parked));
+            for request in parked.unwrap_or_default() {
+                self.request_or_park(client, request);
+            }
+        }
+    }
+
+    pub(super) fn request(&mut self, client: ClientId, request: ShardRequest) {
+        let Request { slot, op } = match request {
+            ShardRequest::One(request) => request,
+            ShardRequest::Topics(slot, gather) => {
+                let summaries = self.topics.iter().flatten().map(|topic| topic.summary()).collect();
+                if let Some(mut all) = gather.add(summaries) {
+                    all.sort_by(|a, b| a.topic.cmp(&b.topic));
+                    self.effects.outbox.outcome(client, slot, Outcome::Topics(all));
+                }
+                return;
+            }
+            ShardRequest::Stats(slot, gather) => {
+                let now = self.now;
+                let stats = self.topics.iter().flatten().map(|topic| topic.stats(now)).collect();
+                if let Some(mut all) = gather.add(stats) {
+                    all.sort_by(|a, b| a.topic.cmp(&b.topic));
+                    self.answer_stats(client, slot, all);
+                }
+                return;
+            }
+        };
+        let changes = !matches!(op, Op::Stats(_) | Op::Prefetch(_) | Op::Resume | Op::Topics);
+        if let Some(reason) = self.shared.failure().filter(|_| changes) {
+            self.effects.outbox.outcome(client, slot, Outcome::Refused(Refusal::Unavailable(reason)));
+            return;
+        }
+        let outcome = match op {
+            Op::Publish { topic, event, confirm } => return self.publish(client, slot, topic, &event, confirm),
+            Op::Subscribe { topic, name, prefetch } => return self.subscribe(client, slot, topic, name, prefetch),
+            Op::Unsubscribe { topic, name } => self.unsubscribe(client, &topic, name.as_ref()),
+            Op::Detach { topic } => self.detach(client, &topic),
+            Op::Ack { topic, ids } => return self.acknowledge(client, slot, topic, &ids),
+            Op::AckAll { topic } => return self.acknowledge_all(client, slot, topic),
+            Op::Nack { topic, id, delay_ms } => return self.requeue(client, slot, topic, id, delay_ms),
+            Op::Touch { topic, id } => match self.attachment(client, &topic) {
+                None => Outcome::Refused(Refusal::NotSubscribed(topic)),
+                Some((at, Attachment { sub, consumer, .. })) => {
+                    let found = self.with(at, |topic, now| topic.touch(sub, consumer, id, now)).unwrap_or(false);
+                    self.schedule(at, sub);
+                    Outcome::Settled { found }
+                }
+            },
+            Op::Prefetch(prefetch) => {
+                for (at, attachment) in self.attachments(client) {
+                    let Attachment { sub, consumer, .. } = attachment;
+                    self.with(at, |topic, _| topic.set_prefetch(sub, consumer, prefetch));
+                    self.pump(at, sub);
+                }
+                return;
+            }
+            Op::Resume => {
+                for (at, Attachment { sub, consumer, .. }) in self.attachments(client) {
+                    self.with(at, |topic, _| topic.resume(sub, consumer));
+                    self.pump(at, sub);
+                }
+                return;
+            }
+            Op::Stats(Some(topic)) => match self.by_name.get(&topic).and_then(|at| self.topics[*at].as_ref()) {
+                None => Outcome::Refused(Refusal::NoSuchTopic(topic)),
+                Some(topic) => {
+                    let stats = vec![topic.stats(self.now)];
+                    return self.answer_stats(client, slot, stats);
+                }
+            },
+            // Questions about all topics come as gathers.
+            Op::Stats(None) | Op::Topics => return,
+        };
+        self.effects.outbox.outcome(client, slot, outcome);
+    }
+
+    pub(super) fn answer_stats(&mut self, client: ClientId, slot: Slot, topics: Vec<TopicStats>) {
+        let stats = Stats {
+            version: self.shared.version,
+            uptime_ms: self.shared.clock.uptime_ms(),
+            connections: self.shared.connections.load(Ordering::Relaxed),
+            topics,
+        };
+        self.effects.outbox.outcome(client, slot, Outcome::Stats(Box::new(stats)));
+    }
+
+    /// The topic's place; makes the topic if the configuration lets its use make it.
+    pub(super) fn topic(&mut self, name: &TopicName) -> Result<TopicAt, Refusal> {
+        if let Some(at) = self.by_name.get(name) {
+            return Ok(*at);
+        }
+        let policy = self.shared.policies.of(name);
+        if !policy.auto_create && !self.shared.policies.names(name) {
+            return Err(Refusal::UnknownTopic(name.clone()));
+        }
+        if self.shared.topics.take().is_err() {
+            self.forget_idle_topics();
+            self.shared.topics.take().map_err(|most| Refusal::TooMany(format!("there are {most} topics already")))?;
+        }
+        let nothing_on_its_way = self.turns.is_empty() && self.loads.is_empty() && self.effects.keys.is_empty();
+        let topic = Some(Box::new(Topic::new(name.clone(), policy)));
+        let at = match if nothing_on_its_way { self.vacant.pop() } else { None } {
+            Some(at) => {
+                self.topics[at] = topic;
+                at
+            }
+            None => {
+                self.topics.push(topic);
+                self.topics.len() - 1
+            }
+        };
+        self.by_name.insert(name.clone(), at);
+        Ok(at)
+    }
+
+    /// Makes room for new topics by forgetting those that have neither subscriptions nor events.
+    pub(super) fn forget_idle_topics(&mut self) {
+        for (at, slot) in self.topics.iter_mut().enumerate() {
+            if let Some(topic) = slot.take_if(|topic| topic.is_idle()) {
+                self.by_name.remove(topic.name());
+                self.vacant.push(at);
+                self.shared.topics.give_back();
+            }
+        }
+    }
+
+    pub(super) fn attachment(&self, client: ClientId, topic: &TopicName) -> Option<(TopicAt, Attachment)> {
+        let at = self.by_name.get(topic).copied()?;
+        self.clients.get(&client)?.attachments.get(&at).map(|attachment| (at, *attachment))
+    }
+
+    pub(super) fn attachments(&self, client: ClientId) -> Vec<(TopicAt, Attachment)> {
+        let attachments = self.clients.get(&client).map(|client| &client.attachments);
+        attachments.into_iter().flatten().map(|(at, attachment)| (*at, *attachment)).collect()
+    }
+}
