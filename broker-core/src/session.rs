@@ -308,7 +308,7 @@ impl Session {
 fn render(ask: &Ask, outcome: Outcome, level: Level, out: &mut BytesMut) {
     match (ask, outcome) {
         (Ask::Publish { payload, .. }, Outcome::Refused(Refusal::DuplicateId)) => {
-            reply::duplicate_id(out, &payload.id())
+            reply::duplicate_id(out, &payload.id());
         }
         (_, Outcome::Refused(refusal)) => reply::refused(out, &refusal),
         (Ask::Publish { topic, payload, confirm: true }, Outcome::Published { replaced }) => {
