@@ -3,7 +3,8 @@
 //! An orderly stop goes from the outside in: sources and listeners first, then connections, then the engine, which closes
 //! the storage after a last sync. All of it under one deadline; what is not done then is logged and abandoned.
 
-#[cfg(all(test, feature = "json-log", feature = "tcp"))]
+#[cfg(test)]
+#[cfg(all(feature = "json-log", feature = "tcp"))]
 mod tests;
 
 use std::fmt;
@@ -309,7 +310,10 @@ async fn open_engine(settings: &Settings, emergency: CancellationToken) -> Resul
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(storage = %kind, path = %path.display(), records, bytes, took_ms, "storage opened");
     if torn_bytes > 0 {
-        tracing::warn!(torn_bytes, "the log ended in the middle of a record, as after a crash: the torn end was cut off");
+        tracing::warn!(
+            torn_bytes,
+            "the log ended in the middle of a record, as after a crash: the torn end was cut off"
+        );
     }
     if damaged > 0 {
         tracing::error!(damaged, "damaged records were found and left where they are; the broker goes on without them");

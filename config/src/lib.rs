@@ -18,8 +18,8 @@
 //! - A listener that is ready is logged as `listening`, with its name and the address that it really has.
 //! - Data goes to standard output, everything else to standard error; the exit status is 0, 1 or 2 as [`cli::exit`] says.
 
-pub mod cli;
 pub mod assembly;
+pub mod cli;
 pub mod limits;
 #[cfg(all(feature = "pipeline", feature = "tcp"))]
 mod live;

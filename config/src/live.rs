@@ -28,7 +28,9 @@ impl Live {
     pub(crate) fn start(topic: &'static str, full_at: u64) -> Self {
         let bar = stderr_is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_style(
+                ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
             logging::write_above(&bar);
             bar
         });

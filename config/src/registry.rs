@@ -49,7 +49,10 @@ pub(crate) type MakeSource = fn(&SourceSettings) -> Result<BuiltSource, SourceEr
 
 /// What makes a plugin.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(all(feature = "json-log", feature = "tcp", feature = "sse")), expect(dead_code, reason = "a small build"))]
+#[cfg_attr(
+    not(all(feature = "json-log", feature = "tcp", feature = "sse")),
+    expect(dead_code, reason = "a small build")
+)]
 pub(crate) enum Make {
     Storage(MakeStorage),
     /// There is one, and it is always there.
@@ -144,7 +147,11 @@ fn built(seam: Seam) -> impl Iterator<Item = &'static str> {
 
 fn what_there_is(seam: Seam) -> String {
     let names: Vec<String> = built(seam).map(|kind| format!("\"{kind}\"")).collect();
-    if names.is_empty() { "this build has none at all".to_owned() } else { format!("this build has {}", names.join(", ")) }
+    if names.is_empty() {
+        "this build has none at all".to_owned()
+    } else {
+        format!("this build has {}", names.join(", "))
+    }
 }
 
 /// The storage that an empty configuration means: the first that this build has. Where it has none, the first that there
@@ -254,7 +261,8 @@ mod sse {
             pointers.push(("topic", &settings.topic));
         } else if let Err(error) = TopicName::new(&settings.topic) {
             let topic = &settings.topic;
-            problems.push(("topic", format!("invalid topic name \"{topic}\": {error}; a JSON pointer begins with \"/\"")));
+            problems
+                .push(("topic", format!("invalid topic name \"{topic}\": {error}; a JSON pointer begins with \"/\"")));
         }
         for (key, pointer) in pointers {
             if let Err(error) = Pointer::new(pointer) {
@@ -277,8 +285,9 @@ mod sse {
             reason: with_causes(error),
             cause: None,
         };
-        let source = SseSource::new(&settings.name, config(settings), mapping(settings).map_err(|error| wrong(&*error))?)
-            .map_err(|error| wrong(&error))?;
+        let source =
+            SseSource::new(&settings.name, config(settings), mapping(settings).map_err(|error| wrong(&*error))?)
+                .map_err(|error| wrong(&error))?;
         let counters = source.counters();
         let figures = move || SourceFigures {
             read: counters.read.load(Ordering::Relaxed),
@@ -345,7 +354,10 @@ mod tests {
             text(Seam::Storage, "postgres"),
             "there is no storage \"postgres\": expected \"json-log\", \"sled\" or \"sqlite\""
         );
-        assert!(text(Seam::Transport, "ws").starts_with("this version of Herald has no \"ws\" transport yet; this build has"));
+        assert!(
+            text(Seam::Transport, "ws")
+                .starts_with("this version of Herald has no \"ws\" transport yet; this build has")
+        );
         let not_built = Absent::NotBuilt { seam: Seam::Storage, kind: "json-log" };
         assert_eq!(not_built.to_string(), "this build has no \"json-log\" storage: rebuild with --features json-log");
     }

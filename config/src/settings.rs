@@ -20,6 +20,10 @@ mod suggest;
 mod template;
 
 #[cfg(test)]
+mod small_build;
+// They name every plugin.
+#[cfg(test)]
+#[cfg(all(feature = "json-log", feature = "tcp", feature = "sse"))]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -133,7 +133,10 @@ pub(crate) fn validate(
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let RawSettings { broker, storage, .. } = &raw;
     if let Err(error) = EnvFilter::try_new(&broker.log) {
-        validate.problem("broker.log", format!("not a tracing filter ({error}): expected a level such as \"info\", or \"warn,broker_core=debug\""));
+        validate.problem(
+            "broker.log",
+            format!("not a tracing filter ({error}): expected a level such as \"info\", or \"warn,broker_core=debug\""),
+        );
     }
     if storage.path.is_empty() {
         validate.problem("storage.path", "the path is empty: expected a directory".to_owned());
@@ -191,7 +194,10 @@ impl Validate<'_> {
         let mut transports = Vec::new();
         if let Some(tcp) = raw.transports.tcp.as_ref().filter(|tcp| tcp.enabled) {
             if let Err(why) = check_listen(&tcp.listen) {
-                self.problem("transports.tcp.listen", format!("{why}: expected host:port, such as 127.0.0.1:8000 or [::1]:8000"));
+                self.problem(
+                    "transports.tcp.listen",
+                    format!("{why}: expected host:port, such as 127.0.0.1:8000 or [::1]:8000"),
+                );
             }
             let idle = Duration::from_millis(tcp.idle_timeout_ms);
             transports.push(TransportSettings {
@@ -204,7 +210,9 @@ impl Validate<'_> {
         }
         if transports.is_empty() && self.problems.iter().all(|problem| !problem.key.starts_with("transports")) {
             let text = match registry::default_transport() {
-                Some(kind) => format!("no transport is on, so nobody could connect: set transports.{kind}.enabled = true"),
+                Some(kind) => {
+                    format!("no transport is on, so nobody could connect: set transports.{kind}.enabled = true")
+                }
                 None => "this build has no transport, so nobody could connect: rebuild with --features tcp".to_owned(),
             };
             self.problem("transports", text);
@@ -219,7 +227,11 @@ impl Validate<'_> {
             let name = pattern.replace('*', "x");
             if pattern.is_empty() || TopicName::new(&name).is_err() || pattern.len() > MAX_NAME_BYTES {
                 let key = below("topics", pattern);
-                self.problem(&key, "no topic can match this pattern: expected A-Z a-z 0-9 . _ : - and *, not beginning with a dot".to_owned());
+                self.problem(
+                    &key,
+                    "no topic can match this pattern: expected A-Z a-z 0-9 . _ : - and *, not beginning with a dot"
+                        .to_owned(),
+                );
             }
             let policy = TopicPolicy {
                 auto_create: topic.auto_create,
@@ -246,7 +258,10 @@ impl Validate<'_> {
                 self.problem(&below(&path, "name"), "expected a name of 1 to 255 bytes".to_owned());
             } else if let Some(other) = sources.iter().position(|other| other.name == raw.name) {
                 let other = entry("sources", places.get(other).copied().unwrap_or(other));
-                let text = format!("{} is the name of {other} as well: each needs its own, by which its place is stored", quoted(&raw.name));
+                let text = format!(
+                    "{} is the name of {other} as well: each needs its own, by which its place is stored",
+                    quoted(&raw.name)
+                );
                 self.problem(&below(&path, "name"), text);
             }
             let settings = SourceSettings {

@@ -33,7 +33,8 @@ async fn what_was_published_is_there_after_an_orderly_stop_and_a_new_start() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&settings(dir.path())).await.unwrap();
     let replies =
-        talk(&broker, "sub t mine\ndetach t\nhello {\"confirm\":true}\npub t {\"id\":\"1\",\"msg\":7}\n", "published").await;
+        talk(&broker, "sub t mine\ndetach t\nhello {\"confirm\":true}\npub t {\"id\":\"1\",\"msg\":7}\n", "published")
+            .await;
     assert_eq!(replies.last().unwrap(), "published t 1 synced", "{replies:?}");
     assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Safe);
 
@@ -63,7 +64,10 @@ async fn a_port_in_use_and_a_directory_in_use_are_errors_and_leave_nothing_behin
     assert!(matches!(&refused, Err(StartError::Transport(_))), "{refused:?}");
     assert_eq!(std::fs::read_dir(second.path()).unwrap().count(), 0, "nothing is touched before the port is there");
     let refused = Broker::start(&settings(first.path())).await;
-    assert!(matches!(&refused, Err(StartError::Storage(error)) if error.kind() == StorageErrorKind::Locked), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(StartError::Storage(error)) if error.kind() == StorageErrorKind::Locked),
+        "{refused:?}"
+    );
     assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Safe);
 }
 

@@ -67,7 +67,11 @@ fn write(path: &Path, force: bool) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true);
     // `create_new` decides in one step, so that a file that comes into being meanwhile is not overwritten either.
-    if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
     let opened = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             anyhow::bail!("{} is there already: use --force to overwrite it", path.display());

@@ -6,8 +6,10 @@ use super::exit::Status;
 
 /// Run all of it on this machine: a simulated tweet feed, two sources that read it, and a broker
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  herald demo\n  herald demo --data /tmp/herald-demo     keeps its data: kill it, start it again, and nothing is lost\n  \
-                        herald demo --port 8100 --feed-port 4100")]
+#[command(
+    after_help = "Examples:\n  herald demo\n  herald demo --data /tmp/herald-demo     keeps its data: kill it, start it again, and nothing is lost\n  \
+                        herald demo --port 8100 --feed-port 4100"
+)]
 pub(super) struct Args {
     /// The broker's port on 127.0.0.1; 0: a free one
     #[arg(long, default_value = "8000")]
@@ -32,7 +34,8 @@ pub(super) struct Args {
 #[cfg(not(all(feature = "pipeline", feature = "tcp")))]
 pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     let Args { port: _, feed_port: _, data: _, rate: _, panic_every: _, seed: _ } = args;
-    Err(super::exit::UsageError("this build has no demo: rebuild with --features pipeline,tcp,json-log".to_owned()).into())
+    Err(super::exit::UsageError("this build has no demo: rebuild with --features pipeline,tcp,json-log".to_owned())
+        .into())
 }
 
 #[cfg(all(feature = "pipeline", feature = "tcp"))]

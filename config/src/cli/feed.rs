@@ -6,9 +6,11 @@ use super::exit::Status;
 
 /// Serve the simulated tweet feed: server-sent events on /tweets/1 and /tweets/2
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  herald feed                             then: curl -N http://127.0.0.1:4000/tweets/1\n  \
+#[command(
+    after_help = "Examples:\n  herald feed                             then: curl -N http://127.0.0.1:4000/tweets/1\n  \
                         herald feed --rate 5 --panic-every 100\n  \
-                        herald feed --file tweets.jsonl         real messages, one a line, again and again")]
+                        herald feed --file tweets.jsonl         real messages, one a line, again and again"
+)]
 pub(super) struct Args {
     /// Where to listen; port 0: a free one, which the log tells
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000")]
@@ -86,7 +88,9 @@ pub(super) async fn listen_on(
 
     let listener = tokio::net::TcpListener::bind(addr).await.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => anyhow::anyhow!("{addr} is in use: choose another with {option}"),
-        ErrorKind::InvalidInput => super::exit::UsageError(format!("{option}: {addr:?} is no address: expected host:port")).into(),
+        ErrorKind::InvalidInput => {
+            super::exit::UsageError(format!("{option}: {addr:?} is no address: expected host:port")).into()
+        }
         _ => anyhow::anyhow!("cannot listen on {addr}: {error}; choose another with {option}"),
     })?;
     let addr = listener.local_addr()?;

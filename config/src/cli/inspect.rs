@@ -122,13 +122,28 @@ fn topics_table(topics: &[Topic]) -> String {
 
 fn stats_table(stats: &Stats) -> String {
     let Stats { version, uptime_ms, connections, topics } = stats;
-    let mut out = format!("herald {version}, up {}, {connections} connection{}\n", duration(*uptime_ms), if *connections == 1 { "" } else { "s" });
+    let mut out = format!(
+        "herald {version}, up {}, {connections} connection{}\n",
+        duration(*uptime_ms),
+        if *connections == 1 { "" } else { "s" }
+    );
     if topics.is_empty() {
         return out;
     }
     let mut rows = vec![row(&[
-        "TOPIC", "SUBSCRIPTION", "CONNECTIONS", "WAITING", "IN FLIGHT", "DELAYED", "OLDEST", "DELIVERED", "ACKED", "REDELIVERED",
-        "EXPIRED", "DROPPED", "DEAD",
+        "TOPIC",
+        "SUBSCRIPTION",
+        "CONNECTIONS",
+        "WAITING",
+        "IN FLIGHT",
+        "DELAYED",
+        "OLDEST",
+        "DELIVERED",
+        "ACKED",
+        "REDELIVERED",
+        "EXPIRED",
+        "DROPPED",
+        "DEAD",
     ])];
     for topic in topics {
         if topic.subscriptions.is_empty() {
@@ -191,6 +206,9 @@ mod tests {
              "redelivered":0,"expired":0,"dropped":0,"dead_lettered":0}]},{"topic":"u","published":0,"subscriptions":[]}]}"#;
         let text = stats_table(&serde_json::from_str(stats).unwrap());
         assert!(text.starts_with("herald 1, up 5s, 1 connection\n"), "{text}");
-        assert!(text.contains("(of a connection)") && text.contains("1m10s") && text.contains("u      (none)"), "{text}");
+        assert!(
+            text.contains("(of a connection)") && text.contains("1m10s") && text.contains("u      (none)"),
+            "{text}"
+        );
     }
 }

@@ -82,7 +82,10 @@ impl Sent {
 }
 
 /// The next line's fate; flushes before waiting for more input.
-async fn next(sent: &mut mpsc::Receiver<(u64, Sent)>, printer: &mut Printer) -> Result<Option<(u64, Sent)>, OutputError> {
+async fn next(
+    sent: &mut mpsc::Receiver<(u64, Sent)>,
+    printer: &mut Printer,
+) -> Result<Option<(u64, Sent)>, OutputError> {
     match sent.try_recv() {
         Ok(one) => Ok(Some(one)),
         Err(_) => {

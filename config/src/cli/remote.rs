@@ -61,7 +61,9 @@ fn short(address: &Address) -> String {
 
 fn reason(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset => error.kind().to_string(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset => {
+            error.kind().to_string()
+        }
         _ => error.to_string(),
     }
 }

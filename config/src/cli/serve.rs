@@ -102,7 +102,9 @@ fn reload(inputs: &Inputs, running: &Loaded, log: &LogControl) {
     };
     let filter = &now.settings.broker.log;
     match log.change(filter) {
-        Ok(()) => tracing::info!(log = %filter, "SIGHUP: the configuration was read again; of it, broker.log is in force"),
+        Ok(()) => {
+            tracing::info!(log = %filter, "SIGHUP: the configuration was read again; of it, broker.log is in force");
+        }
         Err(error) => tracing::error!(%error, "SIGHUP: broker.log has not changed"),
     }
     for key in changes(running, &now).into_iter().filter(|key| key != "broker.log") {

@@ -5,7 +5,9 @@ use std::num::{NonZeroU16, NonZeroU64};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use transport_client::{Acker, Client, ClientConfig, Delivery, Error, SubscribeOptions, Subscription, SubscriptionName, TopicName};
+use transport_client::{
+    Acker, Client, ClientConfig, Delivery, Error, SubscribeOptions, Subscription, SubscriptionName, TopicName,
+};
 
 use super::exit::{DONE, FAILED, Status};
 use super::remote::{Remote, explain};
@@ -47,7 +49,8 @@ pub(super) struct Args {
 const WAITING: usize = 256;
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
-    let topics = args.topics.iter().map(|topic| TopicName::new(topic).map_err(explain)).collect::<Result<Vec<_>, _>>()?;
+    let topics =
+        args.topics.iter().map(|topic| TopicName::new(topic).map_err(explain)).collect::<Result<Vec<_>, _>>()?;
     let mut options = match &args.name {
         Some(name) => SubscribeOptions::durable(SubscriptionName::new(name).map_err(explain)?),
         None => SubscribeOptions::default(),

@@ -82,7 +82,9 @@ fn wrong_usage_is_status_2() {
 fn the_server_is_the_default_address_unless_said_otherwise() {
     // Variables of the process that runs the tests would be taken as well.
     if std::env::var_os("HERALD_SERVER").is_none() {
-        let Command::Topics(args) = parse("herald topics").expect("it parses").command else { panic!("another command") };
+        let Command::Topics(args) = parse("herald topics").expect("it parses").command else {
+            panic!("another command")
+        };
         assert!(format!("{args:?}").contains("127.0.0.1:8000"), "{args:?}");
     }
 }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use figment::{Figment, Profile, Provider as _};
 use figment::value::{Dict, Value};
+use figment::{Figment, Profile, Provider as _};
 
 use super::layers::{default_of, origin, unknown_key};
 use super::path::{below, entry, quoted};
@@ -117,7 +117,10 @@ impl Check<'_> {
     fn shape(&mut self, path: &str, key: &'static Key, value: &Value, from: &Origin) -> Option<Value> {
         let right = match (&key.shape, value) {
             (Shape::Table(table), Value::Dict(tag, written)) => {
-                if path.starts_with("transports.") && path.matches('.').count() == 1 && !self.transport(key.name, written, from) {
+                if path.starts_with("transports.")
+                    && path.matches('.').count() == 1
+                    && !self.transport(key.name, written, from)
+                {
                     return None;
                 }
                 let (values, complete) = self.table(path, table, written);
@@ -180,12 +183,17 @@ impl Check<'_> {
         let mut values = Dict::new();
         let mut general = Dict::new();
         // "*" first: the others take from it what they do not say.
-        let in_order = written.get_key_value("*").into_iter().chain(written.iter().filter(|(pattern, _)| *pattern != "*"));
+        let in_order =
+            written.get_key_value("*").into_iter().chain(written.iter().filter(|(pattern, _)| *pattern != "*"));
         for (pattern, value) in in_order {
             let path = below(path, pattern);
             let Value::Dict(tag, written) = value else {
                 let origin = self.origin(value);
-                self.problem(&origin, &path, format!("expected a table with the rules of a topic, found {}", found(value)));
+                self.problem(
+                    &origin,
+                    &path,
+                    format!("expected a table with the rules of a topic, found {}", found(value)),
+                );
                 continue;
             };
             let mut whole = general.clone();
@@ -212,7 +220,8 @@ impl Check<'_> {
                 [("", only)] => *only,
                 _ => match written.get("kind").map(|kind| (kind, kind.as_str())) {
                     None => {
-                        let text = format!("this key is missing: expected {}", one_of(kinds.iter().map(|(kind, _)| *kind)));
+                        let text =
+                            format!("this key is missing: expected {}", one_of(kinds.iter().map(|(kind, _)| *kind)));
                         self.problem(&origin, &below(&path, "kind"), text);
                         continue;
                     }
@@ -261,9 +270,7 @@ fn same(a: &Value, b: &Value) -> bool {
 pub(crate) fn integer(value: &Value) -> Option<i64> {
     match value {
         // A float is not an integer, even if it has no fraction: TOML tells them apart.
-        Value::Num(_, number) if number.to_f64().is_none() => {
-            value.to_i128().and_then(|n| i64::try_from(n).ok())
-        }
+        Value::Num(_, number) if number.to_f64().is_none() => value.to_i128().and_then(|n| i64::try_from(n).ok()),
         _ => None,
     }
 }

@@ -163,7 +163,10 @@ fn file_layer(file: &FileLayer) -> Result<Option<Layer>, Problem> {
 fn cannot_read(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            format!("there is no such file: name another with --config, or make it with: herald config init {}", path.display())
+            format!(
+                "there is no such file: name another with --config, or make it with: herald config init {}",
+                path.display()
+            )
         }
         io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
         _ => format!("the file cannot be read: {error}"),
@@ -197,8 +200,9 @@ fn set_layer(set: &str) -> Result<Layer, Problem> {
     let wrong = |key: &str, text: String| Problem::new(Origin::Set, key, text);
     let (written, value) = split_set(set)
         .ok_or_else(|| wrong("", format!("expected key=value, such as storage.path=data, found {}", quoted(set))))?;
-    let path = parse_key(written)
-        .ok_or_else(|| wrong("", format!("{} is no dotted key; quote what is not a word: topics.\"a.*\".ttl_ms", quoted(written))))?;
+    let path = parse_key(written).ok_or_else(|| {
+        wrong("", format!("{} is no dotted key; quote what is not a word: topics.\"a.*\".ttl_ms", quoted(written)))
+    })?;
     let key = path.iter().fold(String::new(), |path, name| below(&path, name));
     let shape = shape_at(&path).map_err(|unknown| match unknown {
         Unknown::Inside(list) => wrong(&list, WHOLE_LIST.to_owned()),

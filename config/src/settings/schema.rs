@@ -163,14 +163,24 @@ static BROKER: Table = Table {
             "The longest line a client may send, in bytes, its ending not counted.",
         ),
         key("max_topics", Int(1, 10_000_000), Default("100000"), "The most topics there may be."),
-        key("max_subscriptions", Int(1, 10_000_000), Default("1000000"), "The most subscriptions there may be, over all topics."),
+        key(
+            "max_subscriptions",
+            Int(1, 10_000_000),
+            Default("1000000"),
+            "The most subscriptions there may be, over all topics.",
+        ),
         key(
             "shutdown_timeout_ms",
             Int(0, 60 * 60 * 1000),
             Default("10000"),
             "How long an orderly stop (SIGTERM, SIGINT) may take, in milliseconds; what is not done then is abandoned.",
         ),
-        key("log", Text, Default("\"info\""), "What is logged: a tracing filter, such as \"info\" or \"warn,broker_core=debug\"."),
+        key(
+            "log",
+            Text,
+            Default("\"info\""),
+            "What is logged: a tracing filter, such as \"info\" or \"warn,broker_core=debug\".",
+        ),
         key("log_format", Word(&["text", "json"]), Default("\"text\""), "\"text\", or \"json\": one object a line."),
     ],
 };
@@ -183,7 +193,12 @@ static STORAGE: Table = Table {
             Computed(registry::default_storage),
             "json-log | sled | sqlite; the default is the first that this build has.",
         ),
-        key("path", Text, Default("\"data\""), "The data directory, relative to the working directory; made if it is not there."),
+        key(
+            "path",
+            Text,
+            Default("\"data\""),
+            "The data directory, relative to the working directory; made if it is not there.",
+        ),
         key(
             "durability",
             Word(&["always", "interval", "never"]),
@@ -192,7 +207,12 @@ static STORAGE: Table = Table {
              and synced every sync_interval_ms; a power failure may lose what came since. \"never\": it is in memory, and a\n\
              crash of the broker may lose it as well.",
         ),
-        key("sync_interval_ms", Int(1, 60 * 60 * 1000), Default("1000"), "With \"interval\": milliseconds between two syncs."),
+        key(
+            "sync_interval_ms",
+            Int(1, 60 * 60 * 1000),
+            Default("1000"),
+            "With \"interval\": milliseconds between two syncs.",
+        ),
         key(
             "memory_budget_mb",
             Int(1, 1 << 20),
@@ -205,14 +225,25 @@ static STORAGE: Table = Table {
             Default("\"serve\""),
             "A record inside the log that does not check: \"serve\" leaves it, reports it and goes on; \"stop\" refuses to start.",
         ),
-        key("clean_on_start", Bool, Default("false"), "Begin with an empty storage: deletes what is there at each start."),
+        key(
+            "clean_on_start",
+            Bool,
+            Default("false"),
+            "Begin with an empty storage: deletes what is there at each start.",
+        ),
     ],
 };
 
 static ENGINE: Table = Table {
     keys: &[
         key("kind", Plugin(registry::Seam::Engine), Default("\"local\""), "local | jetstream"),
-        key("jetstream", Shape::Table(&JETSTREAM), Absent, "The engine over NATS JetStream. This version does not have it yet.").later(),
+        key(
+            "jetstream",
+            Shape::Table(&JETSTREAM),
+            Absent,
+            "The engine over NATS JetStream. This version does not have it yet.",
+        )
+        .later(),
     ],
 };
 
@@ -229,7 +260,12 @@ static TRANSPORTS: Table = Table {
         key("tcp", Shape::Table(&TCP), DefaultTransport, "The line protocol over TCP: telnet, nc, the client crate."),
         // Whether they are in this version is the registry's to say.
         key("ws", Shape::Table(&WS), Absent, "The same over WebSocket. This version does not have it yet."),
-        key("http", Shape::Table(&HTTP), Absent, "Health, metrics, admin API, dashboard. This version does not have it yet."),
+        key(
+            "http",
+            Shape::Table(&HTTP),
+            Absent,
+            "Health, metrics, admin API, dashboard. This version does not have it yet.",
+        ),
     ],
 };
 
@@ -335,7 +371,12 @@ pub(crate) static TOPIC: Table = Table {
             Default("\"replace\""),
             "An id published again while it waits: it replaces the waiting event, is an error, or both are kept.",
         ),
-        key("max_waiting", Int(0, MAX), Default("0"), "Events not yet settled that a subscription may have; 0: no limit."),
+        key(
+            "max_waiting",
+            Int(0, MAX),
+            Default("0"),
+            "Events not yet settled that a subscription may have; 0: no limit.",
+        ),
         key("max_waiting_bytes", Int(0, MAX), Default("0"), "Their bytes; 0: no limit."),
         key(
             "overflow",
@@ -344,7 +385,12 @@ pub(crate) static TOPIC: Table = Table {
             "What a publish that finds a limit reached gets: \"reject\" is an error. This version has no other yet.",
         )
         .later(),
-        key("ack_timeout_ms", Int(0, MAX), Default("0"), "Milliseconds after which an event in flight is delivered again; 0: never."),
+        key(
+            "ack_timeout_ms",
+            Int(0, MAX),
+            Default("0"),
+            "Milliseconds after which an event in flight is delivered again; 0: never.",
+        ),
         key(
             "max_deliveries",
             Int(0, MAX),
@@ -352,7 +398,13 @@ pub(crate) static TOPIC: Table = Table {
             "Deliveries after which an event goes to the dead letters; 0: no limit. This version has nothing else yet.",
         )
         .later(),
-        key("dead_letter", Text, Default("\"{topic}.dead\""), "The topic for dead letters. This version has no other yet.").later(),
+        key(
+            "dead_letter",
+            Text,
+            Default("\"{topic}.dead\""),
+            "The topic for dead letters. This version has no other yet.",
+        )
+        .later(),
         key("ttl_ms", Int(0, MAX), Default("0"), "Milliseconds that an event may wait before it expires; 0: for ever."),
         key(
             "expired_to_dead_letter",
@@ -366,10 +418,17 @@ pub(crate) static TOPIC: Table = Table {
 
 static PUBLISH: Table = Table {
     keys: &[
-        key("to", Text, Default("\"local\""), "\"local\", or a broker elsewhere as tcp://host:8000. This version has only \"local\" yet.")
-            .secret(Secret::InUrl)
+        key(
+            "to",
+            Text,
+            Default("\"local\""),
+            "\"local\", or a broker elsewhere as tcp://host:8000. This version has only \"local\" yet.",
+        )
+        .secret(Secret::InUrl)
+        .later(),
+        key("token", Text, Absent, "The token for that broker. This version cannot use it yet.")
+            .secret(Secret::Whole)
             .later(),
-        key("token", Text, Absent, "The token for that broker. This version cannot use it yet.").secret(Secret::Whole).later(),
     ],
 };
 
@@ -392,7 +451,8 @@ static SSE: Table = Table {
         key("kind", Plugin(registry::Seam::Source), Required, "sse: any feed of server-sent events."),
         key("name", Text, Required, "Its name, by which its place in the feed is stored; unique."),
         key("url", Text, Required, "The feed, http or https.").secret(Secret::InUrl),
-        key("headers", TextMap, Default("{}"), "Request headers, such as { Authorization = \"Bearer …\" }.").secret(Secret::Whole),
+        key("headers", TextMap, Default("{}"), "Request headers, such as { Authorization = \"Bearer …\" }.")
+            .secret(Secret::Whole),
         key("topic", Text, Required, "The topic to publish to, or a JSON pointer (\"/a/b\") into the event's data."),
         key(
             "id",
@@ -417,8 +477,18 @@ static CHANGE_STREAM: Table = Table {
         key("msg", Text, Default("\"\""), "A JSON pointer to what is published; \"\": the whole change."),
         PRIORITY,
         ON_MISSING,
-        key("operations", Texts, Default("[\"insert\", \"update\", \"replace\", \"delete\"]"), "The operations to publish."),
-        key("on_lost_history", Word(&["fail", "restart"]), Default("\"fail\""), "When the token is no longer in the oplog."),
+        key(
+            "operations",
+            Texts,
+            Default("[\"insert\", \"update\", \"replace\", \"delete\"]"),
+            "The operations to publish.",
+        ),
+        key(
+            "on_lost_history",
+            Word(&["fail", "restart"]),
+            Default("\"fail\""),
+            "When the token is no longer in the oplog.",
+        ),
         key(
             "full_document",
             Word(&["lookup", "when-available", "required", "off"]),
@@ -440,9 +510,19 @@ static PIPELINE: Table = Table {
         key("console", Text, Default("\"127.0.0.1:8080\""), "Telnet here and type `twitter`."),
         key("workers", Int(1, 10_000), Default("5"), "Each pool's size at the start."),
         key("autoscale", Bool, Default("true"), "Whether pools grow and shrink with the load."),
-        key("simulated_work_ms", Range, Default("[0, 0]"), "Milliseconds to sleep for each tweet, at random between the two."),
+        key(
+            "simulated_work_ms",
+            Range,
+            Default("[0, 0]"),
+            "Milliseconds to sleep for each tweet, at random between the two.",
+        ),
         key("batch_size", Int(1, 100_000), Default("200"), "Tweets in a batch."),
-        key("flush_ms", Int(1, DAY_MS), Default("3000"), "Milliseconds after which a batch that is not full is written."),
+        key(
+            "flush_ms",
+            Int(1, DAY_MS),
+            Default("3000"),
+            "Milliseconds after which a batch that is not full is written.",
+        ),
         key("stats_ms", Int(1, DAY_MS), Default("5000"), "Milliseconds between two statistics."),
         key("hashtags_file", Text, Default("\"hashtag_stats.json\""), "Where hashtags are counted."),
         key("sink", Shape::Table(&SINK), Always, "Where tweets, users and scores are stored."),

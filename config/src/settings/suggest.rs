@@ -32,7 +32,9 @@ mod tests {
 
     #[test]
     fn slips_are_counted() {
-        for (a, b, expected) in [("", "", 0), ("kind", "kind", 0), ("knid", "kind", 1), ("kin", "kind", 1), ("Kind", "kind", 0)] {
+        for (a, b, expected) in
+            [("", "", 0), ("kind", "kind", 0), ("knid", "kind", 1), ("kin", "kind", 1), ("Kind", "kind", 0)]
+        {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }

@@ -8,7 +8,6 @@ use broker_core::name::TopicName;
 use broker_core::policy::DuplicateId;
 
 use super::*;
-use crate::validate::Priority;
 
 /// A configuration from a file's text, variables and `--set`s.
 fn inputs(file: &str, variables: &[(&str, &str)], set: &[&str]) -> (tempfile::TempDir, Inputs) {
@@ -83,7 +82,9 @@ mod layers_and_values {
         assert_eq!(loaded.settings.storage.sync_interval, Duration::from_millis(5));
         assert_eq!(loaded.origins["storage.path"], Origin::Set);
         assert_eq!(loaded.origins["broker.max_topics"], Origin::Variable("HERALD_BROKER__MAX_TOPICS".to_owned()));
-        assert!(matches!(&loaded.origins["storage.sync_interval_ms"], Origin::File(path) if path.ends_with("herald.toml")));
+        assert!(
+            matches!(&loaded.origins["storage.sync_interval_ms"], Origin::File(path) if path.ends_with("herald.toml"))
+        );
         assert_eq!(loaded.origins["broker.log"], Origin::Default);
     }
 
@@ -95,7 +96,10 @@ mod layers_and_values {
             let loaded = good("", &[], &[&format!("storage.path={value}")]);
             assert_eq!(loaded.settings.storage.path, PathBuf::from(value.trim()), "{value}");
         }
-        assert_eq!(good("", &[("HERALD_STORAGE__PATH", "\"quoted\"")], &[]).settings.storage.path, PathBuf::from("quoted"));
+        assert_eq!(
+            good("", &[("HERALD_STORAGE__PATH", "\"quoted\"")], &[]).settings.storage.path,
+            PathBuf::from("quoted")
+        );
         assert_eq!(good("", &[], &["broker.log=info,herald=debug"]).settings.broker.log, "info,herald=debug");
     }
 
@@ -140,7 +144,6 @@ mod layers_and_values {
     }
 
     #[test]
-    #[cfg(feature = "sse")]
     fn a_source_has_everything_that_was_written() {
         let file = "
             [[sources]]
@@ -167,10 +170,16 @@ mod layers_and_values {
             priority = -3";
         let loaded = good(file, &[], &[]);
         let [a, b, c] = &*loaded.settings.sources else { panic!() };
-        assert_eq!((a.name.as_str(), a.topic.as_str(), a.id.as_str(), a.msg.as_str()), ("a", "/kind", "/meta/id", "/text"));
-        assert_eq!((&a.priority, a.on_missing), (&Priority::Random(0, 6), OnMissing::Skip));
-        assert_eq!((&b.priority, b.on_missing, b.id.as_str()), (&Priority::Pointer("/p".to_owned()), OnMissing::Null, ""));
-        assert_eq!(c.priority, Priority::Fixed(-3));
+        assert_eq!(
+            (a.name.as_str(), a.topic.as_str(), a.id.as_str(), a.msg.as_str()),
+            ("a", "/kind", "/meta/id", "/text")
+        );
+        assert_eq!((&a.priority, a.on_missing), (&crate::validate::Priority::Random(0, 6), OnMissing::Skip));
+        assert_eq!(
+            (&b.priority, b.on_missing, b.id.as_str()),
+            (&crate::validate::Priority::Pointer("/p".to_owned()), OnMissing::Null, "")
+        );
+        assert_eq!(c.priority, crate::validate::Priority::Fixed(-3));
         let debugged = format!("{:?}", loaded.settings);
         assert!(!debugged.contains("s3cret") && !debugged.contains("pass"), "{debugged}");
     }
@@ -230,8 +239,16 @@ mod errors {
             "x",
             "environment variable HERALD_STORAGE_KIND: this is no key: did you mean HERALD_STORAGE__KIND?",
         );
-        variable("HERALD_X", "", "environment variable HERALD_X: this is no key: unset it, or see `herald config init` for the keys; `__` stands between levels");
-        variable("HERALD_", "", "environment variable HERALD_: this is no key: unset it, or see `herald config init` for the keys; `__` stands between levels");
+        variable(
+            "HERALD_X",
+            "",
+            "environment variable HERALD_X: this is no key: unset it, or see `herald config init` for the keys; `__` stands between levels",
+        );
+        variable(
+            "HERALD_",
+            "",
+            "environment variable HERALD_: this is no key: unset it, or see `herald config init` for the keys; `__` stands between levels",
+        );
         variable(
             "HERALD_SOURCES__0__URL",
             "x",
@@ -241,11 +258,23 @@ mod errors {
 
     #[test]
     fn wrong_types_say_what_was_expected_and_what_was_found() {
-        assert_eq!(one("[broker]\nshards = \"4\""), "herald.toml: broker.shards: expected an integer from 0 to 1024, found the string \"4\"");
-        assert_eq!(one("[broker]\nshards = 1.0"), "herald.toml: broker.shards: expected an integer from 0 to 1024, found the number 1.0");
-        assert_eq!(one("[broker]\nshards = -1"), "herald.toml: broker.shards: expected an integer from 0 to 1024, found -1");
+        assert_eq!(
+            one("[broker]\nshards = \"4\""),
+            "herald.toml: broker.shards: expected an integer from 0 to 1024, found the string \"4\""
+        );
+        assert_eq!(
+            one("[broker]\nshards = 1.0"),
+            "herald.toml: broker.shards: expected an integer from 0 to 1024, found the number 1.0"
+        );
+        assert_eq!(
+            one("[broker]\nshards = -1"),
+            "herald.toml: broker.shards: expected an integer from 0 to 1024, found -1"
+        );
         assert_eq!(one("[storage]\npath = 5"), "herald.toml: storage.path: expected a string, found 5");
-        assert_eq!(one("[storage]\nclean_on_start = 1"), "herald.toml: storage.clean_on_start: expected true or false, found 1");
+        assert_eq!(
+            one("[storage]\nclean_on_start = 1"),
+            "herald.toml: storage.clean_on_start: expected true or false, found 1"
+        );
         assert_eq!(one("storage = 5"), "herald.toml: storage: expected a table, found 5");
         assert_eq!(one("topics = 5"), "herald.toml: topics: expected a table, found 5");
         assert_eq!(one("topics.a = 5"), "herald.toml: topics.a: expected a table with the rules of a topic, found 5");
@@ -260,7 +289,10 @@ mod errors {
             "many",
             "environment variable HERALD_BROKER__SHARDS: broker.shards: expected an integer from 0 to 1024, found the string \"many\"",
         );
-        set("broker.shards=many", "--set: broker.shards: expected an integer from 0 to 1024, found the string \"many\"");
+        set(
+            "broker.shards=many",
+            "--set: broker.shards: expected an integer from 0 to 1024, found the string \"many\"",
+        );
     }
 
     #[test]
@@ -268,7 +300,10 @@ mod errors {
         set("storage.path", "--set: expected key=value, such as storage.path=data, found \"storage.path\"");
         set("a b=1", "--set: \"a b\" is no dotted key; quote what is not a word: topics.\"a.*\".ttl_ms");
         set("storage.pth=1", "--set: storage.pth: unknown key: did you mean storage.path?");
-        set("sources.x=1", "--set: sources: this is a list: give the whole of it, in TOML, such as [{ kind = \"sse\", … }]");
+        set(
+            "sources.x=1",
+            "--set: sources: this is a list: give the whole of it, in TOML, such as [{ kind = \"sse\", … }]",
+        );
     }
 
     #[test]
@@ -282,12 +317,22 @@ mod errors {
             "herald.toml: storage.kind: there is no storage \"postgres\": expected \"json-log\", \"sled\" or \"sqlite\""
         );
         let ws = one("[transports.ws]\nlisten = \"127.0.0.1:8001\"");
-        assert!(ws.starts_with("herald.toml: transports.ws: this version of Herald has no \"ws\" transport yet;"), "{ws}");
+        assert!(
+            ws.starts_with("herald.toml: transports.ws: this version of Herald has no \"ws\" transport yet;"),
+            "{ws}"
+        );
         assert!(ws.ends_with("or remove the table, or set enabled = false in it"), "{ws}");
         let engine = one("[engine]\nkind = \"jetstream\"");
         assert!(engine.contains("no \"jetstream\" engine yet"), "{engine}");
-        let source = one("[[sources]]\nkind = \"change-stream\"\nname = \"a\"\nuri = \"mongodb://h\"\ncollection = \"c\"\ntopic = \"t\"");
-        assert!(source.starts_with("herald.toml: sources[0].kind: this version of Herald has no \"change-stream\" source yet"), "{source}");
+        let source = one(
+            "[[sources]]\nkind = \"change-stream\"\nname = \"a\"\nuri = \"mongodb://h\"\ncollection = \"c\"\ntopic = \"t\"",
+        );
+        assert!(
+            source.starts_with(
+                "herald.toml: sources[0].kind: this version of Herald has no \"change-stream\" source yet"
+            ),
+            "{source}"
+        );
     }
 
     #[test]
@@ -296,7 +341,11 @@ mod errors {
             ("[topics.a]\noverflow = \"drop-lowest\"", "topics.a.overflow", "leave it at its default, \"reject\""),
             ("[topics.\"*\"]\nmax_deliveries = 3", "topics.\"*\".max_deliveries", "leave it at its default, 0"),
             ("[topics.a]\ndead_letter = \"x\"", "topics.a.dead_letter", "leave it at its default, \"{topic}.dead\""),
-            ("[topics.a]\nexpired_to_dead_letter = true", "topics.a.expired_to_dead_letter", "leave it at its default, false"),
+            (
+                "[topics.a]\nexpired_to_dead_letter = true",
+                "topics.a.expired_to_dead_letter",
+                "leave it at its default, false",
+            ),
             ("[auth]\ntokens = [{ token = \"s3cret\", name = \"a\" }]", "auth.tokens", "leave it at its default, []"),
             ("[publish]\nto = \"tcp://h:1\"", "publish.to", "leave it at its default, \"local\""),
             ("[publish]\ntoken = \"s3cret\"", "publish.token", "remove the key"),
@@ -311,11 +360,18 @@ mod errors {
 
     #[test]
     fn secrets_are_not_quoted_in_errors() {
-        for file in ["[publish]\ntoken = [\"s3cret\"]", "[[sources]]\nkind = \"sse\"\nname = \"a\"\ntopic = \"t\"\nurl = { a = \"s3cret\" }"] {
+        for file in [
+            "[publish]\ntoken = [\"s3cret\"]",
+            "[[sources]]\nkind = \"sse\"\nname = \"a\"\ntopic = \"t\"\nurl = { a = \"s3cret\" }",
+        ] {
             let problems = bad(file, &[], &[]).join("\n");
             assert!(!problems.contains("s3cret"), "{problems}");
         }
-        let header = bad("[[sources]]\nkind = \"sse\"\nname = \"a\"\ntopic = \"t\"\nurl = \"http://h\"\nheaders = { a = \"s3\\ncret\" }", &[], &[]);
+        let header = bad(
+            "[[sources]]\nkind = \"sse\"\nname = \"a\"\ntopic = \"t\"\nurl = \"http://h\"\nheaders = { a = \"s3\\ncret\" }",
+            &[],
+            &[],
+        );
         assert!(header.len() == 1 && !header[0].contains("s3"), "{header:?}");
     }
 
@@ -339,9 +395,18 @@ mod errors {
             topic = \"no topic\"";
         let problems = bad(file, &[("HERALD_NO", "1")], &["nothing"]);
         for key in [
-            "broker.shards", "broker.log", "storage.path", "storage.kidn", "transports.tcp.listen", "commands.publish",
-            "topics.\"a/b\": no topic", "topics.\"a/b\".max_waiting", "sources[0].name: this key is missing",
-            "sources[0].url: this key is missing", "HERALD_NO", "--set",
+            "broker.shards",
+            "broker.log",
+            "storage.path",
+            "storage.kidn",
+            "transports.tcp.listen",
+            "commands.publish",
+            "topics.\"a/b\": no topic",
+            "topics.\"a/b\".max_waiting",
+            "sources[0].name: this key is missing",
+            "sources[0].url: this key is missing",
+            "HERALD_NO",
+            "--set",
         ] {
             assert!(problems.iter().any(|problem| problem.contains(key)), "{key} in {problems:#?}");
         }
@@ -411,20 +476,34 @@ mod errors {
     }
 
     #[test]
-    #[cfg(feature = "sse")]
     fn sources_are_checked_as_far_as_that_goes_without_connecting() {
         let source = |more: &str| format!("[[sources]]\nkind = \"sse\"\nname = \"a\"\n{more}\n");
         let fine = source("url = \"http://h\"\ntopic = \"t\"");
         for (file, expected) in [
-            (source("url = \"ftp://h\"\ntopic = \"t\""), "sources[0].url: the SSE url cannot be used: the scheme is ftp, not http or https"),
+            (
+                source("url = \"ftp://h\"\ntopic = \"t\""),
+                "sources[0].url: the SSE url cannot be used: the scheme is ftp, not http or https",
+            ),
             (source("url = \"http://h\"\ntopic = \"/a~\""), "sources[0].topic: \"/a~\" is not a JSON pointer"),
             (source("url = \"http://h\"\ntopic = \"a b\""), "sources[0].topic: invalid topic name \"a b\""),
             (source("url = \"http://h\"\ntopic = \"t\"\nmsg = \"a\""), "sources[0].msg: \"a\" is not a JSON pointer"),
-            (source("url = \"http://h\"\ntopic = \"t\"\npriority = \"a\""), "sources[0].priority: expected an integer of 32 bits"),
-            (source("url = \"http://h\"\ntopic = \"t\"\npriority = { random = [6, 0] }"), "sources[0].priority: expected an integer"),
+            (
+                source("url = \"http://h\"\ntopic = \"t\"\npriority = \"a\""),
+                "sources[0].priority: expected an integer of 32 bits",
+            ),
+            (
+                source("url = \"http://h\"\ntopic = \"t\"\npriority = { random = [6, 0] }"),
+                "sources[0].priority: expected an integer",
+            ),
             (format!("{fine}{fine}"), "sources[1].name: \"a\" is the name of sources[0] as well"),
-            ("[[sources]]\nname = \"a\"".to_owned(), "sources[0].kind: this key is missing: expected \"sse\" or \"change-stream\""),
-            ("[[sources]]\nkind = \"rss\"".to_owned(), "sources[0].kind: expected \"sse\" or \"change-stream\", found the string \"rss\""),
+            (
+                "[[sources]]\nname = \"a\"".to_owned(),
+                "sources[0].kind: this key is missing: expected \"sse\" or \"change-stream\"",
+            ),
+            (
+                "[[sources]]\nkind = \"rss\"".to_owned(),
+                "sources[0].kind: expected \"sse\" or \"change-stream\", found the string \"rss\"",
+            ),
         ] {
             let problem = one(&file);
             assert!(problem.starts_with(&format!("herald.toml: {expected}")), "{problem}");
@@ -478,7 +557,8 @@ mod printing {
         let loaded = good(file, &[("HERALD_STORAGE__DURABILITY", "interval")], &["broker.shards=2"]);
         let shown = show(&loaded);
         assert!(!shown.contains("s3cret"), "{shown}");
-        let line = |start: &str| shown.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{shown}"));
+        let line =
+            |start: &str| shown.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{shown}"));
         assert!(line("durability = \"interval\"").ends_with("# environment variable HERALD_STORAGE__DURABILITY"));
         assert!(line("shards = 2").ends_with("# --set"));
         assert!(line("max_topics = 100000").ends_with("# default"));
