@@ -15,7 +15,7 @@ use super::client::SseClient;
 use super::config::{SseConfig, SseConfigError};
 use super::event::SseItem;
 use super::mapping::{DerivedIds, Mapping};
-use super::state::{SseState, Stopped};
+use super::state::Stopped;
 
 /// The most events published together: a large group for one sync, a small part of memory.
 const BATCH: usize = 1024;
@@ -174,9 +174,8 @@ impl Source for SseSource {
         let mut ids = DerivedIds::new(&self.name, &cursor);
         let config = SseConfig { last_event_id: cursor.clone(), ..self.config.clone() };
         let mut client = SseClient::new(config).map_err(|error| self.error(error.to_string(), Some(Box::new(error))))?;
-        let logging = tokio::spawn(log_states(self.name.clone(), client.watch()));
         let mut committed = cursor;
-        let result = loop {
+        loop {
             let items = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Ok(()),
@@ -200,24 +199,6 @@ impl Source for SseSource {
                 break Ok(());
             }
             committed = moved.unwrap_or(committed);
-        };
-        logging.abort();
-        result
-    }
-}
-
-/// Says in the log when the connection comes and goes.
-async fn log_states(source: String, mut states: tokio::sync::watch::Receiver<SseState>) {
-    loop {
-        match &*states.borrow_and_update() {
-            SseState::Open { .. } => tracing::info!(%source, "feed connected"),
-            SseState::Waiting { delay, failures, reason, .. } => {
-                tracing::warn!(%source, %reason, delay_ms = delay.as_millis(), failures, "feed not connected; trying again");
-            }
-            SseState::Connecting { .. } | SseState::Stopped(_) => {}
-        }
-        if states.changed().await.is_err() {
-            return;
         }
     }
 }
