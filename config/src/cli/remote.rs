@@ -12,7 +12,7 @@ use crate::settings::LogFormat;
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Remote {
     /// The broker: host:port, tcp://, tls://, ws:// or wss://
-    #[arg(long, value_name = "ADDR", env = "HERALD_SERVER", default_value = "127.0.0.1:8000", global = false)]
+    #[arg(long, value_name = "ADDR", env = "HERALD_SERVER", default_value = "127.0.0.1:8000")]
     server: String,
     /// The authentication token
     #[arg(long, value_name = "TOKEN", env = "HERALD_TOKEN", hide_env_values = true)]
@@ -22,7 +22,11 @@ pub(super) struct Remote {
 impl Remote {
     /// The client's settings; begins to log, too, so that reconnects are seen.
     pub(super) fn config(&self, name: &str) -> anyhow::Result<ClientConfig> {
-        let address: Address = self.server.parse().map_err(|error: Error| UsageError(format!("--server: {error}")))?;
+        // An empty variable is how some shells unset one.
+        let address = match self.server.as_str() {
+            "" => Address::default(),
+            server => server.parse().map_err(|error: Error| UsageError(format!("--server: {error}")))?,
+        };
         logging::start("warn", LogFormat::Text)?;
         let mut config = ClientConfig::new(address).name(name);
         if let Some(token) = self.token.as_ref().filter(|token| !token.is_empty()) {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+
 use super::exit::{DONE, FAILED, Status};
 use crate::assembly::{Broker, Stopped, check_limits};
 use crate::limits::raise_open_files;
@@ -25,7 +27,7 @@ pub(super) struct Args {
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Sources {
     /// The configuration; without it ./herald.toml if that is there, else the defaults
-    #[arg(long, value_name = "FILE", env = "HERALD_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "HERALD_CONFIG", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
     /// Set one key, over file and environment; can be given again
     #[arg(long, value_name = "KEY=VALUE")]
@@ -34,7 +36,9 @@ pub(super) struct Sources {
 
 impl Sources {
     pub(super) fn inputs(&self) -> Inputs {
-        Inputs::from_process(self.config.clone(), self.set.clone())
+        // An empty variable is how some shells unset one.
+        let config = self.config.clone().filter(|path| !path.as_os_str().is_empty());
+        Inputs::from_process(config, self.set.clone())
     }
 }
 
@@ -55,9 +59,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
         }
     };
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = %env!("CARGO_PKG_VERSION"),
         shards = settings.broker.shards.get(),
-        durability = settings.storage.durability.as_str(),
+        durability = %settings.storage.durability.as_str(),
         sources = settings.sources.len(),
         "herald is up"
     );
