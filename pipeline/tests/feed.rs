@@ -2,10 +2,7 @@
 //!
 //! Time-outs here only keep a hang from lasting for ever; no test asserts how long something takes.
 #![cfg(feature = "feed")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step of a test's helper fails the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a failed step of a test's helper fails the test")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,9 +19,7 @@ const PANIC: &str = r#"{"message": panic}"#;
 
 /// Fails a test that would otherwise hang.
 async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future)
-        .await
-        .unwrap_or_else(|_| panic!("hangs: {what}"))
+    tokio::time::timeout(Duration::from_secs(60), future).await.unwrap_or_else(|_| panic!("hangs: {what}"))
 }
 
 /// Waits for something that happens by itself.
@@ -52,12 +47,7 @@ impl TestFeed {
         let feed = Feed::new(config).unwrap();
         let counters = feed.counters();
         let task = tokio::spawn(feed.serve(listener, shutdown.clone()));
-        Self {
-            addr,
-            counters,
-            shutdown,
-            task,
-        }
+        Self { addr, counters, shutdown, task }
     }
 
     async fn open(&self, path: &str) -> Client {
@@ -99,18 +89,9 @@ impl Client {
     }
 
     async fn response(socket: TcpStream) -> Self {
-        let mut client = Self {
-            socket: BufReader::new(socket),
-            head: String::new(),
-            body: Vec::new(),
-            at: 0,
-        };
+        let mut client = Self { socket: BufReader::new(socket), head: String::new(), body: Vec::new(), at: 0 };
         while !client.head.ends_with("\r\n\r\n") {
-            let n = in_time(
-                "the response's head",
-                client.socket.read_line(&mut client.head),
-            )
-            .await;
+            let n = in_time("the response's head", client.socket.read_line(&mut client.head)).await;
             assert_ne!(n.unwrap(), 0, "the connection ended: {}", client.head);
         }
         client
@@ -127,15 +108,10 @@ impl Client {
     /// Reads another chunk of the body; false at its orderly end.
     async fn chunk(&mut self) -> bool {
         let mut size = String::new();
-        in_time("a chunk's size", self.socket.read_line(&mut size))
-            .await
-            .unwrap();
-        let size =
-            usize::from_str_radix(size.trim(), 16).unwrap_or_else(|e| panic!("{e}: {size:?}"));
+        in_time("a chunk's size", self.socket.read_line(&mut size)).await.unwrap();
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or_else(|e| panic!("{e}: {size:?}"));
         let mut chunk = vec![0; size + 2];
-        in_time("a chunk", self.socket.read_exact(&mut chunk))
-            .await
-            .unwrap();
+        in_time("a chunk", self.socket.read_exact(&mut chunk)).await.unwrap();
         assert!(chunk.ends_with(b"\r\n"));
         self.body.extend_from_slice(&chunk[..size]);
         size > 0
@@ -144,10 +120,7 @@ impl Client {
     /// The next thing that ends with an empty line; `None` at the end of the stream.
     async fn block(&mut self) -> Option<String> {
         loop {
-            if let Some(n) = self.body[self.at..]
-                .windows(2)
-                .position(|two| two == b"\n\n")
-            {
+            if let Some(n) = self.body[self.at..].windows(2).position(|two| two == b"\n\n") {
                 let block = self.body[self.at..self.at + n].to_vec();
                 self.at += n + 2;
                 if self.at > 1 << 20 {
@@ -186,50 +159,30 @@ impl Client {
 
     /// The whole of a body that has a length.
     async fn text(mut self) -> String {
-        let length = self
-            .head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .unwrap();
+        let length = self.head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
         let mut body = vec![0; length.parse().unwrap()];
-        in_time("the body", self.socket.read_exact(&mut body))
-            .await
-            .unwrap();
+        in_time("the body", self.socket.read_exact(&mut body)).await.unwrap();
         String::from_utf8(body).unwrap()
     }
 }
 
 fn fast() -> FeedConfig {
-    FeedConfig {
-        rate: 10_000.0,
-        ..FeedConfig::default()
-    }
+    FeedConfig { rate: 10_000.0, ..FeedConfig::default() }
 }
 
 #[tokio::test]
 async fn both_paths_stream_their_own_tweets_with_ids() {
     let feed = TestFeed::start(fast()).await;
-    for (path, stream) in [
-        ("/tweets/1", FeedStream::One),
-        ("/tweets/2", FeedStream::Two),
-    ] {
+    for (path, stream) in [("/tweets/1", FeedStream::One), ("/tweets/2", FeedStream::Two)] {
         let mut client = feed.open(path).await;
         assert_eq!(client.status(), "200");
-        assert!(
-            client.head.contains("content-type: text/event-stream\r\n"),
-            "{}",
-            client.head
-        );
+        assert!(client.head.contains("content-type: text/event-stream\r\n"), "{}", client.head);
         assert_eq!(client.block().await.unwrap(), "retry: 1000");
         let events = client.events(50).await;
         for (n, event) in events.iter().enumerate() {
             assert_eq!(event.data, tweet(1, stream, n as u64));
             assert!(event.id.ends_with(&format!("-{}", n + 1)), "{}", event.id);
-            assert!(
-                event.id.starts_with(&format!("{}-", stream.number())),
-                "{}",
-                event.id
-            );
+            assert!(event.id.starts_with(&format!("{}-", stream.number())), "{}", event.id);
         }
     }
     assert_eq!(feed.counters.connections(), 2);
@@ -239,10 +192,7 @@ async fn both_paths_stream_their_own_tweets_with_ids() {
 
 #[tokio::test]
 async fn an_id_resumes_with_exactly_what_comes_after_it_even_at_another_server() {
-    let config = FeedConfig {
-        panic_every: 7,
-        ..fast()
-    };
+    let config = FeedConfig { panic_every: 7, ..fast() };
     let first = TestFeed::start(config.clone()).await;
     let events = first.open("/tweets/2").await.events(40).await;
     first.stop().await;
@@ -250,11 +200,7 @@ async fn an_id_resumes_with_exactly_what_comes_after_it_even_at_another_server()
     // After a tweet, after a panic, before one.
     for seen in [1, 7, 13, 30] {
         let mut client = Client::open(second.addr, "/tweets/2", Some(&events[seen - 1].id)).await;
-        assert_eq!(
-            client.events(40 - seen).await,
-            events[seen..],
-            "after {seen}"
-        );
+        assert_eq!(client.events(40 - seen).await, events[seen..], "after {seen}");
     }
     second.stop().await;
 }
@@ -266,15 +212,7 @@ async fn an_id_that_is_unknown_or_malformed_starts_afresh() {
     let other = TestFeed::start(FeedConfig { seed: 2, ..fast() }).await;
     let foreign = other.open("/tweets/1").await.events(2).await.remove(1).id;
     let of_the_other_stream = feed.open("/tweets/2").await.events(2).await.remove(1).id;
-    for id in [
-        &foreign,
-        &of_the_other_stream,
-        "",
-        "17",
-        "1-00000000-5",
-        "\u{e9}",
-        &"9".repeat(5_000),
-    ] {
+    for id in [&foreign, &of_the_other_stream, "", "17", "1-00000000-5", "\u{e9}", &"9".repeat(5_000)] {
         let mut client = Client::open(feed.addr, "/tweets/1", Some(id)).await;
         assert_eq!(client.status(), "200");
         assert_eq!(client.events(3).await, events, "after {id:?}");
@@ -285,11 +223,7 @@ async fn an_id_that_is_unknown_or_malformed_starts_afresh() {
 
 #[tokio::test]
 async fn every_nth_event_is_a_panic_with_an_id_and_no_tweet_is_lost() {
-    let feed = TestFeed::start(FeedConfig {
-        panic_every: 4,
-        ..fast()
-    })
-    .await;
+    let feed = TestFeed::start(FeedConfig { panic_every: 4, ..fast() }).await;
     let events = feed.open("/tweets/1").await.events(20).await;
     let mut tweets = 0;
     for (n, event) in events.iter().enumerate() {
@@ -323,30 +257,16 @@ impl Drop for TempFile {
 
 #[tokio::test]
 async fn files_are_served_in_order_on_both_streams_and_again_with_new_ids() {
-    let a = TempFile::new(
-        "a.json",
-        "{\"message\":{\"tweet\":{\"text\":\"eins\"}}}\r\n\n{\"n\":\t2}\n",
-    );
+    let a = TempFile::new("a.json", "{\"message\":{\"tweet\":{\"text\":\"eins\"}}}\r\n\n{\"n\":\t2}\n");
     let b = TempFile::new("b.json", "{\"n\":3,\"text\":\"日本 😂\"}");
-    let config = FeedConfig {
-        files: vec![a.0.clone(), b.0.clone()],
-        panic_every: 5,
-        ..fast()
-    };
+    let config = FeedConfig { files: vec![a.0.clone(), b.0.clone()], panic_every: 5, ..fast() };
     let feed = TestFeed::start(config).await;
-    let lines = [
-        "{\"message\":{\"tweet\":{\"text\":\"eins\"}}}",
-        "{\"n\":\t2}",
-        "{\"n\":3,\"text\":\"日本 😂\"}",
-    ];
+    let lines = ["{\"message\":{\"tweet\":{\"text\":\"eins\"}}}", "{\"n\":\t2}", "{\"n\":3,\"text\":\"日本 😂\"}"];
     for path in ["/tweets/1", "/tweets/2"] {
         let events = feed.open(path).await.events(10).await;
         let data: Vec<&str> = events.iter().map(|e| e.data.as_str()).collect();
         let [one, two, three] = lines;
-        assert_eq!(
-            data,
-            [one, two, three, one, PANIC, two, three, one, two, PANIC]
-        );
+        assert_eq!(data, [one, two, three, one, PANIC, two, three, one, two, PANIC]);
         let ids: std::collections::HashSet<_> = events.iter().map(|e| &e.id).collect();
         assert_eq!(ids.len(), 10);
         let mut resumed = Client::open(feed.addr, path, Some(&events[3].id)).await;
@@ -359,20 +279,12 @@ async fn files_are_served_in_order_on_both_streams_and_again_with_new_ids() {
 async fn a_bad_file_or_setting_is_an_error_before_anything_is_served() {
     let bad = TempFile::new("bad.json", "{}\n{oops}\n");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = FeedConfig {
-        files: vec![bad.0.clone()],
-        ..fast()
-    };
-    let error = serve(listener, config, CancellationToken::new())
-        .await
-        .unwrap_err();
+    let config = FeedConfig { files: vec![bad.0.clone()], ..fast() };
+    let error = serve(listener, config, CancellationToken::new()).await.unwrap_err();
     let place = format!("{}:2: ", bad.0.display());
     assert!(error.to_string().starts_with(&place), "{error}");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = FeedConfig {
-        rate: -1.0,
-        ..FeedConfig::default()
-    };
+    let config = FeedConfig { rate: -1.0, ..FeedConfig::default() };
     let got = serve(listener, config, CancellationToken::new()).await;
     assert!(matches!(got, Err(FeedError::Config { .. })), "{got:?}");
 }
@@ -380,20 +292,11 @@ async fn a_bad_file_or_setting_is_an_error_before_anything_is_served() {
 #[tokio::test]
 async fn other_paths_say_what_there_is() {
     let feed = TestFeed::start(fast()).await;
-    for path in [
-        "/tweets/3",
-        "/tweets",
-        "/tweets/1/",
-        "/favicon.ico",
-        "/%2e%2e/x",
-    ] {
+    for path in ["/tweets/3", "/tweets", "/tweets/1/", "/favicon.ico", "/%2e%2e/x"] {
         let client = feed.open(path).await;
         assert_eq!(client.status(), "404");
         let text = client.text().await;
-        assert!(
-            text.contains("/tweets/1") && text.contains("/tweets/2") && text.lines().count() == 1,
-            "{text}"
-        );
+        assert!(text.contains("/tweets/1") && text.contains("/tweets/2") && text.lines().count() == 1, "{text}");
     }
     let about = feed.open("/").await;
     assert_eq!(about.status(), "200");
@@ -405,12 +308,7 @@ async fn other_paths_say_what_there_is() {
 
 #[tokio::test]
 async fn after_the_limit_the_stream_stays_open_and_idle() {
-    let feed = TestFeed::start(FeedConfig {
-        limit: Some(5),
-        heartbeat: Duration::from_millis(10),
-        ..fast()
-    })
-    .await;
+    let feed = TestFeed::start(FeedConfig { limit: Some(5), heartbeat: Duration::from_millis(10), ..fast() }).await;
     let mut client = feed.open("/tweets/1").await;
     let events = client.events(5).await;
     for _ in 0..5 {
@@ -425,11 +323,7 @@ async fn after_the_limit_the_stream_stays_open_and_idle() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_not_buffered_for_and_loses_nothing() {
-    let feed = TestFeed::start(FeedConfig {
-        rate: 1_000_000.0,
-        ..FeedConfig::default()
-    })
-    .await;
+    let feed = TestFeed::start(FeedConfig { rate: 1_000_000.0, ..FeedConfig::default() }).await;
     let mut slow = feed.open("/tweets/1").await;
     // Wait until its stream stands still: the buffers in between are full.
     let mut before = 0;
@@ -446,32 +340,22 @@ async fn a_client_that_does_not_read_is_not_buffered_for_and_loses_nothing() {
     .await;
     // What the kernel buffers for both ends is some megabytes; at a million a second, seconds without back-pressure would
     // have been gigabytes. A tweet has over 2,000 bytes.
-    assert!(
-        before < 20_000,
-        "{before} events for a client that does not read"
-    );
+    assert!(before < 20_000, "{before} events for a client that does not read");
     // The others do not notice.
     let brisk = feed.open("/tweets/1").await.events(500).await;
     let late = slow.events(before as usize + 500).await;
     assert_eq!(late[..500], brisk);
     for (n, event) in late.iter().enumerate() {
-        assert!(
-            event.id.ends_with(&format!("-{}", n + 1)),
-            "{} at {n}",
-            event.id
-        );
+        assert!(event.id.ends_with(&format!("-{}", n + 1)), "{} at {n}", event.id);
     }
     feed.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_ends_its_stream_even_if_nothing_is_sent() {
-    let feed = TestFeed::start(FeedConfig {
-        rate: 0.000_1,
-        heartbeat: Duration::from_secs(100_000),
-        ..FeedConfig::default()
-    })
-    .await;
+    let feed =
+        TestFeed::start(FeedConfig { rate: 0.000_1, heartbeat: Duration::from_secs(100_000), ..FeedConfig::default() })
+            .await;
     let mut client = feed.open("/tweets/1").await;
     client.events(1).await;
     assert_eq!(feed.counters.open(), 1);
@@ -482,11 +366,7 @@ async fn a_client_that_goes_away_ends_its_stream_even_if_nothing_is_sent() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_their_turn() {
-    let feed = TestFeed::start(FeedConfig {
-        max_connections: 1,
-        ..fast()
-    })
-    .await;
+    let feed = TestFeed::start(FeedConfig { max_connections: 1, ..fast() }).await;
     let mut first = feed.open("/tweets/1").await;
     let waiting = Client::send(feed.addr, "/tweets/2", None).await;
     first.events(200).await;
@@ -499,12 +379,9 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
 
 #[tokio::test]
 async fn shutdown_ends_the_streams_in_an_orderly_way() {
-    let feed = TestFeed::start(FeedConfig {
-        rate: 0.000_1,
-        heartbeat: Duration::from_secs(100_000),
-        ..FeedConfig::default()
-    })
-    .await;
+    let feed =
+        TestFeed::start(FeedConfig { rate: 0.000_1, heartbeat: Duration::from_secs(100_000), ..FeedConfig::default() })
+            .await;
     let mut idle = feed.open("/tweets/1").await;
     let mut other = feed.open("/tweets/2").await;
     // Connected, but asks for nothing.
@@ -522,11 +399,7 @@ async fn shutdown_ends_the_streams_in_an_orderly_way() {
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_client_that_does_not_read() {
-    let feed = TestFeed::start(FeedConfig {
-        rate: 1_000_000.0,
-        ..FeedConfig::default()
-    })
-    .await;
+    let feed = TestFeed::start(FeedConfig { rate: 1_000_000.0, ..FeedConfig::default() }).await;
     let _stuck = feed.open("/tweets/1").await;
     until("a chunk", || feed.counters.events() > 0).await;
     feed.stop().await;

@@ -1,5 +1,6 @@
 //! The SSE client against a server that does everything wrong that servers do, over real sockets.
 #![cfg(feature = "sse")]
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
 mod sse_server;
 
@@ -7,8 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pipeline::sse::{
-    Oversized, ParserLimits, SseClient, SseConfig, SseConfigError, SseItem, SseState, Stopped,
-    WaitReason,
+    Oversized, ParserLimits, SseClient, SseConfig, SseConfigError, SseItem, SseState, Stopped, WaitReason,
 };
 use sse_server::{Server, Step, chunks, head, held, status, stream};
 use tokio::time::timeout;
@@ -41,10 +41,7 @@ fn client(server: &Server) -> SseClient {
 }
 
 async fn item(client: &mut SseClient) -> SseItem {
-    timeout(HANG, client.next())
-        .await
-        .expect("an item in time")
-        .expect("not stopped")
+    timeout(HANG, client.next()).await.expect("an item in time").expect("not stopped")
 }
 
 /// The data of the next `count` events.
@@ -60,18 +57,11 @@ async fn events(client: &mut SseClient, count: usize) -> Vec<String> {
 }
 
 async fn stopped(client: &mut SseClient) -> Stopped {
-    let stopped = timeout(HANG, client.next())
-        .await
-        .expect("a stop in time")
-        .expect_err("a stop");
+    let stopped = timeout(HANG, client.next()).await.expect("a stop in time").expect_err("a stop");
     // And it stays so.
     assert_eq!(client.next().await, Err(stopped.clone()));
     assert_eq!(client.next_batch(5).await, Err(stopped.clone()));
-    assert!(
-        matches!(client.state(), SseState::Stopped(_)),
-        "{:?}",
-        client.state()
-    );
+    assert!(matches!(client.state(), SseState::Stopped(_)), "{:?}", client.state());
     stopped
 }
 
@@ -87,13 +77,7 @@ async fn waits(client: &mut SseClient) -> (u32, Duration, WaitReason) {
                 item = client.next() => panic!("{item:?}"),
                 changed = states.changed() => changed.unwrap(),
             }
-            if let SseState::Waiting {
-                delay,
-                failures,
-                reason,
-                ..
-            } = states.borrow_and_update().clone()
-            {
+            if let SseState::Waiting { delay, failures, reason, .. } = states.borrow_and_update().clone() {
                 return (failures, delay, reason);
             }
         }
@@ -109,18 +93,9 @@ async fn a_close_delimited_and_a_chunked_stream_are_read_one_after_the_other() {
         held("data: 5\n\n"),
     ])
     .await;
-    assert_eq!(
-        events(&mut client(&server), 5).await,
-        ["1", "2", "3", "4", "5"]
-    );
-    assert_eq!(
-        server.header("accept"),
-        vec![Some("text/event-stream".to_owned()); 3]
-    );
-    assert_eq!(
-        server.header("cache-control"),
-        vec![Some("no-store".to_owned()); 3]
-    );
+    assert_eq!(events(&mut client(&server), 5).await, ["1", "2", "3", "4", "5"]);
+    assert_eq!(server.header("accept"), vec![Some("text/event-stream".to_owned()); 3]);
+    assert_eq!(server.header("cache-control"), vec![Some("no-store".to_owned()); 3]);
     assert_eq!(server.header("last-event-id"), [None, None, None]);
 }
 
@@ -155,22 +130,9 @@ async fn what_broke_off_is_discarded_and_asked_for_again() {
             got.push((event.data, event.last_event_id.to_string()));
         }
     }
-    let expected = [
-        ("a", "1"),
-        ("b", "2"),
-        ("c", "3"),
-        ("no id of its own", "3"),
-        ("reset", ""),
-    ];
-    assert_eq!(
-        got,
-        expected.map(|(data, id)| (data.to_owned(), id.to_owned()))
-    );
-    let asked: Vec<_> = server
-        .header("last-event-id")
-        .into_iter()
-        .map(Option::unwrap_or_default)
-        .collect();
+    let expected = [("a", "1"), ("b", "2"), ("c", "3"), ("no id of its own", "3"), ("reset", "")];
+    assert_eq!(got, expected.map(|(data, id)| (data.to_owned(), id.to_owned())));
+    let asked: Vec<_> = server.header("last-event-id").into_iter().map(Option::unwrap_or_default).collect();
     assert_eq!(asked, ["", "1", "2", "3", "3"]);
 }
 
@@ -185,20 +147,12 @@ async fn the_end_and_a_break_are_told_apart() {
 
 #[tokio::test]
 async fn a_configured_id_is_sent_as_utf8_and_survives_failures() {
-    let server = Server::start(vec![
-        status("500 Oops", &[]),
-        stream(""),
-        held("id: ü\ndata: x\n\n"),
-    ])
-    .await;
+    let server = Server::start(vec![status("500 Oops", &[]), stream(""), held("id: ü\ndata: x\n\n")]).await;
     let mut config = config(&server);
     config.last_event_id = "日本語".into();
     let mut client = SseClient::new(config).unwrap();
     events(&mut client, 1).await;
-    assert_eq!(
-        server.header("last-event-id"),
-        vec![Some("日本語".to_owned()); 3]
-    );
+    assert_eq!(server.header("last-event-id"), vec![Some("日本語".to_owned()); 3]);
     assert_eq!(client.last_event_id(), "ü");
 }
 
@@ -235,22 +189,13 @@ async fn a_refusal_stops_and_names_url_and_status_without_credentials() {
         let debug = format!("{config:?}");
         let mut client = SseClient::new(config).unwrap();
         let stopped = stopped(&mut client).await;
-        assert_eq!(
-            stopped,
-            Stopped::Status {
-                url: server.url(),
-                status: code
-            }
-        );
+        assert_eq!(stopped, Stopped::Status { url: server.url(), status: code });
         for secret in ["pa55", "s3cret", "k3y"] {
             assert!(!format!("{stopped} {stopped:?} {debug}").contains(secret));
         }
         // It was sent, though.
         assert_eq!(server.request_lines(), ["GET /feed?token=s3cret HTTP/1.1"]);
-        assert_eq!(
-            server.header("authorization"),
-            [Some("Basic dXNlcjpwYTU1".to_owned())]
-        );
+        assert_eq!(server.header("authorization"), [Some("Basic dXNlcjpwYTU1".to_owned())]);
         assert_eq!(server.header("x-key"), [Some("k3y".to_owned())]);
     }
 }
@@ -259,10 +204,7 @@ async fn a_refusal_stops_and_names_url_and_status_without_credentials() {
 async fn another_content_type_stops() {
     let page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\ndata: 1\n\n".to_vec();
     let server = Server::start(vec![vec![Step::Send(page)]]).await;
-    let expected = Stopped::ContentType {
-        url: server.url(),
-        content_type: "text/html".into(),
-    };
+    let expected = Stopped::ContentType { url: server.url(), content_type: "text/html".into() };
     assert_eq!(stopped(&mut client(&server)).await, expected);
 }
 
@@ -280,17 +222,8 @@ async fn server_errors_are_retried_with_growing_waits() {
     for (failures, status) in [(1, 500), (2, 503), (3, 408), (4, 429)] {
         let (count, delay, reason) = waits(&mut client).await;
         assert_eq!(count, failures);
-        assert!(
-            delay >= ms(1 << (failures - 1)) && delay <= ms(1 << failures),
-            "{delay:?}"
-        );
-        assert_eq!(
-            reason,
-            WaitReason::Status {
-                status,
-                retry_after: None
-            }
-        );
+        assert!(delay >= ms(1 << (failures - 1)) && delay <= ms(1 << failures), "{delay:?}");
+        assert_eq!(reason, WaitReason::Status { status, retry_after: None });
     }
     assert_eq!(events(&mut client, 1).await, ["1"]);
 }
@@ -312,23 +245,11 @@ async fn retry_after_is_honoured_in_seconds_and_as_a_date_up_to_a_maximum() {
     for (status, seconds) in [(429, 3600), (503, 60)] {
         let (_, delay, reason) = waits(&mut capped).await;
         let retry_after = Some(Duration::from_secs(seconds));
-        assert_eq!(
-            reason,
-            WaitReason::Status {
-                status,
-                retry_after
-            }
-        );
+        assert_eq!(reason, WaitReason::Status { status, retry_after });
         assert_eq!(delay, ms(30));
     }
     let (_, delay, reason) = waits(&mut capped).await;
-    assert_eq!(
-        reason,
-        WaitReason::Status {
-            status: 503,
-            retry_after: Some(Duration::ZERO)
-        }
-    );
+    assert_eq!(reason, WaitReason::Status { status: 503, retry_after: Some(Duration::ZERO) });
     assert!(delay <= ms(8), "{delay:?}");
     // Below the maximum it is believed. (The wait itself is left alone.)
     config.max_retry_after = Duration::from_secs(3600);
@@ -338,29 +259,18 @@ async fn retry_after_is_honoured_in_seconds_and_as_a_date_up_to_a_maximum() {
 
 #[tokio::test]
 async fn silence_ends_the_connection_before_and_after_the_headers() {
-    let server = Server::start(vec![
-        vec![Step::Hold],
-        held(": hello\n\n"),
-        held("data: 1\n\n"),
-    ])
-    .await;
+    let server = Server::start(vec![vec![Step::Hold], held(": hello\n\n"), held("data: 1\n\n")]).await;
     let mut config = config(&server);
     config.idle_timeout = Some(ms(50));
     let mut client = SseClient::new(config).unwrap();
     assert_eq!(waits(&mut client).await.2, WaitReason::NoResponse(ms(50)));
     // On a machine that is slow enough the second connection may get no further than the first did.
     let reason = waits(&mut client).await.2;
-    assert!(
-        matches!(reason, WaitReason::Idle(_) | WaitReason::NoResponse(_)),
-        "{reason:?}"
-    );
+    assert!(matches!(reason, WaitReason::Idle(_) | WaitReason::NoResponse(_)), "{reason:?}");
     assert_eq!(events(&mut client, 1).await, ["1"]);
     // The dead connections are closed, not left behind.
     let mut hung_up = server.hung_up.clone();
-    timeout(HANG, hung_up.wait_for(|count| *count >= 2))
-        .await
-        .expect("hang-ups in time")
-        .unwrap();
+    timeout(HANG, hung_up.wait_for(|count| *count >= 2)).await.expect("hang-ups in time").unwrap();
 }
 
 #[tokio::test]
@@ -374,10 +284,7 @@ async fn an_endless_line_is_reported_and_takes_no_memory_and_the_stream_goes_on(
     ]])
     .await;
     let mut config = config(&server);
-    config.limits = ParserLimits {
-        max_line_bytes: 100_000,
-        max_event_bytes: 100_000,
-    };
+    config.limits = ParserLimits { max_line_bytes: 100_000, max_event_bytes: 100_000 };
     let mut client = SseClient::new(config).unwrap();
     assert_eq!(events(&mut client, 1).await, ["before"]);
     match item(&mut client).await {
@@ -410,20 +317,10 @@ async fn redirects_are_followed_with_all_headers_up_to_a_limit() {
     assert_eq!(events(&mut client, 1).await, ["1"]);
     assert_eq!(waits(&mut client).await.2, WaitReason::Ended);
     assert_eq!(waits(&mut client).await.2, WaitReason::Redirect);
-    let paths: Vec<_> = server
-        .request_lines()
-        .iter()
-        .map(|line| line[4..6].to_owned())
-        .collect();
+    let paths: Vec<_> = server.request_lines().iter().map(|line| line[4..6].to_owned()).collect();
     assert_eq!(paths, ["/f", "/b", "/c", "/f", "/a", "/a", "/a"]);
-    assert_eq!(
-        server.header("last-event-id")[3..],
-        vec![Some("1".to_owned()); 4]
-    );
-    assert_eq!(
-        server.header("accept"),
-        vec![Some("text/event-stream".to_owned()); 7]
-    );
+    assert_eq!(server.header("last-event-id")[3..], vec![Some("1".to_owned()); 4]);
+    assert_eq!(server.header("accept"), vec![Some("text/event-stream".to_owned()); 7]);
 }
 
 #[tokio::test]
@@ -443,10 +340,7 @@ async fn the_servers_retry_is_kept_over_reconnects_within_floor_and_ceiling() {
         assert_eq!(events(&mut client, 1).await, [data]);
         let (failures, delay, _) = waits(&mut client).await;
         assert_eq!(failures, 1);
-        assert!(
-            delay >= ms(base) && delay <= ms(2 * base),
-            "{delay:?} for {base}"
-        );
+        assert!(delay >= ms(base) && delay <= ms(2 * base), "{delay:?} for {base}");
     }
 }
 
@@ -515,10 +409,7 @@ async fn a_server_that_is_faster_than_the_consumer_has_to_wait() {
         }
     };
     let stalled_at = timeout(HANG, stalls).await.expect("a stall");
-    assert!(
-        stalled_at < total,
-        "all {total} bytes were taken from the server unasked"
-    );
+    assert!(stalled_at < total, "all {total} bytes were taken from the server unasked");
     // And nothing is lost by it.
     for data in events(&mut client, count - 1).await {
         assert_eq!(data.len(), size);
@@ -534,10 +425,7 @@ async fn a_batch_has_what_is_there_in_order_and_no_more_than_asked_for() {
     let mut got = Vec::new();
     let mut sizes = Vec::new();
     while got.len() < 101 {
-        let batch = timeout(HANG, client.next_batch(40))
-            .await
-            .expect("a batch in time")
-            .unwrap();
+        let batch = timeout(HANG, client.next_batch(40)).await.expect("a batch in time").unwrap();
         sizes.push(batch.len());
         for item in batch {
             if let SseItem::Event(event) = item {
@@ -553,18 +441,12 @@ async fn a_batch_has_what_is_there_in_order_and_no_more_than_asked_for() {
 async fn a_batch_is_limited_in_bytes() {
     let event = format!("data: {}\n\n", "x".repeat(600));
     let body = event.repeat(10);
-    let server = Server::start(vec![
-        [chunks(&[body.as_bytes()]), vec![Step::Hold]].concat(),
-    ])
-    .await;
+    let server = Server::start(vec![[chunks(&[body.as_bytes()]), vec![Step::Hold]].concat()]).await;
     let mut config = config(&server);
     config.limits.max_event_bytes = 1000;
     let mut client = SseClient::new(config).unwrap();
     for _ in 0..5 {
-        let batch = timeout(HANG, client.next_batch(100))
-            .await
-            .expect("a batch in time")
-            .unwrap();
+        let batch = timeout(HANG, client.next_batch(100)).await.expect("a batch in time").unwrap();
         assert_eq!(batch.len(), 2);
     }
 }
@@ -572,13 +454,8 @@ async fn a_batch_is_limited_in_bytes() {
 #[tokio::test]
 async fn pulls_that_are_dropped_at_every_await_lose_nothing() {
     let tenth = |turn: usize| {
-        let lines: Vec<_> = (0..10)
-            .map(|n| format!("id: {turn}\ndata: {}\n\n", turn * 10 + n))
-            .collect();
-        let parts: Vec<_> = lines
-            .iter()
-            .flat_map(|line| line.as_bytes().chunks(7))
-            .collect();
+        let lines: Vec<_> = (0..10).map(|n| format!("id: {turn}\ndata: {}\n\n", turn * 10 + n)).collect();
+        let parts: Vec<_> = lines.iter().flat_map(|line| line.as_bytes().chunks(7)).collect();
         chunks(&parts)
     };
     let mut scripts: Vec<_> = (0..10).map(tenth).collect();
@@ -628,31 +505,13 @@ fn a_configuration_that_cannot_work_is_refused_without_its_secrets() {
         SseClient::new(config).err().expect("a refusal")
     };
     let error = refused(|config| config.url = "ftp://u:pa55@host/".into());
-    assert!(
-        matches!(error, SseConfigError::Url { .. }) && !error.to_string().contains("pa55"),
-        "{error}"
-    );
+    assert!(matches!(error, SseConfigError::Url { .. }) && !error.to_string().contains("pa55"), "{error}");
     let error = refused(|config| config.url = "nowhere".into());
     assert!(matches!(error, SseConfigError::Url { .. }), "{error}");
     let error = refused(|config| config.headers = vec![("X-Key".into(), "s3c\nret".into())]);
-    assert!(
-        matches!(error, SseConfigError::Header { .. }) && !format!("{error:?}").contains("s3c"),
-        "{error}"
-    );
+    assert!(matches!(error, SseConfigError::Header { .. }) && !format!("{error:?}").contains("s3c"), "{error}");
     let error = refused(|config| config.retry = Duration::from_secs(3600));
-    assert!(
-        matches!(error, SseConfigError::Limit { key: "retry", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, SseConfigError::Limit { key: "retry", .. }), "{error}");
     let error = refused(|config| config.idle_timeout = Some(Duration::MAX));
-    assert!(
-        matches!(
-            error,
-            SseConfigError::Limit {
-                key: "idle_timeout",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, SseConfigError::Limit { key: "idle_timeout", .. }), "{error}");
 }

@@ -53,10 +53,8 @@ impl FeedConfig {
         let mut problems = Vec::new();
         // Written so that a NaN is a problem too.
         if !(self.rate > 0.0 && self.rate <= MAX_RATE) {
-            problems.push(format!(
-                "rate is {} events per second, but must be above 0 and at most {MAX_RATE}",
-                self.rate
-            ));
+            problems
+                .push(format!("rate is {} events per second, but must be above 0 and at most {MAX_RATE}", self.rate));
         }
         if self.heartbeat.is_zero() {
             problems.push("heartbeat is 0, but must be longer".to_owned());
@@ -69,11 +67,7 @@ impl FeedConfig {
                 tokio::sync::Semaphore::MAX_PERMITS
             ));
         }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(FeedError::Config { problems })
-        }
+        if problems.is_empty() { Ok(()) } else { Err(FeedError::Config { problems }) }
     }
 }
 
@@ -89,17 +83,9 @@ mod tests {
     #[test]
     fn every_problem_is_named_at_once() {
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, MAX_RATE * 2.0] {
-            let config = FeedConfig {
-                rate,
-                heartbeat: Duration::ZERO,
-                max_connections: 0,
-                ..FeedConfig::default()
-            };
+            let config = FeedConfig { rate, heartbeat: Duration::ZERO, max_connections: 0, ..FeedConfig::default() };
             let got = config.validate();
-            assert!(
-                matches!(&got, Err(FeedError::Config { problems }) if problems.len() == 3),
-                "{got:?}"
-            );
+            assert!(matches!(&got, Err(FeedError::Config { problems }) if problems.len() == 3), "{got:?}");
         }
     }
 }

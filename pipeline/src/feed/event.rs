@@ -41,13 +41,7 @@ pub(super) struct EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}-{:08x}-{}",
-            self.stream.number(),
-            self.fingerprint,
-            self.number
-        )
+        write!(f, "{}-{:08x}-{}", self.stream.number(), self.fingerprint, self.number)
     }
 }
 
@@ -55,11 +49,7 @@ impl EventId {
     /// The number in `text`, if that is the id of an event of this stream and feed, written as we write it.
     pub(super) fn number_in(text: &str, stream: FeedStream, fingerprint: u32) -> Option<u64> {
         let number = text.rsplit_once('-')?.1.parse().ok()?;
-        let id = Self {
-            stream,
-            fingerprint,
-            number,
-        };
+        let id = Self { stream, fingerprint, number };
         // Comparing the written form refuses all the other ways to write a number (`+7`, `007`).
         ((1..=MAX_NUMBER).contains(&number) && id.to_string() == text).then_some(number)
     }
@@ -95,11 +85,7 @@ pub(super) fn end(out: &mut String) {
 mod tests {
     use super::*;
 
-    const ID: EventId = EventId {
-        stream: FeedStream::One,
-        fingerprint: 0xbeef,
-        number: 42,
-    };
+    const ID: EventId = EventId { stream: FeedStream::One, fingerprint: 0xbeef, number: 42 };
 
     #[test]
     fn an_id_is_read_back_by_its_own_stream_and_feed_only() {
@@ -132,11 +118,7 @@ mod tests {
             "1-0000beef-99999999999999999999999",
             "日本-語-1",
         ] {
-            assert_eq!(
-                EventId::number_in(text, FeedStream::One, 0xbeef),
-                None,
-                "{text:?}"
-            );
+            assert_eq!(EventId::number_in(text, FeedStream::One, 0xbeef), None, "{text:?}");
         }
     }
 
@@ -144,10 +126,7 @@ mod tests {
     fn data_with_line_breaks_becomes_several_fields() {
         for (data, expected) in [
             ("{}", "id: 1-0000beef-42\ndata: {}\n\n"),
-            (
-                "{\r\"a\":1\n}",
-                "id: 1-0000beef-42\ndata: {\ndata: \"a\":1\ndata: }\n\n",
-            ),
+            ("{\r\"a\":1\n}", "id: 1-0000beef-42\ndata: {\ndata: \"a\":1\ndata: }\n\n"),
             ("{\r\n}", "id: 1-0000beef-42\ndata: {\ndata: }\n\n"),
             ("", "id: 1-0000beef-42\ndata: \n\n"),
             ("\n", "id: 1-0000beef-42\ndata: \ndata: \n\n"),

@@ -34,32 +34,21 @@ impl Lines {
     }
 
     fn load_at_most(paths: &[PathBuf], limit: usize) -> Result<Self, FeedError> {
-        let mut all = Self {
-            text: String::new(),
-            lines: Vec::new(),
-        };
+        let mut all = Self { text: String::new(), lines: Vec::new() };
         for path in paths {
             let room = limit - all.text.len();
             let mut bytes = Vec::new();
             // Not by the size that the system gives: a device or a pipe has none.
             File::open(path)
                 .and_then(|file| file.take(room as u64 + 1).read_to_end(&mut bytes))
-                .map_err(|source| FeedError::Read {
-                    path: path.clone(),
-                    source,
-                })?;
+                .map_err(|source| FeedError::Read { path: path.clone(), source })?;
             if bytes.len() > room {
-                return Err(FeedError::TooLarge {
-                    path: path.clone(),
-                    limit,
-                });
+                return Err(FeedError::TooLarge { path: path.clone(), limit });
             }
             all.add(path, &bytes)?;
         }
         if all.lines.is_empty() {
-            return Err(FeedError::NoMessage {
-                paths: paths.to_vec(),
-            });
+            return Err(FeedError::NoMessage { paths: paths.to_vec() });
         }
         Ok(all)
     }
@@ -67,11 +56,8 @@ impl Lines {
     fn add(&mut self, path: &Path, bytes: &[u8]) -> Result<(), FeedError> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         for (nth, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let line = check(line).map_err(|problem| FeedError::Line {
-                path: path.to_owned(),
-                line: nth + 1,
-                problem,
-            })?;
+            let line =
+                check(line).map_err(|problem| FeedError::Line { path: path.to_owned(), line: nth + 1, problem })?;
             if !line.is_empty() {
                 let start = self.text.len();
                 self.text.push_str(line);
@@ -102,13 +88,9 @@ impl Lines {
 /// The message in a line, without blanks around it, or what is wrong with it.
 fn check(line: &[u8]) -> Result<&str, String> {
     if line.len() > MAX_FEED_LINE_BYTES {
-        return Err(format!(
-            "the line has {} bytes, more than {MAX_FEED_LINE_BYTES}",
-            line.len()
-        ));
+        return Err(format!("the line has {} bytes, more than {MAX_FEED_LINE_BYTES}", line.len()));
     }
-    let line = std::str::from_utf8(line)
-        .map_err(|e| format!("not UTF-8 after byte {}", e.valid_up_to()))?;
+    let line = std::str::from_utf8(line).map_err(|e| format!("not UTF-8 after byte {}", e.valid_up_to()))?;
     // The blanks of JSON, and no others: those would not be JSON.
     let line = line.trim_matches([' ', '\t', '\r']);
     if !line.is_empty() && line != PANIC {
@@ -138,8 +120,7 @@ mod tests {
         fn new(content: impl AsRef<[u8]>) -> Self {
             static NEXT: AtomicU32 = AtomicU32::new(0);
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path =
-                std::env::temp_dir().join(format!("herald-feed-files-{}-{n}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("herald-feed-files-{}-{n}", std::process::id()));
             std::fs::write(&path, content).unwrap();
             Self(path)
         }
@@ -159,20 +140,9 @@ mod tests {
 
     #[test]
     fn lines_come_in_order_and_again() {
-        let lines = load(&[
-            b"\xef\xbb\xbf{\"a\":1}\r\n\n  \n{\"a\":2}",
-            b"{\"message\": panic}\n[3]\n",
-        ])
-        .unwrap();
+        let lines = load(&[b"\xef\xbb\xbf{\"a\":1}\r\n\n  \n{\"a\":2}", b"{\"message\": panic}\n[3]\n"]).unwrap();
         let got: Vec<&str> = (0..6).map(|n| lines.get(n)).collect();
-        let expected = [
-            "{\"a\":1}",
-            "{\"a\":2}",
-            PANIC,
-            "[3]",
-            "{\"a\":1}",
-            "{\"a\":2}",
-        ];
+        let expected = ["{\"a\":1}", "{\"a\":2}", PANIC, "[3]", "{\"a\":1}", "{\"a\":2}"];
         assert_eq!(got, expected);
         assert_eq!(lines.get(u64::MAX), lines.get(u64::MAX % 4));
     }
@@ -181,24 +151,15 @@ mod tests {
     fn an_error_names_file_and_line() {
         let problem = |content: &[u8]| {
             let error = load(&[b"{}\n", content]).unwrap_err();
-            assert!(
-                matches!(error, FeedError::Line { line: 3, .. }),
-                "{error:?}"
-            );
+            assert!(matches!(error, FeedError::Line { line: 3, .. }), "{error:?}");
             error.to_string()
         };
         let text = problem(b"{}\n\n{\"a\": nope}\n{}\n");
-        assert!(
-            text.contains("herald-feed-files-") && text.contains(":3: not JSON: expected"),
-            "{text}"
-        );
+        assert!(text.contains("herald-feed-files-") && text.contains(":3: not JSON: expected"), "{text}");
         assert!(!text.contains("line 1"), "{text}");
         assert!(problem(b"{}\n\n\xff\xfe\n").contains("not UTF-8"));
         assert!(problem(b"{}\n\n{} {}\n").contains("trailing characters"));
-        assert!(
-            problem(&[b"{}\n\n\"".as_slice(), &[b'x'; MAX_FEED_LINE_BYTES], b"\""].concat())
-                .contains("more than")
-        );
+        assert!(problem(&[b"{}\n\n\"".as_slice(), &[b'x'; MAX_FEED_LINE_BYTES], b"\""].concat()).contains("more than"));
     }
 
     #[test]
@@ -209,10 +170,7 @@ mod tests {
         assert!(matches!(got, Err(FeedError::NoMessage { .. })), "{got:?}");
         let files = [TempFile::new("{}\n"), TempFile::new("{\"a\":1}\n")];
         let got = Lines::load_at_most(&[files[0].0.clone(), files[1].0.clone()], 9);
-        assert!(
-            matches!(got, Err(FeedError::TooLarge { limit: 9, .. })),
-            "{got:?}"
-        );
+        assert!(matches!(got, Err(FeedError::TooLarge { limit: 9, .. })), "{got:?}");
         Lines::load_at_most(&[files[0].0.clone(), files[1].0.clone()], 10).unwrap();
     }
 

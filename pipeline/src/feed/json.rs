@@ -64,15 +64,8 @@ mod tests {
 
     #[test]
     fn strings_survive_the_round_trip() {
-        for text in [
-            "",
-            "plain",
-            "a \"quote\" \\ back",
-            "line\nline\r\n\ttab",
-            "日本語 😂 🤷‍♀️",
-            "\\",
-            "\"",
-        ] {
+        for text in ["", "plain", "a \"quote\" \\ back", "line\nline\r\n\ttab", "日本語 😂 🤷‍♀️", "\\", "\""]
+        {
             let mut out = String::new();
             push_str(&mut out, text);
             assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);

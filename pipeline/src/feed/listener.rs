@@ -27,16 +27,8 @@ pub(super) struct LimitedListener {
 impl LimitedListener {
     /// Serves at most `max_connections` at a time, and fails all their input and output once `abort` is cancelled: a
     /// client that does not read would otherwise keep its connection, and the server's end, waiting for ever.
-    pub(super) fn new(
-        inner: TcpListener,
-        max_connections: usize,
-        abort: CancellationToken,
-    ) -> Self {
-        Self {
-            inner,
-            permits: Arc::new(Semaphore::new(max_connections)),
-            abort,
-        }
+    pub(super) fn new(inner: TcpListener, max_connections: usize, abort: CancellationToken) -> Self {
+        Self { inner, permits: Arc::new(Semaphore::new(max_connections)), abort }
     }
 }
 
@@ -45,10 +37,7 @@ impl axum::serve::Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (AbortableStream, SocketAddr) {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .expect("nothing closes this semaphore");
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("nothing closes this semaphore");
         loop {
             match self.inner.accept().await {
                 Ok((inner, addr)) => {
@@ -57,11 +46,7 @@ impl axum::serve::Listener for LimitedListener {
                         tracing::debug!(%addr, %error, "cannot set TCP_NODELAY");
                     }
                     let aborted = Box::pin(self.abort.clone().cancelled_owned());
-                    let stream = AbortableStream {
-                        inner,
-                        aborted,
-                        _permit: permit,
-                    };
+                    let stream = AbortableStream { inner, aborted, _permit: permit };
                     return (stream, addr);
                 }
                 // The client was gone before it was accepted: nothing is wrong on this side.
@@ -98,32 +83,21 @@ impl AbortableStream {
     /// connection, so the one future with its one waker is enough.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.aborted.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the feed has stopped",
-            )),
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the feed has stopped")),
             Poll::Pending => Ok(()),
         }
     }
 }
 
 impl AsyncRead for AbortableStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for AbortableStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }

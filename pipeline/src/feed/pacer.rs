@@ -117,20 +117,14 @@ mod tests {
 
     #[test]
     fn the_moment_named_as_next_has_something_due_and_the_one_before_has_not() {
-        for rate in [
-            0.1, 0.3, 1.0, 3.0, 7.7, 50.0, 999.0, 1_000.0, 10_000.0, 123_456.7, 1e6,
-        ] {
+        for rate in [0.1, 0.3, 1.0, 3.0, 7.7, 50.0, 999.0, 1_000.0, 10_000.0, 123_456.7, 1e6] {
             let mut pacer = Pacer::new(rate);
             pacer.sent(1);
             let mut now = Duration::ZERO;
             for _ in 0..10_000 {
                 assert_eq!(pacer.due(now), 0, "at {now:?} with {rate}");
                 now = pacer.next(now);
-                assert_eq!(
-                    pacer.due(now - Duration::from_nanos(1)),
-                    0,
-                    "before {now:?} with {rate}"
-                );
+                assert_eq!(pacer.due(now - Duration::from_nanos(1)), 0, "before {now:?} with {rate}");
                 assert_eq!(pacer.due(now), 1, "at {now:?} with {rate}");
                 pacer.sent(1);
             }

@@ -21,9 +21,7 @@ pub(super) struct Dice(u64);
 impl Dice {
     /// Dice for one key, given as the numbers that tell it from other keys; their order matters.
     pub(super) fn new(key: [u64; 4]) -> Self {
-        Self(key.iter().fold(STEP, |state, part| {
-            mix(state.wrapping_add(mix(*part ^ STEP)))
-        }))
+        Self(key.iter().fold(STEP, |state, part| mix(state.wrapping_add(mix(*part ^ STEP)))))
     }
 
     /// The next 64 random bits.
@@ -89,14 +87,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_every_version() {
         let mut dice = Dice::new([42, 1, 7, 0]);
-        assert_eq!(
-            [
-                dice.below(1_000_000),
-                dice.below(1_000_000),
-                dice.below(1_000_000)
-            ],
-            PINNED
-        );
+        assert_eq!([dice.below(1_000_000), dice.below(1_000_000), dice.below(1_000_000)], PINNED);
     }
 
     /// Other numbers would mean other tweets under the same ids.

@@ -28,10 +28,7 @@ impl Script {
     /// Reads the files, if there are any; blocks while it does.
     pub(super) fn new(config: &FeedConfig) -> Result<Self, FeedError> {
         let (content, hash) = if config.files.is_empty() {
-            (
-                Content::Generated(Generator::new(config.seed)),
-                mix(config.seed) ^ VERSION,
-            )
+            (Content::Generated(Generator::new(config.seed)), mix(config.seed) ^ VERSION)
         } else {
             let lines = Lines::load(&config.files)?;
             let hash = lines.hash() ^ FILES;
@@ -48,18 +45,12 @@ impl Script {
     /// The number of the first event for a client that has seen `last_event_id`. Whatever is not the id of an event of this
     /// stream and content begins afresh, at 1: a feed that refused would be of no use to a client that knows no better.
     pub(super) fn resume(&self, stream: FeedStream, last_event_id: Option<&str>) -> u64 {
-        last_event_id
-            .and_then(|id| EventId::number_in(id, stream, self.fingerprint))
-            .map_or(1, |number| number + 1)
+        last_event_id.and_then(|id| EventId::number_in(id, stream, self.fingerprint)).map_or(1, |number| number + 1)
     }
 
     /// Appends event number `number`, which begins at 1, as SSE.
     pub(super) fn push_event(&self, stream: FeedStream, number: u64, out: &mut String) {
-        let id = EventId {
-            stream,
-            fingerprint: self.fingerprint,
-            number,
-        };
+        let id = EventId { stream, fingerprint: self.fingerprint, number };
         // With 0 for never: no number from 1 on is a multiple of it.
         if number.is_multiple_of(self.panic_every) {
             event::push(out, id, PANIC);
@@ -92,19 +83,13 @@ mod tests {
         let mut out = String::new();
         script.push_event(FeedStream::One, number, &mut out);
         let (id, data) = out.strip_suffix("\n\n").unwrap().split_once('\n').unwrap();
-        (
-            id.strip_prefix("id: ").unwrap().into(),
-            data.strip_prefix("data: ").unwrap().into(),
-        )
+        (id.strip_prefix("id: ").unwrap().into(), data.strip_prefix("data: ").unwrap().into())
     }
 
     #[test]
     fn panics_stand_between_tweets_and_hide_none() {
         let calm = script(&FeedConfig::default());
-        let nervous = script(&FeedConfig {
-            panic_every: 3,
-            ..FeedConfig::default()
-        });
+        let nervous = script(&FeedConfig { panic_every: 3, ..FeedConfig::default() });
         let (mut tweets, mut panics) = (Vec::new(), Vec::new());
         for number in 1..=12 {
             match event(&nervous, number) {
@@ -113,16 +98,8 @@ mod tests {
             }
         }
         assert_eq!(panics, [3, 6, 9, 12]);
-        assert_eq!(
-            tweets,
-            (1..=8)
-                .map(|number| event(&calm, number).1)
-                .collect::<Vec<_>>()
-        );
-        let only = script(&FeedConfig {
-            panic_every: 1,
-            ..FeedConfig::default()
-        });
+        assert_eq!(tweets, (1..=8).map(|number| event(&calm, number).1).collect::<Vec<_>>());
+        let only = script(&FeedConfig { panic_every: 1, ..FeedConfig::default() });
         assert_eq!(event(&only, 1).1, PANIC);
         assert_eq!(event(&only, 2).1, PANIC);
     }
@@ -135,20 +112,10 @@ mod tests {
         assert_eq!(one.resume(FeedStream::Two, Some(&id)), 1);
         assert_eq!(one.resume(FeedStream::One, None), 1);
         assert_eq!(one.resume(FeedStream::One, Some("nonsense")), 1);
-        let seed = FeedConfig {
-            seed: 2,
-            ..FeedConfig::default()
-        };
-        let panics = FeedConfig {
-            panic_every: 2,
-            ..FeedConfig::default()
-        };
+        let seed = FeedConfig { seed: 2, ..FeedConfig::default() };
+        let panics = FeedConfig { panic_every: 2, ..FeedConfig::default() };
         // How fast and how far does not change what is where.
-        let pace = FeedConfig {
-            rate: 1.0,
-            limit: Some(3),
-            ..FeedConfig::default()
-        };
+        let pace = FeedConfig { rate: 1.0, limit: Some(3), ..FeedConfig::default() };
         assert_eq!(script(&seed).resume(FeedStream::One, Some(&id)), 1);
         assert_eq!(script(&panics).resume(FeedStream::One, Some(&id)), 1);
         assert_eq!(script(&pace).resume(FeedStream::One, Some(&id)), 42);
@@ -156,10 +123,7 @@ mod tests {
 
     #[test]
     fn the_highest_number_that_an_id_may_have_is_served() {
-        let script = script(&FeedConfig {
-            panic_every: u64::MAX,
-            ..FeedConfig::default()
-        });
+        let script = script(&FeedConfig { panic_every: u64::MAX, ..FeedConfig::default() });
         assert!(event(&script, (1 << 53) + 1).1.ends_with("}}"));
     }
 }

@@ -53,10 +53,7 @@ pub struct Feed {
 impl fmt::Debug for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the script, which has up to 256 MiB of other people's text.
-        f.debug_struct("Feed")
-            .field("config", &self.config)
-            .field("counters", &self.counters)
-            .finish_non_exhaustive()
+        f.debug_struct("Feed").field("config", &self.config).field("counters", &self.counters).finish_non_exhaustive()
     }
 }
 
@@ -67,11 +64,7 @@ impl Feed {
     /// Any of [`FeedError`] but [`FeedError::Serve`]; the settings and the files are what can be wrong.
     pub fn new(config: FeedConfig) -> Result<Self, FeedError> {
         config.validate()?;
-        Ok(Self {
-            script: Script::new(&config)?,
-            config,
-            counters: Arc::default(),
-        })
+        Ok(Self { script: Script::new(&config)?, config, counters: Arc::default() })
     }
 
     /// What the feed has done so far; stays valid and exact while it serves and after.
@@ -88,11 +81,7 @@ impl Feed {
     /// feed with other content begins afresh. What a client does not take in time is made up for, up to one second.
     /// # Errors
     /// [`FeedError::Serve`] if the server ends by itself.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: CancellationToken,
-    ) -> Result<(), FeedError> {
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), FeedError> {
         let abort = CancellationToken::new();
         let stop = shutdown.child_token();
         // In this order: should this future be dropped, its connections' tasks end too.
@@ -137,11 +126,7 @@ impl Feed {
 /// ```
 /// # Errors
 /// As [`Feed::new`] and [`Feed::serve`].
-pub async fn serve(
-    listener: TcpListener,
-    config: FeedConfig,
-    shutdown: CancellationToken,
-) -> Result<(), FeedError> {
+pub async fn serve(listener: TcpListener, config: FeedConfig, shutdown: CancellationToken) -> Result<(), FeedError> {
     let feed = tokio::task::spawn_blocking(|| Feed::new(config))
         .await
         .map_err(|e| FeedError::Serve { source: e.into() })??;
@@ -159,10 +144,7 @@ fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn about(headers: HeaderMap) -> String {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or("127.0.0.1:4000");
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1:4000");
     ABOUT.replace("HOST", host)
 }
 

@@ -53,11 +53,7 @@ pub(super) struct EventStream {
 
 impl EventStream {
     /// A stream that begins after the event with `last_event_id`, or at the beginning.
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        stream: FeedStream,
-        last_event_id: Option<&str>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stream: FeedStream, last_event_id: Option<&str>) -> Self {
         Self {
             next: shared.script.resume(stream, last_event_id),
             pacer: Pacer::new(shared.rate),
@@ -103,9 +99,7 @@ impl EventStream {
 
     /// How many events there are until the limit.
     fn left(&self) -> u64 {
-        self.shared.limit.map_or(u64::MAX, |limit| {
-            limit.saturating_add(1).saturating_sub(self.next)
-        })
+        self.shared.limit.map_or(u64::MAX, |limit| limit.saturating_add(1).saturating_sub(self.next))
     }
 
     /// The events that are due, as many as a chunk takes.
@@ -118,9 +112,7 @@ impl EventStream {
         let mut chunk = String::with_capacity(due.min(20) as usize * 3_500);
         let mut count = 0;
         while count < due && chunk.len() < CHUNK_BYTES {
-            self.shared
-                .script
-                .push_event(self.stream, self.next + count, &mut chunk);
+            self.shared.script.push_event(self.stream, self.next + count, &mut chunk);
             count += 1;
         }
         self.next += count;
@@ -157,38 +149,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_feed_fills_the_time_with_heartbeats() {
-        let mut stream = open(&FeedConfig {
-            rate: 0.1,
-            heartbeat: Duration::from_secs(4),
-            ..FeedConfig::default()
-        });
+        let mut stream = open(&FeedConfig { rate: 0.1, heartbeat: Duration::from_secs(4), ..FeedConfig::default() });
         let began = Instant::now();
         let mut got = Vec::new();
         for _ in 0..7 {
             let chunk = next(&mut stream).await;
-            got.push((
-                began.elapsed().as_secs(),
-                chunk.split(' ').next().unwrap().to_owned(),
-            ));
+            got.push((began.elapsed().as_secs(), chunk.split(' ').next().unwrap().to_owned()));
         }
-        let expected = [
-            (0, "retry:"),
-            (0, "id:"),
-            (4, ":\n\n"),
-            (8, ":\n\n"),
-            (10, "id:"),
-            (14, ":\n\n"),
-            (18, ":\n\n"),
-        ];
+        let expected =
+            [(0, "retry:"), (0, "id:"), (4, ":\n\n"), (8, ":\n\n"), (10, "id:"), (14, ":\n\n"), (18, ":\n\n")];
         assert_eq!(got, expected.map(|(at, what)| (at, what.to_owned())));
     }
 
     #[tokio::test(start_paused = true)]
     async fn at_100000_a_second_events_come_in_bursts_and_none_is_missing() {
-        let mut stream = open(&FeedConfig {
-            rate: 100_000.0,
-            ..FeedConfig::default()
-        });
+        let mut stream = open(&FeedConfig { rate: 100_000.0, ..FeedConfig::default() });
         let began = Instant::now();
         let mut count = 0;
         while began.elapsed() < Duration::from_millis(20) {
@@ -201,10 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_did_not_read_for_an_hour_gets_chunks_of_bounded_size() {
-        let mut stream = open(&FeedConfig {
-            rate: 1_000.0,
-            ..FeedConfig::default()
-        });
+        let mut stream = open(&FeedConfig { rate: 1_000.0, ..FeedConfig::default() });
         next(&mut stream).await;
         tokio::time::advance(Duration::from_secs(3_600)).await;
         let (mut count, now) = (0, Instant::now());
@@ -218,10 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_the_limit_there_are_heartbeats_only() {
-        let mut stream = open(&FeedConfig {
-            limit: Some(3),
-            ..FeedConfig::default()
-        });
+        let mut stream = open(&FeedConfig { limit: Some(3), ..FeedConfig::default() });
         let mut count = 0;
         for _ in 0..4 {
             count += events(&next(&mut stream).await);
@@ -230,27 +199,18 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(next(&mut stream).await, HEARTBEAT);
         }
-        let mut nothing = open(&FeedConfig {
-            limit: Some(0),
-            ..FeedConfig::default()
-        });
+        let mut nothing = open(&FeedConfig { limit: Some(0), ..FeedConfig::default() });
         next(&mut nothing).await;
         assert_eq!(next(&mut nothing).await, HEARTBEAT);
-        let mut all = open(&FeedConfig {
-            limit: Some(u64::MAX),
-            ..FeedConfig::default()
-        });
+        let mut all = open(&FeedConfig { limit: Some(u64::MAX), ..FeedConfig::default() });
         next(&mut all).await;
         assert_eq!(events(&next(&mut all).await), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn stopping_wakes_a_stream_that_waits() {
-        let mut stream = open(&FeedConfig {
-            limit: Some(0),
-            heartbeat: Duration::from_secs(1_000_000),
-            ..FeedConfig::default()
-        });
+        let mut stream =
+            open(&FeedConfig { limit: Some(0), heartbeat: Duration::from_secs(1_000_000), ..FeedConfig::default() });
         next(&mut stream).await;
         let stop = stream.shared.stop.clone();
         let began = Instant::now();

@@ -19,10 +19,7 @@ pub(super) struct Span {
 
 impl Span {
     fn shifted(self, by: usize) -> Self {
-        Self {
-            start: self.start + by,
-            end: self.end + by,
-        }
+        Self { start: self.start + by, end: self.end + by }
     }
 }
 
@@ -133,40 +130,23 @@ impl<'a> Text<'a> {
         let mut fits = usize::MAX;
         if text.chars > MAX_CHARS {
             fits = MAX_CHARS - 1;
-            let cut = text
-                .text
-                .char_indices()
-                .nth(fits)
-                .map_or(text.text.len(), |(at, _)| at);
+            let cut = text.text.char_indices().nth(fits).map_or(text.text.len(), |(at, _)| at);
             text.text.truncate(cut);
             text.chars = fits;
             text.push("…");
             text.truncated = true;
         }
         let moved = |span: Span| Some(span.shifted(shift)).filter(|span| span.end <= fits);
-        text.hashtags.extend(
-            self.hashtags
-                .iter()
-                .filter_map(|(span, tag)| Some((moved(*span)?, *tag))),
-        );
-        text.mentions.extend(
-            self.mentions
-                .iter()
-                .filter_map(|(span, user)| Some((moved(*span)?, *user))),
-        );
-        text.links.extend(
-            self.links
-                .iter()
-                .filter_map(|(span, link)| Some((moved(*span)?, link.clone()))),
-        );
+        text.hashtags.extend(self.hashtags.iter().filter_map(|(span, tag)| Some((moved(*span)?, *tag))));
+        text.mentions.extend(self.mentions.iter().filter_map(|(span, user)| Some((moved(*span)?, *user))));
+        text.links.extend(self.links.iter().filter_map(|(span, link)| Some((moved(*span)?, link.clone()))));
         text
     }
 
     /// Adds what `add` adds, or nothing at all if it would not fit in `limit` code points. Says which.
     fn attempt(&mut self, limit: usize, add: impl FnOnce(&mut Self)) -> bool {
         let (bytes, chars) = (self.text.len(), self.chars);
-        let (hashtags, mentions, links) =
-            (self.hashtags.len(), self.mentions.len(), self.links.len());
+        let (hashtags, mentions, links) = (self.hashtags.len(), self.mentions.len(), self.links.len());
         add(self);
         let fits = self.chars <= limit;
         if !fits {
@@ -206,34 +186,19 @@ impl<'a> Text<'a> {
         let start = self.chars;
         self.push("#");
         self.push(tag);
-        self.hashtags.push((
-            Span {
-                start,
-                end: self.chars,
-            },
-            tag,
-        ));
+        self.hashtags.push((Span { start, end: self.chars }, tag));
     }
 
     fn mention(&mut self, user: &'a User) {
         let start = self.chars;
         self.push("@");
         self.push(&user.screen_name);
-        self.mentions.push((
-            Span {
-                start,
-                end: self.chars,
-            },
-            user,
-        ));
+        self.mentions.push((Span { start, end: self.chars }, user));
     }
 
     fn link(&mut self, dice: &mut Dice) {
-        const LETTERS: &[u8; 62] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-        let token: String = (0..10)
-            .map(|_| char::from(LETTERS[dice.index(LETTERS.len())]))
-            .collect();
+        const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        let token: String = (0..10).map(|_| char::from(LETTERS[dice.index(LETTERS.len())])).collect();
         let site = dice.pick(&[
             "example.com/news/",
             "blog.example.org/p/",
@@ -244,13 +209,7 @@ impl<'a> Text<'a> {
         let start = self.chars;
         self.push("https://t.co/");
         self.push(&token);
-        self.links.push((
-            Span {
-                start,
-                end: self.chars,
-            },
-            Link { token, target },
-        ));
+        self.links.push((Span { start, end: self.chars }, Link { token, target }));
     }
 }
 
@@ -263,11 +222,7 @@ mod tests {
     #[test]
     fn the_stride_reaches_every_sentence() {
         for language in words::LANGUAGES {
-            assert!(
-                !language.sentences.len().is_multiple_of(STRIDE),
-                "{}",
-                language.code
-            );
+            assert!(!language.sentences.len().is_multiple_of(STRIDE), "{}", language.code);
         }
     }
 
@@ -278,11 +233,7 @@ mod tests {
             let author = users.get(n);
             let text = Text::compose(&users, author, &mut Dice::new([1, 2, 3, n]));
             assert_eq!(text.chars, text.text.chars().count());
-            assert!(
-                (2..=author.language.longest).contains(&text.chars),
-                "{}",
-                text.text
-            );
+            assert!((2..=author.language.longest).contains(&text.chars), "{}", text.text);
             assert!(!text.text.contains(['{', '}']), "{}", text.text);
             assert_eq!(text.text, text.text.trim(), "blanks at an end");
         }
@@ -302,21 +253,9 @@ mod tests {
         assert_eq!(retweet.chars, MAX_CHARS);
         assert_eq!(retweet.text.chars().count(), MAX_CHARS);
         assert!(retweet.text.ends_with('…'));
-        assert_eq!(
-            retweet
-                .hashtags
-                .iter()
-                .map(|(_, tag)| *tag)
-                .collect::<Vec<_>>(),
-            ["near"]
-        );
+        assert_eq!(retweet.hashtags.iter().map(|(_, tag)| *tag).collect::<Vec<_>>(), ["near"]);
         let span = retweet.hashtags[0].0;
-        let found: String = retweet
-            .text
-            .chars()
-            .skip(span.start)
-            .take(span.end - span.start)
-            .collect();
+        let found: String = retweet.text.chars().skip(span.start).take(span.end - span.start).collect();
         assert_eq!(found, "#near");
     }
 
@@ -328,10 +267,7 @@ mod tests {
             text.push(" ");
             text.hashtag("long");
         }));
-        assert_eq!(
-            (text.text.as_str(), text.chars, text.hashtags.len()),
-            ("12345", 5, 0)
-        );
+        assert_eq!((text.text.as_str(), text.chars, text.hashtags.len()), ("12345", 5, 0));
         assert!(text.attempt(8, |text| text.hashtag("ab")));
         assert_eq!(text.text, "12345#ab");
     }

@@ -14,9 +14,7 @@ pub(super) const MILLIS_PER_TWEET: u64 = 20;
 /// Appends a time as the v1.1 API writes it, such as `Wed Feb 16 08:26:40 +0000 2022`. `seconds` since 1970, UTC.
 pub(super) fn push_created_at(out: &mut String, seconds: u64) {
     const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     out.push_str(WEEKDAYS[(days % 7) as usize]);
@@ -48,11 +46,8 @@ fn civil(days: u64) -> (u64, usize, u64) {
     let z = days + 719_468;
     let cycle = z / 146_097;
     let day_of_cycle = z % 146_097;
-    let year_of_cycle = (day_of_cycle - day_of_cycle / 1_460 + day_of_cycle / 36_524
-        - day_of_cycle / 146_096)
-        / 365;
-    let day_of_year =
-        day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let year_of_cycle = (day_of_cycle - day_of_cycle / 1_460 + day_of_cycle / 36_524 - day_of_cycle / 146_096) / 365;
+    let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
     let month = (march_month + 2) % 12;

@@ -33,30 +33,12 @@ const EMBEDDED: u64 = 16;
 const AGE_SALT: u64 = 0x0061_6765;
 
 const SOURCES: [(&str, u64); 6] = [
-    (
-        "<a href=\"http://twitter.com/download/iphone\" rel=\"nofollow\">Twitter for iPhone</a>",
-        38,
-    ),
-    (
-        "<a href=\"http://twitter.com/download/android\" rel=\"nofollow\">Twitter for Android</a>",
-        34,
-    ),
-    (
-        "<a href=\"https://mobile.twitter.com\" rel=\"nofollow\">Twitter Web App</a>",
-        18,
-    ),
-    (
-        "<a href=\"http://twitter.com/download/ipad\" rel=\"nofollow\">Twitter for iPad</a>",
-        4,
-    ),
-    (
-        "<a href=\"https://about.twitter.com/products/tweetdeck\" rel=\"nofollow\">TweetDeck</a>",
-        4,
-    ),
-    (
-        "<a href=\"https://example.com/bot\" rel=\"nofollow\">a friendly bot</a>",
-        2,
-    ),
+    ("<a href=\"http://twitter.com/download/iphone\" rel=\"nofollow\">Twitter for iPhone</a>", 38),
+    ("<a href=\"http://twitter.com/download/android\" rel=\"nofollow\">Twitter for Android</a>", 34),
+    ("<a href=\"https://mobile.twitter.com\" rel=\"nofollow\">Twitter Web App</a>", 18),
+    ("<a href=\"http://twitter.com/download/ipad\" rel=\"nofollow\">Twitter for iPad</a>", 4),
+    ("<a href=\"https://about.twitter.com/products/tweetdeck\" rel=\"nofollow\">TweetDeck</a>", 4),
+    ("<a href=\"https://example.com/bot\" rel=\"nofollow\">a friendly bot</a>", 2),
 ];
 
 /// The message with tweet number `n` of one stream for one seed: one line of JSON, the same at every call, on every
@@ -99,10 +81,7 @@ impl Generator {
     /// A generator for the tweets of `seed`; any number will do.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            users: Users::new(seed),
-        }
+        Self { seed, users: Users::new(seed) }
     }
 
     /// Appends the message with tweet number `n` (modulo [`TWEETS_PER_STREAM`]) to `out`: one line of JSON, without a line
@@ -157,36 +136,16 @@ impl Generator {
     }
 
     /// A tweet that is no retweet. One that was `retweeted` has been seen by more people than one just written.
-    fn original<'a>(
-        &'a self,
-        dice: &mut Dice,
-        author: &'a User,
-        id: u64,
-        millis: u64,
-        retweeted: bool,
-    ) -> Tweet<'a> {
+    fn original<'a>(&'a self, dice: &mut Dice, author: &'a User, id: u64, millis: u64, retweeted: bool) -> Tweet<'a> {
         let text = Text::compose(&self.users, author, dice);
         let (retweets, favorites) = if retweeted {
             let favorites = dice.long_tail(3 + dice.clone().below(4) as u32, 19);
             (1 + favorites / dice.between(2, 6), favorites)
         } else {
-            let favorites = if dice.chance(45) {
-                0
-            } else {
-                dice.long_tail(1, 14)
-            };
+            let favorites = if dice.chance(45) { 0 } else { dice.long_tail(1, 14) };
             (favorites / dice.between(2, 8), favorites)
         };
-        Tweet {
-            id,
-            millis,
-            author,
-            source: source(dice),
-            text,
-            answers: None,
-            retweets,
-            favorites,
-        }
+        Tweet { id, millis, author, source: source(dice), text, answers: None, retweets, favorites }
     }
 }
 

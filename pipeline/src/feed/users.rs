@@ -93,27 +93,18 @@ impl User {
         json::push_str(&mut out, dice.pick(language.places));
         out.push_str(",\"description\":");
         json::push_str(&mut out, dice.pick(language.bios));
-        out.push_str(
-            ",\"url\":null,\"entities\":{\"description\":{\"urls\":[]}},\"protected\":false",
-        );
+        out.push_str(",\"url\":null,\"entities\":{\"description\":{\"urls\":[]}},\"protected\":false");
         json::field_u64(&mut out, "followers_count", self.followers);
         json::field_u64(&mut out, "friends_count", dice.long_tail(7, 13));
         json::field_u64(&mut out, "listed_count", self.followers / 150);
         out.push_str(",\"created_at\":\"");
         // Between about 13 years and 3 months before the first tweet.
-        push_created_at(
-            &mut out,
-            EPOCH_SECONDS - dice.between(90 * 86_400, 13 * 365 * 86_400),
-        );
+        push_created_at(&mut out, EPOCH_SECONDS - dice.between(90 * 86_400, 13 * 365 * 86_400));
         out.push('"');
         json::field_u64(&mut out, "favourites_count", dice.long_tail(9, 17));
         out.push_str(",\"utc_offset\":null,\"time_zone\":null");
         json::field_bool(&mut out, "geo_enabled", dice.chance(30));
-        json::field_bool(
-            &mut out,
-            "verified",
-            self.followers > 100_000 && dice.chance(70),
-        );
+        json::field_bool(&mut out, "verified", self.followers > 100_000 && dice.chance(70));
         json::field_u64(&mut out, "statuses_count", 1 + dice.long_tail(10, 18));
         out.push_str(",\"lang\":\"");
         out.push_str(language.code);
@@ -150,10 +141,7 @@ pub(super) struct Users {
 
 impl Users {
     pub(super) fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            made: (0..POPULATION).map(|_| OnceLock::new()).collect(),
-        }
+        Self { seed, made: (0..POPULATION).map(|_| OnceLock::new()).collect() }
     }
 
     /// The user with this number, which is taken modulo the population.
@@ -194,11 +182,7 @@ mod tests {
         let mut ids = HashSet::new();
         for n in numbers {
             let user = users.get(n);
-            assert!(
-                names.insert(&user.screen_name),
-                "{} twice",
-                user.screen_name
-            );
+            assert!(names.insert(&user.screen_name), "{} twice", user.screen_name);
             assert!(ids.insert(user.id), "{} twice", user.id);
             assert!(user.screen_name.len() <= 15, "{}", user.screen_name);
             assert!((9..=10).contains(&user.id.to_string().len()), "{}", user.id);

@@ -37,9 +37,7 @@ pub(super) struct Language {
 }
 
 /// Every language there is; the shares add up to 100.
-pub(super) const LANGUAGES: &[Language] = &[
-    ENGLISH, JAPANESE, SPANISH, PORTUGUESE, ARABIC, FRENCH, ROMANIAN, GERMAN,
-];
+pub(super) const LANGUAGES: &[Language] = &[ENGLISH, JAPANESE, SPANISH, PORTUGUESE, ARABIC, FRENCH, ROMANIAN, GERMAN];
 
 /// The language in which the user with this number from 0 to 99 writes.
 pub(super) fn language(mut percentile: u64) -> &'static Language {
@@ -105,8 +103,8 @@ const ENGLISH: Language = Language {
         ("Priya", "priya"),
     ],
     family: &[
-        "Baker", "Carter", "Doyle", "Fletcher", "Hughes", "Marsh", "Nolan", "Okafor", "Patel",
-        "Reed", "Shaw", "Winters",
+        "Baker", "Carter", "Doyle", "Fletcher", "Hughes", "Marsh", "Nolan", "Okafor", "Patel", "Reed", "Shaw",
+        "Winters",
     ],
     places: &[
         "",
@@ -267,27 +265,8 @@ const JAPANESE: Language = Language {
         ("りく", "riku"),
         ("凛", "rin"),
     ],
-    family: &[
-        "🌸",
-        "@低浮上",
-        "佐々木",
-        "高橋",
-        "ちゃん",
-        "(本物)",
-        "森",
-        "くん",
-        "中村",
-        "bot",
-    ],
-    places: &[
-        "",
-        "",
-        "東京",
-        "大阪府",
-        "北海道",
-        "日本のどこか",
-        "お布団の中",
-    ],
+    family: &["🌸", "@低浮上", "佐々木", "高橋", "ちゃん", "(本物)", "森", "くん", "中村", "bot"],
+    places: &["", "", "東京", "大阪府", "北海道", "日本のどこか", "お布団の中"],
     bios: &[
         "",
         "無言フォロー失礼します",
@@ -327,33 +306,9 @@ const JAPANESE: Language = Language {
         "部活",
         "コーヒー",
     ],
-    good: &[
-        "最高",
-        "楽しい",
-        "かわいい",
-        "天才",
-        "うれしい",
-        "おいしい",
-        "すごい",
-    ],
-    bad: &[
-        "つらい",
-        "ひどい",
-        "こわい",
-        "かなしい",
-        "無理",
-        "しんどい",
-        "つまらない",
-    ],
-    tags: &[
-        "猫",
-        "ラーメン部",
-        "おはようVtuber",
-        "写真好きな人と繋がりたい",
-        "今日の積み上げ",
-        "アニメ",
-        "NowPlaying",
-    ],
+    good: &["最高", "楽しい", "かわいい", "天才", "うれしい", "おいしい", "すごい"],
+    bad: &["つらい", "ひどい", "こわい", "かなしい", "無理", "しんどい", "つまらない"],
+    tags: &["猫", "ラーメン部", "おはようVtuber", "写真好きな人と繋がりたい", "今日の積み上げ", "アニメ", "NowPlaying"],
 };
 
 const SPANISH: Language = Language {
@@ -371,24 +326,8 @@ const SPANISH: Language = Language {
         ("Valentina", "valen"),
         ("Nicolás", "nico"),
     ],
-    family: &[
-        "Álvarez",
-        "Castro",
-        "Domínguez",
-        "Herrera",
-        "Muñoz",
-        "Peña",
-        "Rojas",
-        "Vega",
-    ],
-    places: &[
-        "",
-        "Madrid",
-        "Buenos Aires",
-        "CDMX",
-        "Bogotá, Colombia",
-        "Sevilla",
-    ],
+    family: &["Álvarez", "Castro", "Domínguez", "Herrera", "Muñoz", "Peña", "Rojas", "Vega"],
+    places: &["", "Madrid", "Buenos Aires", "CDMX", "Bogotá, Colombia", "Sevilla"],
     bios: &[
         "",
         "Periodista en prácticas",
@@ -420,33 +359,9 @@ const SPANISH: Language = Language {
         "el café",
         "el tráfico",
     ],
-    good: &[
-        "genial",
-        "increíble",
-        "brutal",
-        "excelente",
-        "impresionante",
-        "fenomenal",
-        "super",
-    ],
-    bad: &[
-        "horrible",
-        "terrible",
-        "triste",
-        "fatal",
-        "insoportable",
-        "un desastre",
-        "una pena",
-    ],
-    tags: &[
-        "FelizLunes",
-        "LaLiga",
-        "música",
-        "España",
-        "buenosdías",
-        "cine",
-        "Gol",
-    ],
+    good: &["genial", "increíble", "brutal", "excelente", "impresionante", "fenomenal", "super"],
+    bad: &["horrible", "terrible", "triste", "fatal", "insoportable", "un desastre", "una pena"],
+    tags: &["FelizLunes", "LaLiga", "música", "España", "buenosdías", "cine", "Gol"],
 };
 
 const PORTUGUESE: Language = Language {
@@ -464,23 +379,8 @@ const PORTUGUESE: Language = Language {
         ("Camila", "camila"),
         ("Luís", "luis"),
     ],
-    family: &[
-        "Almeida",
-        "Barbosa",
-        "Conceição",
-        "Figueiredo",
-        "Magalhães",
-        "Nunes",
-        "Souza",
-    ],
-    places: &[
-        "",
-        "São Paulo",
-        "Rio de Janeiro",
-        "Lisboa",
-        "Porto",
-        "Salvador - BA",
-    ],
+    family: &["Almeida", "Barbosa", "Conceição", "Figueiredo", "Magalhães", "Nunes", "Souza"],
+    places: &["", "São Paulo", "Rio de Janeiro", "Lisboa", "Porto", "Salvador - BA"],
     bios: &[
         "",
         "flamenguista até morrer",
@@ -512,31 +412,9 @@ const PORTUGUESE: Language = Language {
         "pão de queijo",
         "o carnaval",
     ],
-    good: &[
-        "incrível",
-        "maravilhoso",
-        "lindo",
-        "perfeito",
-        "ótimo",
-        "top",
-    ],
-    bad: &[
-        "horrível",
-        "chato",
-        "péssimo",
-        "triste",
-        "ridículo",
-        "cansativo",
-    ],
-    tags: &[
-        "BBB",
-        "Brasileirão",
-        "sextou",
-        "música",
-        "Benfica",
-        "bomdia",
-        "SóNoBrasil",
-    ],
+    good: &["incrível", "maravilhoso", "lindo", "perfeito", "ótimo", "top"],
+    bad: &["horrível", "chato", "péssimo", "triste", "ridículo", "cansativo"],
+    tags: &["BBB", "Brasileirão", "sextou", "música", "Benfica", "bomdia", "SóNoBrasil"],
 };
 
 const ARABIC: Language = Language {
@@ -554,12 +432,7 @@ const ARABIC: Language = Language {
     ],
     family: &["الحربي", "المصري", "العلي", "حداد", "الشريف", "منصور"],
     places: &["", "الرياض", "القاهرة", "بيروت", "الدار البيضاء"],
-    bios: &[
-        "",
-        "أحب القراءة والقهوة",
-        "اللهم لك الحمد",
-        "مهندس | مشجع كرة قدم",
-    ],
+    bios: &["", "أحب القراءة والقهوة", "اللهم لك الحمد", "مهندس | مشجع كرة قدم"],
     sentences: &[
         "صباح الخير، اليوم {thing} {good}",
         "{thing} {bad} جدا",
@@ -570,16 +443,7 @@ const ARABIC: Language = Language {
         "هل {thing} {bad} أم أنا فقط؟",
         "{tag} الآن",
     ],
-    things: &[
-        "القهوة",
-        "المباراة",
-        "الامتحان",
-        "المطر",
-        "هذا الفيلم",
-        "العمل",
-        "البحر",
-        "الأغنية الجديدة",
-    ],
+    things: &["القهوة", "المباراة", "الامتحان", "المطر", "هذا الفيلم", "العمل", "البحر", "الأغنية الجديدة"],
     good: &["جميل", "رائع", "ممتاز", "مذهل"],
     bad: &["سيء", "ممل", "حزين", "مزعج"],
     tags: &["صباح_الخير", "الهلال", "رمضان", "شعر", "مصر"],
@@ -598,14 +462,7 @@ const FRENCH: Language = Language {
         ("Zoé", "zoe"),
         ("Baptiste", "baptiste"),
     ],
-    family: &[
-        "Lefèvre",
-        "Moreau",
-        "Garnier",
-        "Dubois",
-        "Chevalier",
-        "Roux",
-    ],
+    family: &["Lefèvre", "Moreau", "Garnier", "Dubois", "Chevalier", "Roux"],
     places: &["", "Paris", "Lyon", "Marseille", "Bruxelles", "Québec"],
     bios: &[
         "",
@@ -635,32 +492,9 @@ const FRENCH: Language = Language {
         "le bac",
         "cette chanson",
     ],
-    good: &[
-        "excellent",
-        "superbe",
-        "magnifique",
-        "incroyable",
-        "top",
-        "adorable",
-        "fun",
-    ],
-    bad: &[
-        "horrible",
-        "terrible",
-        "nul",
-        "triste",
-        "pénible",
-        "pathétique",
-        "stupide",
-    ],
-    tags: &[
-        "LundiMatin",
-        "Ligue1",
-        "cinéma",
-        "SNCF",
-        "musique",
-        "Élysée",
-    ],
+    good: &["excellent", "superbe", "magnifique", "incroyable", "top", "adorable", "fun"],
+    bad: &["horrible", "terrible", "nul", "triste", "pénible", "pathétique", "stupide"],
+    tags: &["LundiMatin", "Ligue1", "cinéma", "SNCF", "musique", "Élysée"],
 };
 
 const ROMANIAN: Language = Language {
@@ -678,12 +512,7 @@ const ROMANIAN: Language = Language {
     ],
     family: &["Popa", "Țurcanu", "Munteanu", "Rusu", "Ciobanu", "Bălan"],
     places: &["", "Chișinău", "București", "Iași", "Cluj-Napoca"],
-    bios: &[
-        "",
-        "student la FAF",
-        "cafea, cărți, ploaie",
-        "cetățean al internetului",
-    ],
+    bios: &["", "student la FAF", "cafea, cărți, ploaie", "cetățean al internetului"],
     sentences: &[
         "ce {good} e {thing}!",
         "{thing} e {bad}, nu mai pot",
@@ -707,14 +536,7 @@ const ROMANIAN: Language = Language {
     ],
     good: &["frumos", "genial", "minunat", "super", "perfect", "mișto"],
     bad: &["urât", "trist", "groaznic", "plictisitor", "oribil"],
-    tags: &[
-        "Moldova",
-        "Chișinău",
-        "București",
-        "sesiune",
-        "vacanță",
-        "muzică",
-    ],
+    tags: &["Moldova", "Chișinău", "București", "sesiune", "vacanță", "muzică"],
 };
 
 const GERMAN: Language = Language {
@@ -722,21 +544,10 @@ const GERMAN: Language = Language {
     share: 3,
     longest: 280,
     stop: ". ",
-    given: &[
-        ("Jürgen", "juergen"),
-        ("Lena", "lena"),
-        ("Sören", "soeren"),
-        ("Käthe", "kaethe"),
-        ("Moritz", "moritz"),
-    ],
+    given: &[("Jürgen", "juergen"), ("Lena", "lena"), ("Sören", "soeren"), ("Käthe", "kaethe"), ("Moritz", "moritz")],
     family: &["Großmann", "Müller", "Schäfer", "Vogt", "Weiß"],
     places: &["", "Berlin", "Hamburg", "Wien", "Zürich"],
-    bios: &[
-        "",
-        "Meinungen sind meine eigenen",
-        "Brot ist wichtig",
-        "Radfahrerin. Manchmal Bahn.",
-    ],
+    bios: &["", "Meinungen sind meine eigenen", "Brot ist wichtig", "Radfahrerin. Manchmal Bahn."],
     sentences: &[
         "{thing} ist heute wirklich {good}",
         "Warum ist {thing} eigentlich immer so {bad}?",
@@ -758,13 +569,7 @@ const GERMAN: Language = Language {
     ],
     good: &["super", "schön", "toll", "fantastisch", "perfekt", "cool"],
     bad: &["schlecht", "traurig", "furchtbar", "peinlich", "kaputt"],
-    tags: &[
-        "tatort",
-        "Bundesliga",
-        "DieBahn",
-        "Wetter",
-        "straßenfotografie",
-    ],
+    tags: &["tatort", "Bundesliga", "DieBahn", "Wetter", "straßenfotografie"],
 };
 
 #[cfg(test)]
@@ -775,16 +580,7 @@ mod tests {
     fn shares_add_up_and_no_table_is_empty() {
         assert_eq!(LANGUAGES.iter().map(|l| l.share).sum::<u64>(), 100);
         for l in LANGUAGES {
-            for table in [
-                l.family,
-                l.places,
-                l.bios,
-                l.sentences,
-                l.things,
-                l.good,
-                l.bad,
-                l.tags,
-            ] {
+            for table in [l.family, l.places, l.bios, l.sentences, l.things, l.good, l.bad, l.tags] {
                 assert!(!table.is_empty(), "{}", l.code);
             }
             assert!(!l.given.is_empty(), "{}", l.code);
@@ -797,10 +593,7 @@ mod tests {
         for sentence in LANGUAGES.iter().flat_map(|l| l.sentences) {
             for slot in sentence.split('{').skip(1) {
                 let name = slot.split_once('}').map(|(name, _)| name);
-                assert!(
-                    matches!(name, Some("thing" | "good" | "bad" | "tag")),
-                    "unknown slot in {sentence:?}"
-                );
+                assert!(matches!(name, Some("thing" | "good" | "bad" | "tag")), "unknown slot in {sentence:?}");
             }
         }
     }
@@ -808,20 +601,14 @@ mod tests {
     #[test]
     fn a_screen_name_has_room_for_a_number_after_the_given_name() {
         for (_, latin) in LANGUAGES.iter().flat_map(|l| l.given) {
-            assert!(
-                latin.len() <= 9 && latin.bytes().all(|b| b.is_ascii_lowercase()),
-                "{latin}"
-            );
+            assert!(latin.len() <= 9 && latin.bytes().all(|b| b.is_ascii_lowercase()), "{latin}");
         }
     }
 
     #[test]
     fn hashtags_are_words() {
         for tag in LANGUAGES.iter().flat_map(|l| l.tags) {
-            assert!(
-                tag.chars().all(|c| c.is_alphanumeric() || c == '_'),
-                "{tag}"
-            );
+            assert!(tag.chars().all(|c| c.is_alphanumeric() || c == '_'), "{tag}");
         }
     }
 

@@ -49,10 +49,7 @@ impl Backoff {
     /// The next wait; `spread`, from 0 to 1, chooses within its range.
     pub(super) fn next_delay(&mut self, spread: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        let longest = self
-            .base
-            .saturating_mul(2_u32.saturating_pow(self.failures))
-            .min(self.cap);
+        let longest = self.base.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.cap);
         let shortest = self.base.max(longest / 2).min(longest);
         shortest + (longest - shortest).mul_f64(spread.clamp(0.0, 1.0))
     }
@@ -80,20 +77,8 @@ mod tests {
     fn waits_double_up_to_the_cap_and_start_again_when_healthy() {
         let mut shortest = backoff(100, 1000);
         let mut longest = backoff(100, 1000);
-        let waits: Vec<_> = (0..6)
-            .map(|_| (ms(shortest.next_delay(0.0)), ms(longest.next_delay(1.0))))
-            .collect();
-        assert_eq!(
-            waits,
-            [
-                (100, 200),
-                (200, 400),
-                (400, 800),
-                (500, 1000),
-                (500, 1000),
-                (500, 1000)
-            ]
-        );
+        let waits: Vec<_> = (0..6).map(|_| (ms(shortest.next_delay(0.0)), ms(longest.next_delay(1.0)))).collect();
+        assert_eq!(waits, [(100, 200), (200, 400), (400, 800), (500, 1000), (500, 1000), (500, 1000)]);
         shortest.healthy();
         assert_eq!(ms(shortest.next_delay(0.0)), 100);
     }

@@ -52,14 +52,9 @@ pub struct SseClient {
 /// Everything that is under way is kept here and not in a future, so that dropping a pull loses nothing.
 enum Phase {
     Idle,
-    Connecting {
-        request: Request,
-        deadline: Option<Deadline>,
-    },
+    Connecting { request: Request, deadline: Option<Deadline> },
     Open(Box<Open>),
-    Waiting {
-        until: Instant,
-    },
+    Waiting { until: Instant },
     Stopped(Stopped),
 }
 
@@ -93,10 +88,7 @@ impl SseClient {
         let mut headers = HeaderMap::from_iter([
             (ACCEPT, HeaderValue::from_static(EVENT_STREAM)),
             (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            (
-                USER_AGENT,
-                HeaderValue::from_static(concat!("herald/", env!("CARGO_PKG_VERSION"))),
-            ),
+            (USER_AGENT, HeaderValue::from_static(concat!("herald/", env!("CARGO_PKG_VERSION")))),
         ]);
         headers.extend(own_headers);
         headers.remove(LAST_EVENT_ID);
@@ -188,10 +180,7 @@ impl SseClient {
         self.resume.observe(self.parser.last_event_id());
         if let Some(wish_ms) = self.parser.take_retry_ms() {
             let retry_ms = self.backoff.set_base(wish_ms).as_millis() as u64;
-            debug!(
-                url = self.shown_url,
-                wish_ms, retry_ms, "sse server sets the reconnection time"
-            );
+            debug!(url = self.shown_url, wish_ms, retry_ms, "sse server sets the reconnection time");
         }
         match &item {
             Some(SseItem::Event(_)) => self.backoff.healthy(),
@@ -228,8 +217,7 @@ impl SseClient {
             }
             Phase::Open(open) => {
                 if let Some(limit) = self.config.idle_timeout {
-                    open.idle
-                        .get_or_insert_with(|| Deadline::new(Instant::now(), limit));
+                    open.idle.get_or_insert_with(|| Deadline::new(Instant::now(), limit));
                 }
                 let chunk = within(&mut open.idle, open.response.chunk()).await;
                 self.received(chunk);
@@ -271,10 +259,7 @@ impl SseClient {
         }
         self.phase = Phase::Connecting {
             request: Box::pin(self.http.get(self.url.clone()).headers(headers).send()),
-            deadline: self
-                .config
-                .idle_timeout
-                .map(|limit| Deadline::new(Instant::now(), limit)),
+            deadline: self.config.idle_timeout.map(|limit| Deadline::new(Instant::now(), limit)),
         };
         let failures = self.backoff.failures();
         debug!(url = self.shown_url, failures, "sse connecting");
@@ -289,26 +274,12 @@ impl SseClient {
             Ok(Err(error)) => return self.wait(WaitReason::Unreachable(causes(error))),
             Err(limit) => return self.wait(WaitReason::NoResponse(limit)),
         };
-        match judge(
-            response.status(),
-            response.headers(),
-            response.url(),
-            SystemTime::now(),
-        ) {
+        match judge(response.status(), response.headers(), response.url(), SystemTime::now()) {
             Verdict::Open => {
                 let since = Instant::now();
-                self.phase = Phase::Open(Box::new(Open {
-                    response,
-                    chunk: Bytes::new(),
-                    idle: None,
-                    since,
-                    last_bytes: since,
-                }));
-                info!(
-                    url = self.shown_url,
-                    last_event_id = self.last_event_id(),
-                    "sse stream open"
-                );
+                self.phase =
+                    Phase::Open(Box::new(Open { response, chunk: Bytes::new(), idle: None, since, last_bytes: since }));
+                info!(url = self.shown_url, last_event_id = self.last_event_id(), "sse stream open");
                 self.state.send_replace(SseState::Open { since });
             }
             Verdict::Retry(reason) => self.wait(reason),
@@ -351,11 +322,7 @@ impl SseClient {
     /// Drops the connection and plans the next one.
     fn wait(&mut self, reason: WaitReason) {
         let mut delay = self.backoff.next_delay(rand::random());
-        if let WaitReason::Status {
-            retry_after: Some(asked),
-            ..
-        } = reason
-        {
+        if let WaitReason::Status { retry_after: Some(asked), .. } = reason {
             delay = delay.max(asked.min(self.config.max_retry_after));
         }
         let until = Instant::now() + delay;
@@ -363,34 +330,21 @@ impl SseClient {
         let failures = self.backoff.failures();
         let delay_ms = delay.as_millis() as u64;
         if reason == WaitReason::Ended && failures == 1 {
-            info!(
-                url = self.shown_url,
-                delay_ms, "sse stream ended, reconnecting"
-            );
+            info!(url = self.shown_url, delay_ms, "sse stream ended, reconnecting");
         } else {
             warn!(url = self.shown_url, %reason, failures, delay_ms, "sse stream interrupted, reconnecting");
         }
-        self.state.send_replace(SseState::Waiting {
-            until,
-            delay,
-            failures,
-            reason,
-        });
+        self.state.send_replace(SseState::Waiting { until, delay, failures, reason });
     }
 }
 
 /// Waits for `future` until the deadline, if there is one. `Err` holds the limit that has passed.
-async fn within<F: Future>(
-    deadline: &mut Option<Deadline>,
-    future: F,
-) -> Result<F::Output, Duration> {
+async fn within<F: Future>(deadline: &mut Option<Deadline>, future: F) -> Result<F::Output, Duration> {
     let Some(deadline) = deadline else {
         return Ok(future.await);
     };
     // The future is asked first, so what has arrived counts however late it is.
-    timeout_at(deadline.until(Instant::now()), future)
-        .await
-        .map_err(|_| deadline.limit())
+    timeout_at(deadline.until(Instant::now()), future).await.map_err(|_| deadline.limit())
 }
 
 fn data_bytes(item: &SseItem) -> usize {

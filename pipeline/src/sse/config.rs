@@ -25,10 +25,7 @@ impl ParserLimits {
 
 impl Default for ParserLimits {
     fn default() -> Self {
-        Self {
-            max_line_bytes: 1024 * 1024,
-            max_event_bytes: 4 * 1024 * 1024,
-        }
+        Self { max_line_bytes: 1024 * 1024, max_event_bytes: 4 * 1024 * 1024 }
     }
 }
 
@@ -95,13 +92,9 @@ impl SseConfig {
 
     /// Checks everything and gives the URL and the headers in the form in which they are used.
     pub(super) fn check(&self) -> Result<(Url, HeaderMap), SseConfigError> {
-        let url = Url::parse(&self.url).map_err(|error| SseConfigError::Url {
-            reason: error.to_string(),
-        })?;
+        let url = Url::parse(&self.url).map_err(|error| SseConfigError::Url { reason: error.to_string() })?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(SseConfigError::Url {
-                reason: format!("the scheme is {}, not http or https", url.scheme()),
-            });
+            return Err(SseConfigError::Url { reason: format!("the scheme is {}, not http or https", url.scheme()) });
         }
         self.check_limits()?;
         let mut headers = HeaderMap::new();
@@ -126,10 +119,7 @@ impl SseConfig {
         if self.connect_timeout.is_zero() || self.connect_timeout > LONGEST {
             return limit("connect_timeout", "more than 0 and at most a day");
         }
-        if self
-            .idle_timeout
-            .is_some_and(|idle| idle.is_zero() || idle > LONGEST)
-        {
+        if self.idle_timeout.is_some_and(|idle| idle.is_zero() || idle > LONGEST) {
             return limit("idle_timeout", "more than 0 and at most a day");
         }
         if self.retry_floor < Duration::from_millis(1) {
@@ -141,14 +131,8 @@ impl SseConfig {
         if self.retry_ceiling > self.max_backoff {
             return limit("retry_ceiling", "at most max_backoff");
         }
-        if self.max_backoff > LONGEST
-            || self.max_retry_after > LONGEST
-            || self.healthy_after > LONGEST
-        {
-            return limit(
-                "max_backoff, max_retry_after and healthy_after",
-                "at most a day",
-            );
+        if self.max_backoff > LONGEST || self.max_retry_after > LONGEST || self.healthy_after > LONGEST {
+            return limit("max_backoff, max_retry_after and healthy_after", "at most a day");
         }
         Ok(())
     }
@@ -157,8 +141,7 @@ impl SseConfig {
 impl fmt::Debug for SseConfig {
     /// Without what may be secret: the URL's credentials and query, and the headers' values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url =
-            Url::parse(&self.url).map_or_else(|_| "(not a URL)".to_owned(), |url| shown_url(&url));
+        let url = Url::parse(&self.url).map_or_else(|_| "(not a URL)".to_owned(), |url| shown_url(&url));
         let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("SseConfig")
             .field("url", &url)

@@ -22,11 +22,7 @@ pub(super) struct Deadline {
 
 impl Deadline {
     pub(super) fn new(now: Instant, limit: Duration) -> Self {
-        Self {
-            due: now + limit,
-            limit,
-            late: None,
-        }
+        Self { due: now + limit, limit, late: None }
     }
 
     /// Until when the caller, who begins to listen now, should go on.
@@ -52,10 +48,7 @@ mod tests {
         let limit = Duration::from_secs(10);
         let mut deadline = Deadline::new(start, limit);
         assert_eq!(deadline.until(start), start + limit);
-        assert_eq!(
-            deadline.until(start + Duration::from_secs(9)),
-            start + limit
-        );
+        assert_eq!(deadline.until(start + Duration::from_secs(9)), start + limit);
         let late = start + Duration::from_secs(1000);
         assert_eq!(deadline.until(late), late + GRACE);
         let later = late + Duration::from_millis(900);

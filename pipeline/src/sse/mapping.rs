@@ -240,7 +240,10 @@ mod tests {
             r#"{"topic":"tweets","priority":0,"msg":"{\"message\": panic}\n\u0001","id":"derived"}"#
         );
         let pointed = Mapping { msg: Pointer::new("/text").unwrap(), ..mapping() };
-        assert!(line(&pointed, "panic").contains(r#""msg":"panic""#), "there is nothing that a pointer could find in it");
+        assert!(
+            line(&pointed, "panic").contains(r#""msg":"panic""#),
+            "there is nothing that a pointer could find in it"
+        );
     }
 
     #[test]
@@ -279,7 +282,10 @@ mod tests {
         assert!(mapping().apply(&nested(127), "x").is_ok());
         assert_eq!(mapping().apply(&nested(128), "x").err(), Some(Skipped::TooDeep));
         assert_eq!(mapping().apply(&nested(100_000), "x").err(), Some(Skipped::TooDeep));
-        assert!(mapping().apply(&format!("\"{}\"", "[".repeat(1000)), "x").is_ok(), "brackets in a string nest nothing");
+        assert!(
+            mapping().apply(&format!("\"{}\"", "[".repeat(1000)), "x").is_ok(),
+            "brackets in a string nest nothing"
+        );
     }
 
     #[test]

@@ -81,11 +81,7 @@ impl Parser {
     /// last event id stays.
     pub fn restart(&mut self) {
         let last_event_id = Arc::clone(&self.last_event_id);
-        *self = Self {
-            last_event_id,
-            retry_ms: self.retry_ms,
-            ..Self::new(self.limits, "")
-        };
+        *self = Self { last_event_id, retry_ms: self.retry_ms, ..Self::new(self.limits, "") };
     }
 
     /// The id of the newest complete event that had one, with data or without. Empty: none, or reset by the server.
@@ -203,13 +199,12 @@ impl Parser {
             b"data" => return self.append_data(value),
             b"event" => self.event_type = (!value.is_empty()).then(|| decode(value.to_vec())),
             b"id" if memchr(0, value).is_none() => {
-                self.pending_id = Some(String::from_utf8_lossy(value).into())
+                self.pending_id = Some(String::from_utf8_lossy(value).into());
             }
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                self.retry_ms = Some(value.iter().fold(0_u64, |ms, digit| {
-                    ms.saturating_mul(10)
-                        .saturating_add(u64::from(digit - b'0'))
-                }));
+                self.retry_ms = Some(
+                    value.iter().fold(0_u64, |ms, digit| ms.saturating_mul(10).saturating_add(u64::from(digit - b'0'))),
+                );
             }
             _ => {}
         }
@@ -282,6 +277,5 @@ fn split_field(line: &[u8]) -> (&[u8], &[u8]) {
 
 /// Decodes as the standard's UTF-8 decoder does, without a copy where the bytes are valid.
 fn decode(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }

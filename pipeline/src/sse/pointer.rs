@@ -11,7 +11,9 @@ pub struct Pointer(Vec<String>);
 
 /// A text that is no pointer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a JSON pointer: it is empty or begins with \"/\", and \"~\" stands in it as \"~0\", \"/\" in a name as \"~1\"")]
+#[error(
+    "{0:?} is not a JSON pointer: it is empty or begins with \"/\", and \"~\" stands in it as \"~0\", \"/\" in a name as \"~1\""
+)]
 pub struct PointerError(String);
 
 impl Pointer {

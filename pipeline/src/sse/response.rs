@@ -25,47 +25,28 @@ pub(super) enum Verdict {
 ///
 /// The standard fails the connection for anything but a 200 with the right type. That suits a page, which its reader can
 /// load again; a server process goes on where the status says that the trouble may pass: 408, 425, 429 and 5xx.
-pub(super) fn judge(
-    status: StatusCode,
-    headers: &HeaderMap,
-    url: &Url,
-    now: SystemTime,
-) -> Verdict {
+pub(super) fn judge(status: StatusCode, headers: &HeaderMap, url: &Url, now: SystemTime) -> Verdict {
     if status == StatusCode::OK {
         return judge_type(headers, url);
     }
     if status == StatusCode::NO_CONTENT {
-        return Verdict::Stop(Stopped::NoContent {
-            url: shown_url(url),
-        });
+        return Verdict::Stop(Stopped::NoContent { url: shown_url(url) });
     }
     if status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) {
-        return Verdict::Retry(WaitReason::Status {
-            status: status.as_u16(),
-            retry_after: retry_after(headers, now),
-        });
+        return Verdict::Retry(WaitReason::Status { status: status.as_u16(), retry_after: retry_after(headers, now) });
     }
-    Verdict::Stop(Stopped::Status {
-        url: shown_url(url),
-        status: status.as_u16(),
-    })
+    Verdict::Stop(Stopped::Status { url: shown_url(url), status: status.as_u16() })
 }
 
 fn judge_type(headers: &HeaderMap, url: &Url) -> Verdict {
     let content_type = text(headers, &CONTENT_TYPE);
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case(EVENT_STREAM) {
-        return Verdict::Stop(Stopped::ContentType {
-            url: shown_url(url),
-            content_type: shortened(&content_type),
-        });
+        return Verdict::Stop(Stopped::ContentType { url: shown_url(url), content_type: shortened(&content_type) });
     }
     let encoding = text(headers, &CONTENT_ENCODING);
     if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
-        return Verdict::Stop(Stopped::ContentEncoding {
-            url: shown_url(url),
-            encoding: shortened(&encoding),
-        });
+        return Verdict::Stop(Stopped::ContentEncoding { url: shown_url(url), encoding: shortened(&encoding) });
     }
     Verdict::Open
 }
@@ -86,10 +67,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 /// A header's value as text, empty where there is none.
 fn text(headers: &HeaderMap, name: &HeaderName) -> String {
-    headers
-        .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned())
-        .unwrap_or_default()
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned()).unwrap_or_default()
 }
 
 /// The beginning of a text that a stranger chose the length of.
@@ -113,55 +91,28 @@ mod tests {
     }
 
     fn retried(status: u16, seconds: Option<u64>) -> Verdict {
-        Verdict::Retry(WaitReason::Status {
-            status,
-            retry_after: seconds.map(Duration::from_secs),
-        })
+        Verdict::Retry(WaitReason::Status { status, retry_after: seconds.map(Duration::from_secs) })
     }
 
     #[test]
     fn a_200_needs_the_type_of_an_event_stream() {
-        for good in [
-            "text/event-stream",
-            "Text/Event-Stream; charset=utf-8",
-            "text/event-stream ;x",
-        ] {
-            assert_eq!(
-                judged(200, &[(CONTENT_TYPE, good)]),
-                Verdict::Open,
-                "{good}"
-            );
+        for good in ["text/event-stream", "Text/Event-Stream; charset=utf-8", "text/event-stream ;x"] {
+            assert_eq!(judged(200, &[(CONTENT_TYPE, good)]), Verdict::Open, "{good}");
         }
-        for bad in [
-            "text/html",
-            "text/event-streams",
-            "application/json; text/event-stream",
-        ] {
-            let stopped = Stopped::ContentType {
-                url: "http://feed.example/x".into(),
-                content_type: bad.into(),
-            };
+        for bad in ["text/html", "text/event-streams", "application/json; text/event-stream"] {
+            let stopped = Stopped::ContentType { url: "http://feed.example/x".into(), content_type: bad.into() };
             assert_eq!(judged(200, &[(CONTENT_TYPE, bad)]), Verdict::Stop(stopped));
         }
         let none = judged(200, &[]);
-        assert!(
-            matches!(none, Verdict::Stop(Stopped::ContentType { .. })),
-            "{none:?}"
-        );
+        assert!(matches!(none, Verdict::Stop(Stopped::ContentType { .. })), "{none:?}");
     }
 
     #[test]
     fn an_encoding_that_was_not_asked_for_is_not_read() {
         let typed = (CONTENT_TYPE, EVENT_STREAM);
-        assert_eq!(
-            judged(200, &[typed.clone(), (CONTENT_ENCODING, "Identity")]),
-            Verdict::Open
-        );
+        assert_eq!(judged(200, &[typed.clone(), (CONTENT_ENCODING, "Identity")]), Verdict::Open);
         let gzip = judged(200, &[typed, (CONTENT_ENCODING, "gzip")]);
-        assert!(
-            matches!(gzip, Verdict::Stop(Stopped::ContentEncoding { .. })),
-            "{gzip:?}"
-        );
+        assert!(matches!(gzip, Verdict::Stop(Stopped::ContentEncoding { .. })), "{gzip:?}");
     }
 
     #[test]
@@ -171,10 +122,7 @@ mod tests {
         }
         let url = "http://feed.example/x".to_owned();
         for status in [201, 205, 206, 304, 400, 401, 403, 404, 410, 451] {
-            let stopped = Stopped::Status {
-                url: url.clone(),
-                status,
-            };
+            let stopped = Stopped::Status { url: url.clone(), status };
             assert_eq!(judged(status, &[]), Verdict::Stop(stopped));
         }
         assert_eq!(judged(204, &[]), Verdict::Stop(Stopped::NoContent { url }));
@@ -197,11 +145,7 @@ mod tests {
             ("soon", None),
         ];
         for (value, seconds) in cases {
-            assert_eq!(
-                judged(503, &[(RETRY_AFTER, value)]),
-                retried(503, seconds),
-                "{value}"
-            );
+            assert_eq!(judged(503, &[(RETRY_AFTER, value)]), retried(503, seconds), "{value}");
         }
         let by_its_clock = [(RETRY_AFTER, date), (DATE, "Sun, 06 Nov 1994 08:49:52 GMT")];
         assert_eq!(judged(429, &by_its_clock), retried(429, Some(5)));

@@ -20,10 +20,7 @@ pub(super) struct Resume {
 
 impl Resume {
     pub(super) fn new(last_event_id: &Arc<str>) -> Self {
-        let mut resume = Self {
-            last: Arc::from(""),
-            sendable: Arc::from(""),
-        };
+        let mut resume = Self { last: Arc::from(""), sendable: Arc::from("") };
         resume.observe(last_event_id);
         resume
     }
@@ -46,18 +43,13 @@ impl Resume {
 
     /// The header to send, if any: the id's UTF-8 bytes, as the standard has it.
     pub(super) fn header(&self) -> Option<HeaderValue> {
-        (!self.sendable.is_empty())
-            .then(|| HeaderValue::from_bytes(self.sendable.as_bytes()).ok())
-            .flatten()
+        (!self.sendable.is_empty()).then(|| HeaderValue::from_bytes(self.sendable.as_bytes()).ok()).flatten()
     }
 }
 
 /// Whether HTTP allows `id` as a header's value (RFC 9110, 5.5), and servers take it.
 fn is_sendable(id: &str) -> bool {
-    id.len() <= MAX_ID_BYTES
-        && id
-            .bytes()
-            .all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7F))
+    id.len() <= MAX_ID_BYTES && id.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7F))
 }
 
 #[cfg(test)]
@@ -96,11 +88,7 @@ mod tests {
     fn what_is_called_sendable_is_a_header_value() {
         for byte in 0..=0x7F_u8 {
             let id = format!("a{}b", char::from(byte));
-            assert_eq!(
-                is_sendable(&id),
-                HeaderValue::from_bytes(id.as_bytes()).is_ok(),
-                "{id:?}"
-            );
+            assert_eq!(is_sendable(&id), HeaderValue::from_bytes(id.as_bytes()).is_ok(), "{id:?}");
         }
     }
 }

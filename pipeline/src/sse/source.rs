@@ -173,7 +173,8 @@ impl Source for SseSource {
         tracing::info!(source = %self.name, last_event_id = %cursor, "source started");
         let mut ids = DerivedIds::new(&self.name, &cursor);
         let config = SseConfig { last_event_id: cursor.clone(), ..self.config.clone() };
-        let mut client = SseClient::new(config).map_err(|error| self.error(error.to_string(), Some(Box::new(error))))?;
+        let mut client =
+            SseClient::new(config).map_err(|error| self.error(error.to_string(), Some(Box::new(error))))?;
         let mut committed = cursor;
         loop {
             let items = tokio::select! {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 /// One thing a script does to a connection. After the last one the connection is closed.
 #[derive(Clone)]
-pub enum Step {
+pub(crate) enum Step {
     /// Writes these bytes.
     Send(Vec<u8>),
     /// Is silent until the client hangs up.
@@ -21,18 +21,18 @@ pub enum Step {
 }
 
 /// The server; it ends when this is dropped.
-pub struct Server {
-    pub addr: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
     requests: Arc<Mutex<Vec<Vec<u8>>>>,
     /// How many connections the client has hung up in a `Hold`.
-    pub hung_up: watch::Receiver<usize>,
+    pub(crate) hung_up: watch::Receiver<usize>,
     /// Bytes that `Flood` has got rid of.
-    pub flooded: Arc<AtomicU64>,
+    pub(crate) flooded: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start(scripts: Vec<Vec<Step>>) -> Self {
+    pub(crate) async fn start(scripts: Vec<Vec<Step>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -45,8 +45,7 @@ impl Server {
             for turn in 0.. {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let script = scripts[turn.min(scripts.len() - 1)].clone();
-                let (seen, bytes, hang_ups) =
-                    (Arc::clone(&seen), Arc::clone(&bytes), hang_ups.clone());
+                let (seen, bytes, hang_ups) = (Arc::clone(&seen), Arc::clone(&bytes), hang_ups.clone());
                 connections.spawn(async move {
                     if let Some(head) = read_head(&mut stream).await {
                         seen.lock().unwrap().push(head);
@@ -55,34 +54,22 @@ impl Server {
                 });
             }
         });
-        Self {
-            addr,
-            requests,
-            hung_up,
-            flooded,
-            task,
-        }
+        Self { addr, requests, hung_up, flooded, task }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/feed", self.addr)
     }
 
     /// The first lines of the requests so far.
-    pub fn request_lines(&self) -> Vec<String> {
+    pub(crate) fn request_lines(&self) -> Vec<String> {
         let requests = self.requests.lock().unwrap();
-        let first = |head: &Vec<u8>| {
-            String::from_utf8_lossy(head)
-                .lines()
-                .next()
-                .unwrap()
-                .to_owned()
-        };
+        let first = |head: &Vec<u8>| String::from_utf8_lossy(head).lines().next().unwrap().to_owned();
         requests.iter().map(first).collect()
     }
 
     /// The value of a header in each request so far.
-    pub fn header(&self, name: &str) -> Vec<Option<String>> {
+    pub(crate) fn header(&self, name: &str) -> Vec<Option<String>> {
         let requests = self.requests.lock().unwrap();
         let value = |head: &Vec<u8>| {
             let head = String::from_utf8(head.clone()).expect("the client sends UTF-8");
@@ -111,12 +98,7 @@ async fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(head)
 }
 
-async fn play(
-    stream: &mut TcpStream,
-    script: Vec<Step>,
-    flooded: &AtomicU64,
-    hang_ups: &watch::Sender<usize>,
-) {
+async fn play(stream: &mut TcpStream, script: Vec<Step>, flooded: &AtomicU64, hang_ups: &watch::Sender<usize>) {
     for step in script {
         let sent = match step {
             Step::Send(bytes) => stream.write_all(&bytes).await,
@@ -145,7 +127,7 @@ async fn play(
 }
 
 /// A response without a body, with these header lines.
-pub fn status(line: &str, headers: &[&str]) -> Vec<Step> {
+pub(crate) fn status(line: &str, headers: &[&str]) -> Vec<Step> {
     let mut head = format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n");
     for header in headers {
         head = head + header + "\r\n";
@@ -154,24 +136,24 @@ pub fn status(line: &str, headers: &[&str]) -> Vec<Step> {
 }
 
 /// The head of a stream that ends with its connection.
-pub fn head() -> Step {
+pub(crate) fn head() -> Step {
     Step::Send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n".to_vec())
 }
 
 /// A stream that ends with its connection.
-pub fn stream(body: impl AsRef<[u8]>) -> Vec<Step> {
+pub(crate) fn stream(body: impl AsRef<[u8]>) -> Vec<Step> {
     vec![head(), Step::Send(body.as_ref().to_vec())]
 }
 
 /// A stream that goes on in silence.
-pub fn held(body: impl AsRef<[u8]>) -> Vec<Step> {
+pub(crate) fn held(body: impl AsRef<[u8]>) -> Vec<Step> {
     let mut steps = stream(body);
     steps.push(Step::Hold);
     steps
 }
 
 /// The head of a chunked stream and some chunks, without the last one.
-pub fn chunks(bodies: &[&[u8]]) -> Vec<Step> {
+pub(crate) fn chunks(bodies: &[&[u8]]) -> Vec<Step> {
     let mut bytes =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream;charset=UTF-8\r\nTransfer-Encoding: chunked\r\n\r\n"
             .to_vec();

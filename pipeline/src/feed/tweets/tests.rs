@@ -15,8 +15,7 @@ fn sample(seed: u64, count: u64) -> Vec<Value> {
             let mut line = String::new();
             generator.push_message(stream, n, &mut line);
             assert!(!line.contains(['\n', '\r']), "a raw line break in {line}");
-            let mut message: Value =
-                serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line}"));
+            let mut message: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line}"));
             assert!(message["message"]["unix_timestamp_100us"].is_u64());
             tweets.push(message["message"]["tweet"].take());
         }
@@ -26,17 +25,12 @@ fn sample(seed: u64, count: u64) -> Vec<Value> {
 
 /// The tweet and what it retweets.
 fn with_embedded(tweet: &Value) -> impl Iterator<Item = &Value> {
-    [Some(tweet), tweet.get("retweeted_status")]
-        .into_iter()
-        .flatten()
+    [Some(tweet), tweet.get("retweeted_status")].into_iter().flatten()
 }
 
 fn slice(text: &str, indices: &Value) -> String {
     let (start, end) = (indices[0].as_u64().unwrap(), indices[1].as_u64().unwrap());
-    text.chars()
-        .skip(start as usize)
-        .take((end - start) as usize)
-        .collect()
+    text.chars().skip(start as usize).take((end - start) as usize).collect()
 }
 
 #[test]
@@ -51,10 +45,7 @@ fn a_tweet_is_a_pure_function_of_seed_stream_and_number() {
         assert_ne!(line, tweet(11, FeedStream::Two, n));
         assert_ne!(line, tweet(11, FeedStream::One, n + 1));
     }
-    assert_eq!(
-        tweet(11, FeedStream::One, 3),
-        tweet(11, FeedStream::One, TWEETS_PER_STREAM + 3)
-    );
+    assert_eq!(tweet(11, FeedStream::One, 3), tweet(11, FeedStream::One, TWEETS_PER_STREAM + 3));
     assert!(tweet(u64::MAX, FeedStream::Two, u64::MAX).ends_with("}}"));
 }
 
@@ -62,10 +53,7 @@ fn a_tweet_is_a_pure_function_of_seed_stream_and_number() {
 fn the_first_tweets_change_only_together_with_the_version() {
     let text = |stream| {
         let message: Value = serde_json::from_str(&tweet(1, stream, 0)).unwrap();
-        message["message"]["tweet"]["text"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        message["message"]["tweet"]["text"].as_str().unwrap().to_owned()
     };
     let texts = [text(FeedStream::One), text(FeedStream::Two)];
     // If a change of yours is meant to change these, raise VERSION with them.
@@ -88,29 +76,16 @@ fn the_fields_that_the_pipeline_reads_are_there_in_every_tweet() {
         let id = tweet["id_str"].as_str().unwrap();
         assert_eq!(tweet["id"].as_u64().unwrap().to_string(), id);
         assert!((18..=19).contains(&id.len()), "{id}");
-        assert!(
-            tweet["id"].as_i64().is_some(),
-            "{id} is beyond a signed number"
-        );
+        assert!(tweet["id"].as_i64().is_some(), "{id} is beyond a signed number");
         let text = tweet["text"].as_str().unwrap();
         assert!((1..=280).contains(&text.chars().count()), "{text}");
         assert!(tweet["retweet_count"].is_u64() && tweet["favorite_count"].is_u64());
-        assert!(
-            tweet["user"]["followers_count"].is_u64() && tweet["user"]["friends_count"].is_u64()
-        );
+        assert!(tweet["user"]["followers_count"].is_u64() && tweet["user"]["friends_count"].is_u64());
         assert!(tweet["user"]["id_str"].is_string() && tweet["user"]["screen_name"].is_string());
-        assert!(
-            tweet["source"]
-                .as_str()
-                .unwrap()
-                .starts_with("<a href=\"http")
-        );
+        assert!(tweet["source"].as_str().unwrap().starts_with("<a href=\"http"));
         assert!(tweet["truncated"].is_boolean() && tweet["lang"].is_string());
         let created = tweet["created_at"].as_str().unwrap();
-        assert!(
-            created.len() == 30 && created.ends_with(" +0000 2022"),
-            "{created}"
-        );
+        assert!(created.len() == 30 && created.ends_with(" +0000 2022"), "{created}");
     }
 }
 
@@ -123,43 +98,22 @@ fn indices_point_at_the_entity_in_code_points() {
         for tag in entities["hashtags"].as_array().unwrap() {
             hashtags += 1;
             let found = slice(text, &tag["indices"]);
-            assert_eq!(
-                found,
-                format!("#{}", tag["text"].as_str().unwrap()),
-                "in {text}"
-            );
-            let before: String = text
-                .chars()
-                .take(tag["indices"][0].as_u64().unwrap() as usize)
-                .collect();
+            assert_eq!(found, format!("#{}", tag["text"].as_str().unwrap()), "in {text}");
+            let before: String = text.chars().take(tag["indices"][0].as_u64().unwrap() as usize).collect();
             after_emoji += usize::from(before.chars().any(|c| u32::from(c) > 0xffff));
         }
         for mention in entities["user_mentions"].as_array().unwrap() {
             mentions += 1;
             let found = slice(text, &mention["indices"]);
-            assert_eq!(
-                found,
-                format!("@{}", mention["screen_name"].as_str().unwrap()),
-                "in {text}"
-            );
+            assert_eq!(found, format!("@{}", mention["screen_name"].as_str().unwrap()), "in {text}");
         }
         for url in entities["urls"].as_array().unwrap() {
             urls += 1;
-            assert_eq!(
-                slice(text, &url["indices"]),
-                url["url"].as_str().unwrap(),
-                "in {text}"
-            );
+            assert_eq!(slice(text, &url["indices"]), url["url"].as_str().unwrap(), "in {text}");
         }
     }
-    assert!(
-        hashtags > 1_000 && mentions > 1_000 && urls > 500,
-        "{hashtags} {mentions} {urls}"
-    );
-    assert!(
-        after_emoji > 50,
-        "hashtags after an emoji are what tells code points from UTF-16: {after_emoji}"
-    );
+    assert!(hashtags > 1_000 && mentions > 1_000 && urls > 500, "{hashtags} {mentions} {urls}");
+    assert!(after_emoji > 50, "hashtags after an emoji are what tells code points from UTF-16: {after_emoji}");
 }
 
 #[test]
@@ -179,36 +133,23 @@ fn ids_are_unique_over_100000_tweets_of_each_stream_embedded_ones_included() {
             }
         }
     }
-    assert!(
-        seen.len() > 260_000,
-        "{}: the embedded tweets were not found",
-        seen.len()
-    );
+    assert!(seen.len() > 260_000, "{}: the embedded tweets were not found", seen.len());
 }
 
 #[test]
 fn about_a_third_are_retweets_and_embed_a_tweet_of_somebody_else() {
     let tweets = sample(6, 3_000);
-    let retweets: Vec<_> = tweets
-        .iter()
-        .filter(|t| t.get("retweeted_status").is_some())
-        .collect();
+    let retweets: Vec<_> = tweets.iter().filter(|t| t.get("retweeted_status").is_some()).collect();
     let share = retweets.len() * 100 / tweets.len();
     assert!((30..=38).contains(&share), "{share} %");
     for tweet in retweets {
         let original = &tweet["retweeted_status"];
         assert!(original.get("retweeted_status").is_none());
         assert_ne!(original["user"]["id_str"], tweet["user"]["id_str"]);
-        assert!(
-            original["id"].as_u64() < tweet["id"].as_u64(),
-            "an original is older"
-        );
+        assert!(original["id"].as_u64() < tweet["id"].as_u64(), "an original is older");
         assert_eq!(original["retweet_count"], tweet["retweet_count"]);
         assert_eq!(original["lang"], tweet["lang"]);
-        let start = format!(
-            "RT @{}: ",
-            original["user"]["screen_name"].as_str().unwrap()
-        );
+        let start = format!("RT @{}: ", original["user"]["screen_name"].as_str().unwrap());
         assert!(tweet["text"].as_str().unwrap().starts_with(&start));
     }
 }
@@ -219,13 +160,9 @@ fn many_languages_many_authors_and_some_without_followers() {
     let mut languages = BTreeMap::new();
     let mut users = BTreeMap::new();
     for tweet in &tweets {
-        *languages
-            .entry(tweet["lang"].as_str().unwrap())
-            .or_insert(0_usize) += 1;
+        *languages.entry(tweet["lang"].as_str().unwrap()).or_insert(0_usize) += 1;
         let user = &tweet["user"];
-        let first = users
-            .entry(user["id_str"].as_str().unwrap())
-            .or_insert(user);
+        let first = users.entry(user["id_str"].as_str().unwrap()).or_insert(user);
         assert_eq!(*first, user, "a user does not change");
     }
     for code in ["en", "es", "pt", "ja", "fr", "ar", "ro", "de"] {
@@ -255,19 +192,10 @@ fn english_tweets_vary_in_sentiment_and_all_vary_in_engagement() {
     let tweets = sample(8, 2_000);
     let (mut kind, mut unkind, mut neutral) = (0, 0, 0);
     for tweet in tweets.iter().filter(|t| t["lang"] == "en") {
-        let text = tweet["text"]
-            .as_str()
-            .unwrap()
-            .replace(['.', ',', '?', '/', ':', ';', '!', '|'], "")
-            .to_lowercase();
+        let text = tweet["text"].as_str().unwrap().replace(['.', ',', '?', '/', ':', ';', '!', '|'], "").to_lowercase();
         let sum: i32 = text
             .split_whitespace()
-            .filter_map(|word| {
-                VALUES
-                    .iter()
-                    .find(|(known, _)| *known == word)
-                    .map(|(_, value)| value)
-            })
+            .filter_map(|word| VALUES.iter().find(|(known, _)| *known == word).map(|(_, value)| value))
             .sum();
         match sum {
             0 => neutral += 1,
@@ -275,10 +203,7 @@ fn english_tweets_vary_in_sentiment_and_all_vary_in_engagement() {
             _ => unkind += 1,
         }
     }
-    assert!(
-        kind > 100 && unkind > 100 && neutral > 100,
-        "{kind} {unkind} {neutral}"
-    );
+    assert!(kind > 100 && unkind > 100 && neutral > 100, "{kind} {unkind} {neutral}");
     let liked = tweets.iter().filter(|t| t["favorite_count"] != 0).count();
     assert!((400..3_000).contains(&liked), "{liked} of {}", tweets.len());
 }
@@ -293,10 +218,5 @@ fn texts_are_short_and_long_with_emoji_and_line_breaks() {
     assert!(texts.iter().filter(|t| t.contains('\n')).count() > 50);
     assert!(texts.iter().filter(|t| t.contains("&amp;")).count() > 5);
     let distinct: HashSet<_> = texts.iter().collect();
-    assert!(
-        distinct.len() > texts.len() * 9 / 10,
-        "{} of {}",
-        distinct.len(),
-        texts.len()
-    );
+    assert!(distinct.len() > texts.len() * 9 / 10, "{} of {}", distinct.len(), texts.len());
 }

@@ -22,11 +22,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limits: ParserLimits) ->
         assert!(parser.data.len() <= limits.max_event_bytes);
         retry_ms = parser.take_retry_ms().or(retry_ms);
     }
-    Read {
-        items,
-        last_event_id: parser.last_event_id().to_string(),
-        retry_ms,
-    }
+    Read { items, last_event_id: parser.last_event_id().to_string(), retry_ms }
 }
 
 fn whole(stream: &[u8]) -> Read {
@@ -41,23 +37,12 @@ fn reference(stream: &[u8]) -> Read {
     let mut lines: Vec<&str> = text.split('\n').collect();
     lines.pop(); // what has no end is no line
     let (mut data, mut event_type, mut id) = (String::new(), String::new(), "start".to_owned());
-    let mut read = Read {
-        last_event_id: id.clone(),
-        ..Read::default()
-    };
+    let mut read = Read { last_event_id: id.clone(), ..Read::default() };
     for line in lines {
         if line.is_empty() {
             read.last_event_id.clone_from(&id);
             if let Some(data) = data.strip_suffix('\n') {
-                read.items.push(event(
-                    if event_type.is_empty() {
-                        "message"
-                    } else {
-                        &event_type
-                    },
-                    data,
-                    &id,
-                ));
+                read.items.push(event(if event_type.is_empty() { "message" } else { &event_type }, data, &id));
             }
             data.clear();
             event_type.clear();
@@ -87,11 +72,7 @@ fn event(event_type: &str, data: &str, id: &str) -> SseItem {
 }
 
 fn oversize(what: Oversized, limit: usize, last_event_id: &str) -> SseItem {
-    SseItem::Oversize(Oversize {
-        what,
-        limit,
-        last_event_id: last_event_id.into(),
-    })
+    SseItem::Oversize(Oversize { what, limit, last_event_id: last_event_id.into() })
 }
 
 /// Streams of every kind. The first block is the standard's own examples.
@@ -148,22 +129,11 @@ fn the_standards_examples_give_what_it_says() {
             0,
             vec![
                 event("message", "This is the first message.", id),
-                event(
-                    "message",
-                    "This is the second message, it\nhas two lines.",
-                    id,
-                ),
+                event("message", "This is the second message, it\nhas two lines.", id),
                 event("message", "third", id),
             ],
         ),
-        (
-            1,
-            vec![
-                event("add", "73857293", id),
-                event("remove", "2153", id),
-                event("add", "113411", id),
-            ],
-        ),
+        (1, vec![event("add", "73857293", id), event("remove", "2153", id), event("add", "113411", id)]),
         (2, vec![event("message", "YHOO\n+2\n10", id)]),
         (
             3,
@@ -173,14 +143,8 @@ fn the_standards_examples_give_what_it_says() {
                 event("message", " third event", ""),
             ],
         ),
-        (
-            4,
-            vec![event("message", "", id), event("message", "\n", id)],
-        ),
-        (
-            5,
-            vec![event("message", "test", id), event("message", "test", id)],
-        ),
+        (4, vec![event("message", "", id), event("message", "\n", id)]),
+        (5, vec![event("message", "test", id), event("message", "test", id)]),
     ];
     for (stream, items) in cases {
         assert_eq!(whole(CORPUS[*stream]).items, *items);
@@ -193,18 +157,10 @@ fn every_stream_reads_as_in_the_reference_however_it_is_split() {
         let expected = reference(stream);
         let shown = String::from_utf8_lossy(stream);
         assert_eq!(whole(stream), expected, "{shown:?}");
-        assert_eq!(
-            read(stream.chunks(1), ParserLimits::default()),
-            expected,
-            "{shown:?} byte by byte"
-        );
+        assert_eq!(read(stream.chunks(1), ParserLimits::default()), expected, "{shown:?} byte by byte");
         for split in 0..=stream.len() {
             let (one, two) = stream.split_at(split);
-            assert_eq!(
-                read([one, two], ParserLimits::default()),
-                expected,
-                "{shown:?} split at {split}"
-            );
+            assert_eq!(read([one, two], ParserLimits::default()), expected, "{shown:?} split at {split}");
         }
     }
 }
@@ -212,15 +168,9 @@ fn every_stream_reads_as_in_the_reference_however_it_is_split() {
 #[test]
 fn an_event_is_dispatched_on_the_cr_of_its_blank_line() {
     let mut parser = Parser::new(ParserLimits::default(), "");
-    assert_eq!(
-        parser.next(&mut &b"data: x\r\n\r"[..]),
-        Some(event("message", "x", ""))
-    );
+    assert_eq!(parser.next(&mut &b"data: x\r\n\r"[..]), Some(event("message", "x", "")));
     // The LF that follows belongs to that line and is no blank line of its own; nor does it begin one.
-    assert_eq!(
-        parser.next(&mut &b"\ndata: y\r\r"[..]),
-        Some(event("message", "y", ""))
-    );
+    assert_eq!(parser.next(&mut &b"\ndata: y\r\r"[..]), Some(event("message", "y", "")));
 }
 
 #[test]
@@ -243,10 +193,7 @@ fn a_restart_discards_the_incomplete_event_and_keeps_the_id() {
     assert_eq!(got, Some(event("message", "y", "1")));
 }
 
-const SMALL: ParserLimits = ParserLimits {
-    max_line_bytes: 64,
-    max_event_bytes: 100,
-};
+const SMALL: ParserLimits = ParserLimits { max_line_bytes: 64, max_event_bytes: 100 };
 
 fn line(start: &str, bytes: usize) -> Vec<u8> {
     let mut line = start.as_bytes().to_vec();
@@ -260,61 +207,28 @@ fn bounded_corpus() -> Vec<(Vec<u8>, Vec<SseItem>)> {
     let long_line = || oversize(Oversized::Line, 64, "start");
     let ok = |id: &str| event("message", "ok", id);
     vec![
-        (
-            [line("data:", 64), b"\n".to_vec()].concat(),
-            vec![event("message", &"x".repeat(59), "start")],
-        ),
-        (
-            [line("data:", 65), b"\ndata: ok\n\n".to_vec()].concat(),
-            vec![long_line(), ok("start")],
-        ),
+        ([line("data:", 64), b"\n".to_vec()].concat(), vec![event("message", &"x".repeat(59), "start")]),
+        ([line("data:", 65), b"\ndata: ok\n\n".to_vec()].concat(), vec![long_line(), ok("start")]),
         // The rest of the event is skipped, and its id counts, before the long line or behind it.
         (
-            [
-                b"id: 1\ndata: a\n".to_vec(),
-                line("data:", 500),
-                b"data: b\n\ndata: ok\n\n".to_vec(),
-            ]
-            .concat(),
+            [b"id: 1\ndata: a\n".to_vec(), line("data:", 500), b"data: b\n\ndata: ok\n\n".to_vec()].concat(),
             vec![long_line(), ok("1")],
         ),
         (
             [line("data", 70), b"id: 1\n\ndata: ok\n\n".to_vec()].concat(),
             vec![oversize(Oversized::IgnoredLine, 64, "start"), ok("1")],
         ),
-        (
-            [
-                line("event:", 70),
-                b"data: b\nid: 2\n\ndata: ok\n\n".to_vec(),
-            ]
-            .concat(),
-            vec![long_line(), ok("2")],
-        ),
-        (
-            [line("id:", 70), b"data: b\n\ndata: ok\n\n".to_vec()].concat(),
-            vec![long_line(), ok("start")],
-        ),
+        ([line("event:", 70), b"data: b\nid: 2\n\ndata: ok\n\n".to_vec()].concat(), vec![long_line(), ok("2")]),
+        ([line("id:", 70), b"data: b\n\ndata: ok\n\n".to_vec()].concat(), vec![long_line(), ok("start")]),
         // One report for an event, however much of it is too long.
         (
-            [
-                line("data:", 70),
-                line("data:", 80),
-                line("event:", 90),
-                b"\ndata: ok\n\n".to_vec(),
-            ]
-            .concat(),
+            [line("data:", 70), line("data:", 80), line("event:", 90), b"\ndata: ok\n\n".to_vec()].concat(),
             vec![long_line(), ok("start")],
         ),
         // Comments and unknown fields harm no event.
         (
-            [
-                b"data: ok\n".to_vec(),
-                line(":", 900),
-                line("unknown: ", 900),
-                line("retry:", 900),
-                b"\n".to_vec(),
-            ]
-            .concat(),
+            [b"data: ok\n".to_vec(), line(":", 900), line("unknown: ", 900), line("retry:", 900), b"\n".to_vec()]
+                .concat(),
             vec![
                 oversize(Oversized::IgnoredLine, 64, "start"),
                 oversize(Oversized::IgnoredLine, 64, "start"),
@@ -325,36 +239,17 @@ fn bounded_corpus() -> Vec<(Vec<u8>, Vec<SseItem>)> {
         // 49 and 50 bytes with a line feed between them are 100; one more is too many.
         (
             [line("data:", 54), line("data:", 55), b"\n".to_vec()].concat(),
-            vec![event(
-                "message",
-                &format!("{}\n{}", "x".repeat(49), "x".repeat(50)),
-                "start",
-            )],
+            vec![event("message", &format!("{}\n{}", "x".repeat(49), "x".repeat(50)), "start")],
         ),
         (
-            [
-                line("data:", 55),
-                line("data:", 55),
-                line("data:", 55),
-                b"id: 3\n\ndata: ok\n\n".to_vec(),
-            ]
-            .concat(),
+            [line("data:", 55), line("data:", 55), line("data:", 55), b"id: 3\n\ndata: ok\n\n".to_vec()].concat(),
             vec![oversize(Oversized::Event, 100, "start"), ok("3")],
         ),
         // A line that never ends is reported, and then nothing is.
-        (
-            vec![b'd'; 4000],
-            vec![oversize(Oversized::IgnoredLine, 64, "start")],
-        ),
-        (
-            [b"data:".to_vec(), vec![b'x'; 4000]].concat(),
-            vec![long_line()],
-        ),
+        (vec![b'd'; 4000], vec![oversize(Oversized::IgnoredLine, 64, "start")]),
+        ([b"data:".to_vec(), vec![b'x'; 4000]].concat(), vec![long_line()]),
         // Bare lines without data.
-        (
-            b"data\n".repeat(300),
-            vec![oversize(Oversized::Event, 100, "start")],
-        ),
+        (b"data\n".repeat(300), vec![oversize(Oversized::Event, 100, "start")]),
     ]
 }
 
@@ -363,18 +258,10 @@ fn what_is_over_a_bound_is_reported_and_skipped_however_it_is_split() {
     for (stream, expected) in bounded_corpus() {
         let shown = String::from_utf8_lossy(&stream);
         assert_eq!(read([&stream[..]], SMALL).items, expected, "{shown:?}");
-        assert_eq!(
-            read(stream.chunks(1), SMALL).items,
-            expected,
-            "{shown:?} byte by byte"
-        );
+        assert_eq!(read(stream.chunks(1), SMALL).items, expected, "{shown:?} byte by byte");
         for split in 0..=stream.len() {
             let (one, two) = stream.split_at(split);
-            assert_eq!(
-                read([one, two], SMALL).items,
-                expected,
-                "{shown:?} split at {split}"
-            );
+            assert_eq!(read([one, two], SMALL).items, expected, "{shown:?} split at {split}");
         }
     }
 }
@@ -434,9 +321,7 @@ fn split(stream: &[u8], mut cuts: Vec<usize>) -> Vec<&[u8]> {
     cuts.iter_mut().for_each(|cut| *cut %= stream.len() + 1);
     cuts.extend([0, stream.len()]);
     cuts.sort_unstable();
-    cuts.windows(2)
-        .map(|range| &stream[range[0]..range[1]])
-        .collect()
+    cuts.windows(2).map(|range| &stream[range[0]..range[1]]).collect()
 }
 
 proptest! {
