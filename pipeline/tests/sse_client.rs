@@ -261,9 +261,9 @@ async fn retry_after_is_honoured_in_seconds_and_as_a_date_up_to_a_maximum() {
 async fn silence_ends_the_connection_before_and_after_the_headers() {
     let server = Server::start(vec![vec![Step::Hold], held(": hello\n\n"), held("data: 1\n\n")]).await;
     let mut config = config(&server);
-    config.idle_timeout = Some(ms(50));
+    config.idle_timeout = Some(ms(200));
     let mut client = SseClient::new(config).unwrap();
-    assert_eq!(waits(&mut client).await.2, WaitReason::NoResponse(ms(50)));
+    assert_eq!(waits(&mut client).await.2, WaitReason::NoResponse(ms(200)));
     // On a machine that is slow enough the second connection may get no further than the first did.
     let reason = waits(&mut client).await.2;
     assert!(matches!(reason, WaitReason::Idle(_) | WaitReason::NoResponse(_)), "{reason:?}");
@@ -445,9 +445,11 @@ async fn a_batch_is_limited_in_bytes() {
     let mut config = config(&server);
     config.limits.max_event_bytes = 1000;
     let mut client = SseClient::new(config).unwrap();
-    for _ in 0..5 {
+    let mut left = 10;
+    while left > 0 {
         let batch = timeout(HANG, client.next_batch(100)).await.expect("a batch in time").unwrap();
-        assert_eq!(batch.len(), 2);
+        assert!(batch.len() <= 2, "{}", batch.len());
+        left -= batch.len();
     }
 }
 

@@ -458,19 +458,6 @@ impl Topic {
         seq > self.log.visible
     }
 
-    /// Whether an event of this id waits here, published and not yet visible.
-    #[must_use]
-    pub fn awaits_visibility(&self, sub: SubscriptionId, id: IdKey) -> bool {
-        let subscription = &self.subscriptions[sub.0];
-        self.log.last_seq > self.log.visible
-            && !subscription.flights.contains(id)
-            && self
-                .log
-                .find_id(id)
-                .into_iter()
-                .any(|key| key.seq > self.log.visible && subscription.hold(key, id) == Hold::Waiting)
-    }
-
     /// Settles an event that is in flight on `consumer`, or that waits.
     pub fn acknowledge(&mut self, sub: SubscriptionId, consumer: ConsumerId, id: IdKey) -> Acknowledged {
         let subscription = &mut self.subscriptions[sub.0];

@@ -24,7 +24,7 @@ pub(crate) enum Step {
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     requests: Arc<Mutex<Vec<Vec<u8>>>>,
-    /// How many connections the client has hung up in a `Hold`.
+    /// How many connections the client has hung up in a `Hold`, or before its request.
     pub(crate) hung_up: watch::Receiver<usize>,
     /// Bytes that `Flood` has got rid of.
     pub(crate) flooded: Arc<AtomicU64>,
@@ -50,6 +50,8 @@ impl Server {
                     if let Some(head) = read_head(&mut stream).await {
                         seen.lock().unwrap().push(head);
                         play(&mut stream, script, &bytes, &hang_ups).await;
+                    } else {
+                        hang_ups.send_modify(|count| *count += 1);
                     }
                 });
             }

@@ -6,7 +6,7 @@ use super::super::message::ShardRequest;
 use super::super::turn::TopicAt;
 use super::{Attachment, Shard};
 use crate::engine::{Op, Outcome, Refusal, Request, Slot, Stats, TopicStats};
-use crate::name::{IdKey, TopicName};
+use crate::name::TopicName;
 use crate::queue::{ClientId, Topic};
 use crate::storage::Storage;
 
@@ -24,30 +24,19 @@ impl<S: Storage + ?Sized> Shard<S> {
         self.request(client, request);
     }
 
-    /// Whether a request is about an event that its own client has published and that is not visible yet. It waits until the
-    /// event has been delivered, as if publishing took no time: what one client says takes effect in the order it says it.
+    /// Whether a request settles something in a topic to which its own client has published what is not visible yet. It waits
+    /// until that has been delivered, as if publishing took no time: what one client says takes effect in the order it says it.
     pub(super) fn must_wait(&self, client: ClientId, request: &ShardRequest) -> bool {
         let ShardRequest::One(Request { op, .. }) = request else { return false };
-        if self.shared.failure().is_some() {
-            // Nothing will become visible any more; the request gets its refusal.
-            return false;
-        }
         let topic = match op {
             Op::Ack { topic, .. } | Op::AckAll { topic } | Op::Nack { topic, .. } | Op::Touch { topic, .. } => topic,
             _ => return false,
         };
-        let Some(at) = self.by_name.get(topic).copied() else { return false };
-        let Some(topic) = &self.topics[at] else { return false };
-        let attachment = self.clients.get(&client).and_then(|client| client.attachments.get(&at));
-        let Some(attachment) = attachment.filter(|attachment| topic.is_invisible(attachment.published)) else {
-            return false;
-        };
-        let waits = |id: &IdKey| topic.awaits_visibility(attachment.sub, *id);
-        match op {
-            Op::Ack { ids, .. } => ids.iter().any(waits),
-            Op::Nack { id, .. } | Op::Touch { id, .. } => waits(id),
-            _ => true,
-        }
+        // After a failure nothing becomes visible any more; the request gets its refusal.
+        self.shared.failure().is_none()
+            && self.attachment(client, topic).is_some_and(|(at, attachment)| {
+                self.topics[at].as_ref().is_some_and(|topic| topic.is_invisible(attachment.published))
+            })
     }
 
     /// Goes on with parked requests as far as it can.

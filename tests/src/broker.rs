@@ -1,0 +1,180 @@
+//! A broker process of the tests' own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{PATIENCE, Telnet, herald};
+
+/// A running `herald serve` with a temporary directory for its configuration and its data.
+pub struct TestBroker {
+    dir: TempDir,
+    child: Option<Child>,
+    log: Arc<Log>,
+    addr: SocketAddr,
+    port: u16,
+}
+
+/// What the process has written to standard error.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+impl TestBroker {
+    /// Starts a broker with the defaults and what `config` says besides, on a free port.
+    #[must_use]
+    pub fn start(config: &str) -> Self {
+        let mut broker = Self::prepare(config);
+        broker.run();
+        broker
+    }
+
+    /// The same without starting it.
+    #[must_use]
+    pub fn prepare(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("{config}\n");
+        std::fs::write(dir.path().join("herald.toml"), text).unwrap();
+        Self { dir, child: None, log: Arc::default(), addr: SocketAddr::from(([127, 0, 0, 1], 0)), port: 0 }
+    }
+
+    /// Starts the process, on the port that it had before if it had one, and waits until it listens.
+    pub fn run(&mut self) {
+        let mut command = self.command();
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        self.log = Arc::default();
+        let (log, stderr) = (Arc::clone(&self.log), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lines.lock().unwrap().0.push(line);
+                log.more.notify_all();
+            }
+            log.lines.lock().unwrap().1 = true;
+            log.more.notify_all();
+        });
+        self.child = Some(child);
+        let line = self.wait_for_log("listening transport=tcp addr=");
+        self.addr = line.rsplit_once("addr=").unwrap().1.trim().parse().unwrap();
+        self.port = self.addr.port();
+    }
+
+    /// The command that starts it, for runs that are expected to fail.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(herald());
+        command.current_dir(self.dir.path()).arg("serve");
+        command.arg("--set").arg(format!("transports.tcp.listen=127.0.0.1:{}", self.port));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HERALD_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Its directory: `herald.toml` and `data` are in it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// A client that has been greeted.
+    #[must_use]
+    pub fn telnet(&self) -> Telnet {
+        Telnet::connect(self.addr)
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Kills the process as a crash would: nothing of it gets to run.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().expect("it runs");
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not stop:\n{}", self.log());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lines.lock().unwrap().0.join("\n")
+    }
+
+    /// Waits for a line that contains `text`.
+    #[must_use]
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let mut lines = self.log.lines.lock().unwrap();
+        loop {
+            if let Some(line) = lines.0.iter().find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            assert!(!lines.1, "the process has ended without {text:?}:\n{}", lines.0.join("\n"));
+            let (next, timeout) = self.log.more.wait_timeout(lines, PATIENCE).unwrap();
+            lines = next;
+            assert!(!timeout.timed_out(), "no {text:?} in the log:\n{}", lines.0.join("\n"));
+        }
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _it_has_ended = child.kill();
+            let _it_is_reaped = child.wait();
+        }
+        if std::thread::panicking() {
+            let lines = self.log.lines.lock().unwrap();
+            let last = lines.0.len().saturating_sub(30);
+            println_all(&lines.0[last..]);
+        }
+    }
+}
+
+/// Printed by the test runner for failed tests only.
+#[expect(clippy::print_stdout, reason = "the test runner shows it where a test fails")]
+fn println_all(lines: &[String]) {
+    println!("--- the broker's log ---\n{}", lines.join("\n"));
+}
+
+/// Resident memory of a process, in KiB.
+#[must_use]
+pub fn resident_kb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}

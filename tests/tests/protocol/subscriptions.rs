@@ -1,0 +1,138 @@
+//! Durable and shared subscriptions.
+
+use herald_tests::{TestBroker, delivery, id_of, publish, redelivery};
+
+const SUBSCRIBED: &str = "successfully subscribed to topic t";
+
+#[test]
+fn a_named_subscription_outlives_its_connection_and_the_broker() {
+    let mut broker = TestBroker::start("");
+    let mut client = broker.telnet();
+    client.asks("sub t s", SUBSCRIBED);
+    for id in ["a", "b", "c"] {
+        client.send(&publish("t", id, 0));
+    }
+    client.expect(&delivery("t", "a", 0));
+    client.asks("quit", "bye");
+    let mut client = broker.telnet();
+    client.asks("sub t s", SUBSCRIBED);
+    client.expect(&redelivery("t", "a", 0, 1));
+    client.send("ack t a");
+    client.expect_all(&["acknowledged from logs ev_id=a".into(), delivery("t", "b", 0)]);
+    assert!(broker.terminate().success());
+    broker.run();
+    let mut client = broker.telnet();
+    client.asks("sub t s", SUBSCRIBED);
+    client.expect(&redelivery("t", "b", 0, 1));
+    client.send("nack t b 100000");
+    client.expect_all(&["requeued ev_id=b".into(), delivery("t", "c", 0)]);
+    broker.kill();
+    broker.run();
+    let mut client = broker.telnet();
+    client.asks("sub t s", SUBSCRIBED);
+    let line = client.line();
+    assert!(line == delivery("t", "c", 0), "what only a crash cut off is not counted, and a delay survives: {line}");
+    client.send("ack t c");
+    client.expect_all(&["acknowledged from logs ev_id=c", "no available message"]);
+    client.asks("ack t b", "acknowledged from logs ev_id=b");
+}
+
+#[test]
+fn connections_that_share_a_name_get_each_event_once_between_them() {
+    let broker = TestBroker::start("");
+    let mut clients: Vec<_> = (0..3).map(|_| broker.telnet()).collect();
+    for client in &mut clients {
+        client.asks("sub t s", SUBSCRIBED);
+    }
+    let mut publisher = broker.telnet();
+    for n in 0..3 {
+        publisher.send(&publish("t", &n.to_string(), 0));
+    }
+    let mut ids: Vec<String> = clients.iter_mut().map(|client| id_of(&client.line())).collect();
+    let first = ids[0].clone();
+    clients[1].asks(&format!("ack t {first}"), &format!("no_event_error: {first}"));
+    clients[0].send(&format!("ack t {first}"));
+    clients[0].expect_all(&[format!("acknowledged from logs ev_id={first}"), "no available message".into()]);
+    ids.sort();
+    assert_eq!(ids, ["0", "1", "2"]);
+    for client in &mut clients {
+        client.nothing();
+    }
+    // One goes away; another that has room gets what it had.
+    let lost = clients.pop().unwrap();
+    drop(lost);
+    let line = clients[0].line();
+    assert!(line.ends_with(",\"redelivered\":1}"), "{line}");
+}
+
+#[test]
+fn what_waits_in_a_shared_subscription_can_be_settled_by_any() {
+    let broker = TestBroker::start("");
+    let (mut one, mut two) = (broker.telnet(), broker.telnet());
+    one.asks("sub t s", SUBSCRIBED);
+    one.send(&publish("t", "a", 0));
+    one.expect(&delivery("t", "a", 0));
+    two.asks("sub t s", SUBSCRIBED);
+    one.send(&publish("t", "b", 0));
+    two.expect(&delivery("t", "b", 0));
+    one.send(&publish("t", "c", 0));
+    one.nothing();
+    two.asks("ack t c", "acknowledged from logs ev_id=c");
+    two.nothing();
+    one.send("ack t a");
+    one.expect_all(&["acknowledged from logs ev_id=a", "no available message"]);
+}
+
+#[test]
+fn a_connection_has_one_subscription_to_a_topic() {
+    let broker = TestBroker::start("");
+    let mut client = broker.telnet();
+    client.asks("sub t", SUBSCRIBED);
+    client.asks("sub t s", "error: already subscribed to topic t as its own; unsub or detach first");
+    client.asks("unsub t", "successfully unsubscribe from topic t");
+    client.asks("sub t s", SUBSCRIBED);
+    client.asks("sub t s", SUBSCRIBED);
+    client.asks("sub t", "error: already subscribed to topic t as \"s\"; unsub or detach first");
+    client.asks("sub t other", "error: already subscribed to topic t as \"s\"; unsub or detach first");
+}
+
+#[test]
+fn detach_lets_go_and_unsub_removes() {
+    let broker = TestBroker::start("");
+    let mut client = broker.telnet();
+    client.asks("detach t", "detached from topic t");
+    client.asks("sub t s", SUBSCRIBED);
+    client.send(&publish("t", "a", 0));
+    client.expect(&delivery("t", "a", 0));
+    client.asks("detach t", "detached from topic t");
+    client.asks("ack t a", "error: not a topic t subscriber");
+    client.asks("sub t s", SUBSCRIBED);
+    client.expect(&redelivery("t", "a", 0, 1));
+    client.asks("unsub t", "successfully unsubscribe from topic t");
+    client.asks("sub t s", SUBSCRIBED);
+    client.nothing();
+    client.asks("detach t", "detached from topic t");
+    // A nameless one ends when it is let go of.
+    client.asks("sub t", SUBSCRIBED);
+    client.send(&publish("t", "b", 0));
+    client.expect(&delivery("t", "b", 0));
+    client.asks("detach t", "detached from topic t");
+    client.asks("sub t", SUBSCRIBED);
+    client.nothing();
+    client.asks("unsub t s", "successfully unsubscribe from topic t");
+}
+
+#[test]
+fn who_is_attached_is_told_when_another_removes_the_subscription() {
+    let broker = TestBroker::start("");
+    let (mut one, mut two, mut other) = (broker.telnet(), broker.telnet(), broker.telnet());
+    one.asks("sub t s", SUBSCRIBED);
+    two.asks("sub t s", SUBSCRIBED);
+    other.asks("unsub t s", "successfully unsubscribe from topic t");
+    one.expect("error: subscription \"s\" of topic t was removed");
+    two.expect("error: subscription \"s\" of topic t was removed");
+    one.asks("ack t a", "error: not a topic t subscriber");
+    one.asks("sub t s", SUBSCRIBED);
+    one.asks("unsub t s", "successfully unsubscribe from topic t");
+    one.nothing();
+}
