@@ -92,8 +92,9 @@ pub struct Unavailable(pub Arc<str>);
 pub struct Link {
     /// Where requests go in.
     pub requests: Box<dyn RequestSink>,
-    /// Where outcomes and deliveries come out, in the order in which they must be seen. Closed when the engine is.
-    pub events: mpsc::Receiver<LinkEvent>,
+    /// Where outcomes and deliveries come out, in the order in which they must be seen. What comes of one request comes in one
+    /// piece: an acknowledgement's outcome with the delivery that it makes room for. Closed when the engine is.
+    pub events: mpsc::Receiver<Vec<LinkEvent>>,
     /// Counts the delivered bytes that wait to be written to the client.
     pub gauge: Arc<Gauge>,
 }

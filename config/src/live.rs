@@ -102,8 +102,10 @@ pub(crate) async fn ask(engine: &dyn Engine, ops: Vec<Op>) -> Option<Vec<Outcome
     link.requests.send(requests).await.ok()?;
     let mut outcomes: Vec<(u64, Outcome)> = Vec::new();
     while outcomes.len() < asked {
-        if let LinkEvent::Outcomes(more) = link.events.recv().await? {
-            outcomes.extend(more);
+        for event in link.events.recv().await? {
+            if let LinkEvent::Outcomes(more) = event {
+                outcomes.extend(more);
+            }
         }
     }
     outcomes.sort_by_key(|(slot, _)| *slot);

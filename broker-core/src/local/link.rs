@@ -45,7 +45,7 @@ struct LocalSink {
     shards: Vec<mpsc::Sender<ShardMessage>>,
     /// The shards that know the client. An idle connection is known to none.
     connected: Vec<bool>,
-    events: mpsc::Sender<LinkEvent>,
+    events: mpsc::Sender<Vec<LinkEvent>>,
     gauge: Arc<Gauge>,
     shared: Arc<Shared>,
     runtime: Handle,

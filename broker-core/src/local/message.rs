@@ -14,7 +14,7 @@ use crate::storage::{Place, StorageError, StoredEvent};
 
 pub(super) enum ShardMessage {
     /// A client sends its first request to this shard.
-    Connect { client: ClientId, name: Arc<str>, events: mpsc::Sender<LinkEvent>, gauge: Arc<Gauge> },
+    Connect { client: ClientId, name: Arc<str>, events: mpsc::Sender<Vec<LinkEvent>>, gauge: Arc<Gauge> },
     /// A client's requests, in order.
     Requests { client: ClientId, requests: Vec<ShardRequest> },
     /// A client has gone.

@@ -41,7 +41,7 @@ const TURN: usize = 64;
 /// A client, as far as this shard knows it.
 struct Client {
     name: Arc<str>,
-    events: mpsc::Sender<LinkEvent>,
+    events: mpsc::Sender<Vec<LinkEvent>>,
     gauge: Arc<Gauge>,
     attachments: HashMap<TopicAt, Attachment>,
     /// Requests that wait until an event which they are about has become visible, and those after them.

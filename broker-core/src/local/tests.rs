@@ -93,7 +93,7 @@ impl Client {
         while self.seen.is_empty() {
             let event = tokio::time::timeout(Duration::from_secs(10), self.link.events.recv()).await;
             let event = event.expect("something comes within 10 s").expect("the engine is there");
-            self.take(event);
+            event.into_iter().for_each(|event| self.take(event));
         }
         self.seen.pop_front().expect("not empty")
     }
@@ -284,10 +284,12 @@ async fn a_client_that_does_not_read_is_sent_no_more_than_its_gauge_allows() {
     }
     let mut got = 0;
     let mut cost = 0;
-    while let Ok(event) = client.link.events.try_recv() {
-        if let LinkEvent::Deliveries(deliveries) = event {
-            got += deliveries.len();
-            cost += deliveries.iter().map(crate::engine::Delivery::cost).sum::<usize>();
+    while let Ok(events) = client.link.events.try_recv() {
+        for event in events {
+            if let LinkEvent::Deliveries(deliveries) = event {
+                got += deliveries.len();
+                cost += deliveries.iter().map(crate::engine::Delivery::cost).sum::<usize>();
+            }
         }
     }
     assert_eq!(got, crate::engine::OUTPUT_LIMIT.div_ceil(cost / got), "the last one may go over the limit");

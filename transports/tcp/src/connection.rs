@@ -19,7 +19,7 @@ use crate::config::TcpConfig;
 /// Bytes read at a time. The buffer lives only while there is something to read, so that idle connections cost none.
 const READ: usize = 64 * 1024;
 
-/// Link events handled before their output is written.
+/// Pieces of link events handled before their output is written.
 const EVENTS: usize = 64;
 
 /// Why a connection ended; for the log.
@@ -101,7 +101,7 @@ pub(crate) async fn run(
                 if count == 0 {
                     return Ended::Shutdown;
                 }
-                received.drain(..).for_each(|event| session.event(event));
+                received.drain(..).flatten().for_each(|event| session.event(event));
                 if received.capacity() > EVENTS {
                     received = Vec::new();
                 }
@@ -126,7 +126,7 @@ pub(crate) async fn run(
 /// Hands requests over, taking what comes out meanwhile.
 async fn send(
     sending: impl Future<Output = Result<(), EngineGone>>,
-    events: &mut tokio::sync::mpsc::Receiver<LinkEvent>,
+    events: &mut tokio::sync::mpsc::Receiver<Vec<LinkEvent>>,
     session: &mut Session,
 ) -> Result<(), EngineGone> {
     tokio::pin!(sending);
@@ -135,7 +135,7 @@ async fn send(
             biased;
             sent = &mut sending => return sent,
             event = events.recv() => match event {
-                Some(event) => session.event(event),
+                Some(piece) => piece.into_iter().for_each(|event| session.event(event)),
                 None => return Err(EngineGone),
             },
         }

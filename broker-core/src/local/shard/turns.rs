@@ -104,18 +104,20 @@ impl<S: Storage + ?Sized> Shard<S> {
     pub(super) fn send(&mut self, outbox: Outbox) {
         for (id, events) in outbox.into_events() {
             let Some(client) = self.clients.get(&id) else { continue };
-            for event in events {
-                if let Err(mpsc::error::TrySendError::Full(_)) = client.events.try_send(event) {
-                    tracing::warn!(client = %client.name, "a client that does not take its output is cut off");
-                    self.disconnect(id);
-                    break;
-                }
+            if let Err(mpsc::error::TrySendError::Full(_)) = client.events.try_send(events) {
+                tracing::warn!(client = %client.name, "a client that does not take its output is cut off");
+                self.disconnect(id);
             }
         }
     }
 
     /// Drops payloads from memory when they cost more than they may, and then some, so that it is not done at every turn.
     pub(super) fn stay_in_budget(&mut self) {
+        debug_assert_eq!(
+            self.cached,
+            self.topics.iter().flatten().map(|topic| topic.cached()).sum::<usize>(),
+            "what is in memory is counted as it comes and goes"
+        );
         if self.cached <= self.budget {
             return;
         }

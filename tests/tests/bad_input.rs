@@ -1,0 +1,165 @@
+//! What must cost nobody else anything: lines without end, silence in great numbers, consumers that never read.
+
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use herald_tests::{PATIENCE, Telnet, TestBroker, id_of, publish, resident_kb};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// A client that is served while others misbehave: it publishes to itself, and is answered.
+fn is_served(client: &mut Telnet, number: u32) {
+    client.send(&publish("well", &number.to_string(), 0));
+    assert_eq!(id_of(&client.line()), number.to_string());
+    client.asks(&format!("ack well {number}"), &format!("acknowledged from logs ev_id={number}"));
+    client.expect("no available message");
+}
+
+fn well_behaved(broker: &TestBroker) -> Telnet {
+    let mut client = broker.telnet();
+    client.asks("sub well", "successfully subscribed to topic well");
+    client
+}
+
+#[test]
+fn a_line_without_end_costs_no_memory_and_nobody_anything() {
+    let broker = TestBroker::start("");
+    let mut other = well_behaved(&broker);
+    let mut client = broker.telnet();
+    let before = resident_kb(broker.pid());
+    let chunk = vec![b'x'; 1 << 20];
+    for n in 0..256 {
+        client.send_raw(&chunk);
+        if n % 32 == 0 {
+            is_served(&mut other, n);
+        }
+    }
+    client.send_raw(b"\r\nping\r\n");
+    client.expect_all(&["error: line exceeds 1048576 bytes", "pong"]);
+    let after = resident_kb(broker.pid());
+    assert!(after < before + 16 * 1024, "{before} KiB before, {after} KiB after 256 MiB");
+}
+
+#[test]
+fn binary_input_is_answered_line_by_line_and_the_connection_stays_usable() {
+    let broker = TestBroker::start("");
+    let mut client = broker.telnet();
+    // Every byte value but the line feed, in an order that is neither text nor telnet.
+    let garbage: Vec<u8> = (0..200_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .filter(|byte| *byte != b'\n' && *byte != 0xff)
+        .collect();
+    for line in garbage.chunks(997) {
+        client.send_raw(line);
+        client.send_raw(b"\n");
+    }
+    for _ in garbage.chunks(997) {
+        assert_eq!(client.line(), "error: line is not valid UTF-8");
+    }
+    client.asks("ping", "pong");
+    // An unfinished subnegotiation of telnet swallows what follows, but no memory.
+    let before = resident_kb(broker.pid());
+    client.send_raw(b"\xff\xfa");
+    for _ in 0..64 {
+        client.send_raw(&[b'y'; 1 << 20]);
+    }
+    client.send_raw(b"\xff\xf0ping\n");
+    client.expect("pong");
+    assert!(resident_kb(broker.pid()) < before + 16 * 1024);
+}
+
+#[test]
+fn ten_thousand_connections_that_say_nothing_cost_little() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let broker = TestBroker::start("[transports.tcp]\nmax_connections = 20000\n");
+    let mut other = well_behaved(&broker);
+    is_served(&mut other, 0);
+    let before = resident_kb(broker.pid());
+    let most = limit.maximum.map_or(10_000, |most| most.saturating_sub(200).min(10_000));
+    assert!(most >= 1000, "the machine allows too few open files to test anything");
+    let silent: Vec<TcpStream> = (0..most).map(|_| TcpStream::connect(broker.addr()).unwrap()).collect();
+    is_served(&mut other, 1);
+    let began = Instant::now();
+    // All of them are accepted when the broker counts them.
+    loop {
+        let stats: serde_json::Value = serde_json::from_str(&other.ask("stats well")).unwrap();
+        if stats["connections"].as_u64() == Some(most + 1) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{stats}");
+    }
+    let each = (resident_kb(broker.pid()) - before) as f64 / most as f64;
+    assert!(each < 16.0, "{each} KiB for each silent connection");
+    // Half a line each: what is kept is what was sent.
+    for mut stream in &silent {
+        stream.write_all(&[b'x'; 500]).unwrap();
+    }
+    is_served(&mut other, 2);
+    let each = (resident_kb(broker.pid()) - before) as f64 / most as f64;
+    assert!(each < 16.0, "{each} KiB for each connection with half a line");
+}
+
+#[test]
+fn a_consumer_that_never_reads_costs_bounded_memory_and_its_events_come_back() {
+    let broker = TestBroker::start("[transports.tcp]\nwrite_timeout_ms = 1500\n");
+    let mut other = well_behaved(&broker);
+    let mut deaf: Vec<Telnet> = (0..20)
+        .map(|_| {
+            let mut client = broker.telnet();
+            assert!(client.ask("hello {\"prefetch\":65535}").starts_with("hello {"));
+            client.asks("sub t s", "successfully subscribed to topic t");
+            client
+        })
+        .collect();
+    let mut publisher = broker.telnet();
+    assert!(publisher.ask("hello {\"confirm\":true}").starts_with("hello {"));
+    let before = resident_kb(broker.pid());
+    let text = "x".repeat(10_000);
+    for n in 0..10_000 {
+        publisher.send(&format!("pub t {{\"id\":\"{n}\",\"msg\":\"{text}\"}}"));
+        if n % 1000 == 0 {
+            is_served(&mut other, n);
+        }
+    }
+    for n in 0..10_000 {
+        publisher.expect(&format!("published t {n} synced"));
+    }
+    let growth = resident_kb(broker.pid()).saturating_sub(before);
+    // 100 MB wait, within the budget of 256 MB; what goes to the sockets of 20 clients is on top of it.
+    assert!(growth < 300 * 1024, "{growth} KiB for consumers that do not read");
+    // They are cut off, and somebody who reads gets everything.
+    let mut reader = broker.telnet();
+    assert!(reader.ask("hello {\"prefetch\":100,\"replies\":\"quiet\"}").starts_with("hello {"));
+    reader.asks("sub t s", "successfully subscribed to topic t");
+    let mut seen = std::collections::HashSet::new();
+    while seen.len() < 10_000 {
+        let id = id_of(&reader.line());
+        reader.send(&format!("ack t {id}"));
+        assert!(seen.insert(id.clone()), "{id} came twice");
+    }
+    let _deaf_until_now = deaf.pop();
+}
+
+#[test]
+fn a_publisher_that_never_reads_its_confirmations_stops_nobody() {
+    let broker = TestBroker::start("[transports.tcp]\nwrite_timeout_ms = 1000\n");
+    let mut other = well_behaved(&broker);
+    let stream = TcpStream::connect(broker.addr()).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut out = &stream;
+    let before = resident_kb(broker.pid());
+    out.write_all(b"hello {\"confirm\":true}\n").unwrap();
+    let lines =
+        (publish("t", "some-id-that-is-long-enough-to-fill-buffers-with-its-confirmations", 0) + "\n").repeat(1000);
+    let began = Instant::now();
+    let mut number = 0;
+    // Until the broker reads no more from it, and then hangs up.
+    while out.write_all(lines.as_bytes()).is_ok() && began.elapsed() < PATIENCE {
+        number += 1;
+    }
+    is_served(&mut other, number);
+    assert!(resident_kb(broker.pid()) < before + 64 * 1024);
+}
