@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
 use crate::engine::{Gauge, LinkEvent, Op, Outcome, Refusal, Request, Slot};
@@ -28,8 +28,11 @@ use pending::{Ask, Pending};
 /// Commands that may be unanswered before no more are read from the client.
 const MAX_UNANSWERED: usize = 16_384;
 
-/// Bytes of unanswered publishes after which no more are read from the client.
+/// Bytes of unanswered commands, and of answers that wait for earlier ones, after which no more are read from the client.
 const MAX_UNANSWERED_BYTES: usize = 4 << 20;
+
+/// Bytes of output that wait to be written before no more commands are executed: a line of five bytes can ask for a thousand.
+const MAX_OUTPUT_BYTES: usize = 256 << 10;
 
 /// What sessions need to know of the configuration.
 #[derive(Debug, Clone)]
@@ -63,8 +66,6 @@ pub struct Session {
     gauge: Arc<Gauge>,
     /// What deliveries in the output count in the gauge.
     delivered: usize,
-    /// Bytes of publishes that have no outcome yet.
-    unanswered_bytes: usize,
     quitting: bool,
     ended: bool,
 }
@@ -84,7 +85,6 @@ impl Session {
             output: Output::default(),
             gauge,
             delivered: 0,
-            unanswered_bytes: 0,
             quitting: false,
             ended: false,
         };
@@ -140,10 +140,14 @@ impl Session {
     /// Whether there is room for more input. If not, events will make some.
     #[must_use]
     pub fn wants_input(&self) -> bool {
+        !self.ended && self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
         !self.quitting
-            && !self.ended
             && self.pending.len() < MAX_UNANSWERED
-            && self.unanswered_bytes < MAX_UNANSWERED_BYTES
+            && self.pending.weight() < MAX_UNANSWERED_BYTES
+            && self.output.remaining() < MAX_OUTPUT_BYTES
     }
 
     // ---- Out ----
@@ -167,6 +171,8 @@ impl Session {
         if delivered > held_back && self.gauge.written(delivered - held_back) {
             self.request(0, Op::Resume);
         }
+        // There is room again.
+        self.work();
     }
 
     /// Whether nothing more is to come: the client has quit or ended, and everything has been answered.
@@ -185,7 +191,7 @@ impl Session {
 
     /// Executes complete lines while there is room for what they cause.
     fn work(&mut self) {
-        while !self.quitting && self.pending.len() < MAX_UNANSWERED && self.unanswered_bytes < MAX_UNANSWERED_BYTES {
+        while self.has_room() {
             match self.framer.next_frame() {
                 None => return,
                 Some(Frame::Line(line)) => self.line(&line),
@@ -208,7 +214,6 @@ impl Session {
                 Err(reason) => self.say(|out| reply::invalid_event(out, &reason)),
                 Ok(event) => {
                     let confirm = self.options.confirm;
-                    self.unanswered_bytes += event.payload.len();
                     let ask = Ask::Publish { topic: topic.clone(), payload: event.payload.clone(), confirm };
                     self.ask(ask, Op::Publish { topic, event, confirm });
                 }
@@ -223,16 +228,16 @@ impl Session {
             Ok(Command::Detach { topic }) => self.ask(Ask::Detach(topic.clone()), Op::Detach { topic }),
             Ok(Command::Acknowledge { topic, ids }) => {
                 let keys = ids.iter().map(|id| IdKey::of(id)).collect();
-                let ids = ids.into_iter().map(|id| line.slice_ref(id.as_bytes())).collect();
+                let ids = ids.join(" ").into_boxed_str();
                 self.ask(Ask::Acknowledge { ids, quiet }, Op::Ack { topic, ids: keys });
             }
             Ok(Command::AcknowledgeAll { topic }) => self.ask(Ask::AcknowledgeAll { quiet }, Op::AckAll { topic }),
             Ok(Command::Requeue { topic, id, delay_ms }) => {
-                let ask = Ask::Settle { word: "requeued", id: line.slice_ref(id.as_bytes()), quiet };
+                let ask = Ask::Settle { word: "requeued", id: Box::from(id), quiet };
                 self.ask(ask, Op::Nack { topic, id: IdKey::of(id), delay_ms });
             }
             Ok(Command::Touch { topic, id }) => {
-                let ask = Ask::Settle { word: "touched", id: line.slice_ref(id.as_bytes()), quiet: false };
+                let ask = Ask::Settle { word: "touched", id: Box::from(id), quiet: false };
                 self.ask(ask, Op::Touch { topic, id: IdKey::of(id) });
             }
             Ok(Command::Topics) => self.ask(Ask::Topics, Op::Topics),
@@ -293,13 +298,7 @@ impl Session {
 
     fn outcome(&mut self, slot: Slot, outcome: Outcome) {
         let level = self.level;
-        let unanswered = &mut self.unanswered_bytes;
-        let render = |ask: &Ask, out: &mut BytesMut| {
-            if let Ask::Publish { payload, .. } = ask {
-                *unanswered = unanswered.saturating_sub(payload.len());
-            }
-            render(ask, outcome, level, out);
-        };
+        let render = |ask: &Ask, out: &mut BytesMut| render(ask, outcome, level, out);
         self.pending.resolve(slot, &mut self.output, render);
     }
 }
@@ -328,14 +327,14 @@ fn render(ask: &Ask, outcome: Outcome, level: Level, out: &mut BytesMut) {
         }
         (Ask::Detach(topic), Outcome::Detached) => reply::line(out, format_args!("detached from topic {topic}")),
         (Ask::Acknowledge { ids, quiet }, Outcome::Acknowledged { found, idle }) => {
-            for (id, found) in ids.iter().zip(found) {
+            for (id, found) in ids.split(' ').zip(found) {
                 let word: &[u8] = match (found, quiet) {
                     (false, _) => b"no_event_error: ",
                     (true, false) => b"acknowledged from logs ev_id=",
                     (true, true) => continue,
                 };
                 out.put_slice(word);
-                out.put_slice(id);
+                out.put_slice(id.as_bytes());
                 out.put_slice(reply::LINE_END);
             }
             no_message(out, idle, *quiet);
@@ -352,7 +351,7 @@ fn render(ask: &Ask, outcome: Outcome, level: Level, out: &mut BytesMut) {
             }
             out.put_slice(if found { word.as_bytes() } else { b"no_event_error:" });
             out.put_slice(if found { b" ev_id=" } else { b" " });
-            out.put_slice(id);
+            out.put_slice(id.as_bytes());
             out.put_slice(reply::LINE_END);
         }
         (Ask::Topics, Outcome::Topics(topics)) => json(out, &topics),

@@ -112,6 +112,11 @@ impl TestBroker {
     /// Asks it to stop, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits until it has stopped.
+    pub fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         let began = Instant::now();
         loop {

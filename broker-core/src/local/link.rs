@@ -13,9 +13,10 @@ use super::shared::Shared;
 use crate::engine::{EngineGone, Gauge, Link, LinkEvent, Op, Request, RequestSink};
 use crate::queue::ClientId;
 
-/// Events that may wait for a session. It cannot be reached by a session that handles what it gets: outcomes are bounded by
-/// the requests that it has not got an answer to, deliveries by the gauge. A client whose session lets it happen is cut off.
-pub(super) const LINK_EVENTS: usize = 8192;
+/// Pieces that may wait for a session. It cannot be reached by a session that handles what it gets: outcomes are bounded by
+/// the requests that it has not got an answer to (16,384, two pieces each at the most), deliveries by the gauge. A client whose
+/// session lets it happen is cut off. What is not used costs nothing.
+pub(super) const LINK_EVENTS: usize = 40_000;
 
 pub(super) fn connect(
     client: ClientId,

@@ -25,11 +25,15 @@ enum Telnet {
     Command,
     /// After WILL, WONT, DO or DONT: the option follows.
     Option,
-    /// In a subnegotiation, which ends with IAC SE.
-    Sub,
-    /// After an IAC in a subnegotiation.
-    SubCommand,
+    /// In a subnegotiation, which ends with IAC SE, after so many bytes.
+    Sub(u16),
+    /// After an IAC in a subnegotiation of so many bytes.
+    SubCommand(u16),
 }
+
+/// Bytes after which a subnegotiation is taken for a stray one, and the line goes on. Real ones are far shorter; without a
+/// bound two stray bytes would swallow all commands that follow.
+const MAX_SUBNEGOTIATION: u16 = 1024;
 
 /// Splits a stream into lines: LF or CRLF ends one, telnet's commands are taken out.
 #[derive(Debug)]
@@ -88,6 +92,16 @@ impl Framer {
     fn take_out_commands(&mut self, input: &mut BytesMut) {
         const SE: u8 = 240;
         const SB: u8 = 250;
+        /// The lowest code of a telnet command: the end of a file.
+        const FIRST: u8 = 236;
+        if self.telnet == Telnet::Command {
+            // Its IAC ended the last read; whether it belongs to the line is known only now.
+            let mut whole = BytesMut::with_capacity(input.len() + 1);
+            whole.extend_from_slice(&[IAC]);
+            whole.extend_from_slice(input);
+            *input = whole;
+            self.telnet = Telnet::Data;
+        }
         let mut kept = 0;
         for at in 0..input.len() {
             let byte = input[at];
@@ -98,14 +112,21 @@ impl Framer {
                     kept += 1;
                     Telnet::Data
                 }
-                (Telnet::Command, SB) => Telnet::Sub,
+                (Telnet::Command, SB) => Telnet::Sub(0),
                 (Telnet::Command, 251..=254) => Telnet::Option,
+                (Telnet::Command, 0..FIRST) => {
+                    // No telnet: both stay, and the line is not UTF-8. The line's end must not go with them.
+                    input[kept] = IAC;
+                    input[kept + 1] = byte;
+                    kept += 2;
+                    Telnet::Data
+                }
                 // IAC IAC stands for a byte 0xFF, which no UTF-8 has.
                 (Telnet::Command | Telnet::Option, _) => Telnet::Data,
-                (Telnet::Sub, IAC) => Telnet::SubCommand,
-                (Telnet::Sub, _) => Telnet::Sub,
-                (Telnet::SubCommand, SE) => Telnet::Data,
-                (Telnet::SubCommand, _) => Telnet::Sub,
+                (Telnet::SubCommand(_), SE) => Telnet::Data,
+                (Telnet::Sub(MAX_SUBNEGOTIATION..) | Telnet::SubCommand(MAX_SUBNEGOTIATION..), _) => Telnet::Data,
+                (Telnet::Sub(len), IAC) => Telnet::SubCommand(len + 1),
+                (Telnet::Sub(len) | Telnet::SubCommand(len), _) => Telnet::Sub(len + 1),
             };
         }
         input.truncate(kept);
@@ -222,5 +243,27 @@ mod tests {
             assert!(framer.buffer.len() <= 2000);
         }
         assert_eq!(reports, 1);
+    }
+
+    #[test]
+    fn a_stray_iac_costs_its_line_and_not_the_next() {
+        for cut in 0..=14 {
+            let (mut framer, input) = (Framer::new(99), b"pub t \xff\nping\r\n");
+            let mut frames = Vec::new();
+            for part in [&input[..cut], &input[cut..]] {
+                framer.push(&mut BytesMut::from(part));
+                frames.extend(std::iter::from_fn(|| framer.next_frame()));
+            }
+            assert_eq!(frames, [Frame::NotUtf8, Frame::Line(Bytes::from_static(b"ping"))], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_subnegotiation_without_end_is_given_up() {
+        let mut framer = Framer::new(99);
+        framer.push(&mut BytesMut::from(&b"\xff\xfa"[..]));
+        framer.push(&mut BytesMut::from("ping\n".repeat(1000).as_bytes()));
+        let frames = std::iter::from_fn(|| framer.next_frame()).count();
+        assert!((790..800).contains(&frames), "{frames}");
     }
 }

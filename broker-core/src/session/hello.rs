@@ -46,6 +46,19 @@ struct Fields {
     confirm: Option<serde_json::Value>,
 }
 
+/// What is wrong with the JSON. The parser names an unknown field in full, however long it is.
+fn describe(error: &serde_json::Error) -> String {
+    let text = error.to_string().replace(" at line 1 column ", " at column ");
+    let name = text.strip_prefix("unknown field `").and_then(|rest| rest.rsplit_once("`, expected one of "));
+    match name {
+        Some((name, _)) => {
+            let name = crate::protocol::reply::quote(name);
+            format!("unknown field {name}; the fields are client, token, prefetch, replies, confirm")
+        }
+        None => text,
+    }
+}
+
 /// The longest name of a client, in bytes.
 const MAX_CLIENT: usize = 255;
 
@@ -59,8 +72,7 @@ impl Options {
         if !json.starts_with('{') {
             return Err(r#"expected an object such as {"prefetch":10}"#.to_owned());
         }
-        let fields: Fields = serde_json::from_str(json)
-            .map_err(|error| error.to_string().replace(" at line 1 column ", " at column "))?;
+        let fields: Fields = serde_json::from_str(json).map_err(|error| describe(&error))?;
         let given = |field: Option<Value>| field.filter(|value| !value.is_null());
         let mut options = self.clone();
         match given(fields.client) {
@@ -114,7 +126,7 @@ mod tests {
             (r#"{"confirm":1}"#, "confirm must be true or false"),
             (r#"{"client":7}"#, "client must be a string"),
             (r#"{"token":7}"#, "token must be a string"),
-            (r#"{"prefetsch":1}"#, "unknown field `prefetsch`"),
+            (r#"{"prefetsch":1}"#, r#"unknown field "prefetsch""#),
             (r#"{"prefetch":1,"prefetch":2}"#, "duplicate field `prefetch`"),
         ] {
             let error = first.changed_by(json).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use super::output::Output;
 use crate::engine::{Delivery, Slot};
@@ -12,15 +12,46 @@ use crate::name::TopicName;
 /// What is needed to put an outcome in words.
 #[derive(Debug)]
 pub(super) enum Ask {
-    Publish { topic: TopicName, payload: Payload, confirm: bool },
+    Publish {
+        topic: TopicName,
+        payload: Payload,
+        confirm: bool,
+    },
     Subscribe(TopicName),
     Unsubscribe(TopicName),
     Detach(TopicName),
-    Acknowledge { ids: Vec<Bytes>, quiet: bool },
-    AcknowledgeAll { quiet: bool },
-    Settle { word: &'static str, id: Bytes, quiet: bool },
+    /// The ids with a blank between each two. A copy, since slices of a read pin the whole of it.
+    Acknowledge {
+        ids: Box<str>,
+        quiet: bool,
+    },
+    AcknowledgeAll {
+        quiet: bool,
+    },
+    Settle {
+        word: &'static str,
+        id: Box<str>,
+        quiet: bool,
+    },
     Topics,
     Stats,
+}
+
+/// What `topics` and `stats` weigh until their answers are there, in bytes: these may be large.
+const FIGURES: usize = 1 << 20;
+
+impl Ask {
+    /// About how many bytes it keeps or will cause, for the limit on what is unanswered.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Publish { payload, .. } => payload.len(),
+            // "a " becomes a key of 16 bytes in the request and an answer of up to 30 and the id.
+            Self::Acknowledge { ids, .. } => 32 * ids.len(),
+            Self::Settle { id, .. } => id.len(),
+            Self::Topics | Self::Stats => FIGURES,
+            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Detach(_) | Self::AcknowledgeAll { .. } => 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -46,9 +77,15 @@ pub(super) struct Pending {
     /// The latest slot that the engine has answered, if any: what comes from it now comes after that answer.
     answered: Option<Slot>,
     held_back: usize,
+    weight: usize,
 }
 
 impl Pending {
+    /// About how many bytes its commands and answers take, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -63,12 +100,14 @@ impl Pending {
     }
 
     pub(super) fn push(&mut self, ask: Ask) -> Slot {
+        self.weight += ask.weight();
         self.entries.push_back(Entry::Asked(ask));
         self.base + self.entries.len() as Slot - 1
     }
 
     /// Adds something that needs no answer from the engine.
     pub(super) fn push_ready(&mut self, text: BytesMut) {
+        self.weight += text.len();
         self.entries.push_back(Entry::Ready(text, Vec::new()));
     }
 
@@ -78,6 +117,7 @@ impl Pending {
         let index = slot.checked_sub(self.base).and_then(|index| usize::try_from(index).ok());
         let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
         let Entry::Asked(ask) = entry else { return };
+        self.weight -= ask.weight();
         if index == Some(0) {
             render(ask, output.text());
             self.entries.pop_front();
@@ -86,6 +126,7 @@ impl Pending {
         } else {
             let mut text = BytesMut::new();
             render(ask, &mut text);
+            self.weight += text.len();
             *entry = Entry::Ready(text, Vec::new());
         }
     }
@@ -94,6 +135,7 @@ impl Pending {
         while let Some(Entry::Ready(..)) = self.entries.front() {
             let Some(Entry::Ready(text, after)) = self.entries.pop_front() else { return };
             self.base += 1;
+            self.weight -= text.len();
             output.text().put_slice(&text);
             for after in after {
                 match after {

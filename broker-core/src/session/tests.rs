@@ -353,3 +353,76 @@ proptest! {
         prop_assert_eq!(run(pieces), whole);
     }
 }
+
+// ---- Hostile clients ----
+
+#[test]
+fn an_error_never_quotes_more_than_a_little() {
+    let mut client = Client::new();
+    let long = "x".repeat(500_000);
+    for line in [format!("pub t \"{long}\""), format!("hello {{\"{long}\":1}}"), format!("hello {long}"), long] {
+        let said = client.answer(&line);
+        assert!(said.starts_with("error: ") && said.len() < 300, "{} bytes: {:.200}", said.len(), said);
+    }
+}
+
+#[test]
+fn short_commands_with_long_answers_are_executed_as_the_answers_are_taken() {
+    let mut client = Client::new();
+    client.send(&"help\n".repeat(1000));
+    assert!(client.session.output().remaining() < 300_000 && !client.session.wants_input());
+    let mut answers = 0;
+    while client.session.output().has_remaining() {
+        answers += client.said().matches("\r\n\r\n").count();
+    }
+    assert_eq!(answers, 1000);
+    assert!(client.session.wants_input());
+}
+
+#[test]
+fn answers_that_wait_for_an_earlier_one_are_bounded() {
+    let mut client = Client::new();
+    client.send("sub t\n");
+    client.send(&"help\n".repeat(10_000));
+    assert!(!client.session.wants_input());
+    let request = client.requests().remove(0);
+    client.outcome(request.slot, Outcome::Subscribed);
+    let mut text = String::new();
+    while client.session.output().has_remaining() {
+        text += &client.said();
+    }
+    assert_eq!(text.matches("\r\n\r\n").count(), 10_000);
+    assert!(client.session.wants_input());
+}
+
+#[test]
+fn figures_are_asked_a_few_at_a_time() {
+    let mut client = Client::new();
+    client.send(&"topics\nstats\n".repeat(4500));
+    let mut answered = 0;
+    loop {
+        let requests = client.requests();
+        if requests.is_empty() {
+            break;
+        }
+        assert!(requests.len() <= 4, "{}", requests.len());
+        for request in requests {
+            client.outcome(request.slot, Outcome::Topics(Vec::new()));
+            answered += 1;
+        }
+        client.said();
+    }
+    assert_eq!(answered, 9000);
+}
+
+#[test]
+fn unanswered_acknowledgements_are_bounded_and_make_room_when_they_are_answered() {
+    let mut client = Client::new();
+    let line = format!("ack t {}\n", "a ".repeat(500_000));
+    client.send(&line);
+    assert!(!client.session.wants_input());
+    let request = client.requests().remove(0);
+    client.outcome(request.slot, Outcome::Acknowledged { found: vec![true; 500_000], idle: false });
+    assert_eq!(client.said().lines().count(), 500_000);
+    assert!(client.session.wants_input());
+}

@@ -70,10 +70,13 @@ pub(crate) async fn run(
         }
         if session.output().has_remaining() {
             // Outside the select, so that nothing can drop it half-written; a client that does not read costs one time-out.
-            match timeout(config.write_timeout(), stream.write_all_buf(session.output())).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Ended::Socket(error),
-                Err(_elapsed) => return Ended::NotReading(config.write_timeout()),
+            // It is for each step: a slow client that takes what it gets is none that does not read.
+            while session.output().has_remaining() {
+                match timeout(config.write_timeout(), stream.write_buf(session.output())).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return Ended::Socket(error),
+                    Err(_elapsed) => return Ended::NotReading(config.write_timeout()),
+                }
             }
             session.output().shrink();
             session.output_written();

@@ -1,0 +1,268 @@
+//! The command line: what it prints where, and with which status it ends.
+
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use herald_tests::{TestBroker, delivery, herald, publish};
+use rustix::process::Signal;
+
+struct Ran {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+fn ran(output: Output) -> Ran {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { status: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(herald());
+    command.args(args).current_dir(dir).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HERALD_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Ran {
+    ran(command(dir, args).output().unwrap())
+}
+
+#[test]
+fn publishing_and_subscribing_from_a_shell() {
+    let broker = TestBroker::start("");
+    let server = broker.addr().to_string();
+    broker.telnet().asks("sub t s", "successfully subscribed to topic t");
+    let published = run(broker.dir(), &["pub", "t", r#"{"id":"a","priority":2,"msg":"m"}"#, "--server", &server]);
+    assert_eq!((published.status, published.out.as_str()), (0, "published t a synced\n"), "{}", published.err);
+    let mut child = command(broker.dir(), &["pub", "t", "-"])
+        .env("HERALD_SERVER", format!("tcp://{server}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"id\":\"b\",\"msg\":\"m\"}\n[]\n{\"id\":\"c\",\"msg\":\"m\"}\n").unwrap();
+    let piped = ran(child.wait_with_output().unwrap());
+    assert_eq!(piped.status, 1, "one was refused: {} {}", piped.out, piped.err);
+    assert!(
+        piped.out.contains("published t b synced\n") && piped.out.contains("published t c synced\n"),
+        "{}",
+        piped.out
+    );
+    assert!(piped.err.contains("line 2"), "{}", piped.err);
+    let subscribed = run(broker.dir(), &["sub", "t", "--name", "s", "--count", "3", "--server", &server]);
+    assert_eq!(subscribed.status, 0, "{}", subscribed.err);
+    let expected = [delivery("t", "a", 2), delivery("t", "b", 0), delivery("t", "c", 0)].join("\n") + "\n";
+    assert_eq!(subscribed.out, expected, "each delivery line as it was received");
+    let stats = run(broker.dir(), &["stats", "t", "--json", "--server", &server]);
+    let stats: serde_json::Value = serde_json::from_str(&stats.out).unwrap();
+    assert_eq!(stats["topics"][0]["subscriptions"][0]["acknowledged"], 3);
+    let topics = run(broker.dir(), &["topics", "--server", &server]);
+    assert!(topics.status == 0 && topics.out.contains('t'), "{}", topics.out);
+}
+
+#[test]
+fn without_acknowledging_events_stay() {
+    let broker = TestBroker::start("");
+    let server = broker.addr().to_string();
+    broker.telnet().asks("sub t s", "successfully subscribed to topic t");
+    broker.telnet().send(&publish("t", "a", 0));
+    for _ in 0..2 {
+        let subscribed =
+            run(broker.dir(), &["sub", "t", "--name", "s", "--no-ack", "--count", "1", "--server", &server]);
+        assert!(subscribed.out.contains("\"id\":\"a\""), "{}", subscribed.out);
+    }
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_said_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["topics"][..], &["stats"], &["pub", "t", "{}"]] {
+        let args = [args, &["--server", "127.0.0.1:1"]].concat();
+        let failed = run(dir.path(), &args);
+        assert_eq!(failed.status, 1, "{args:?}: {}", failed.err);
+        assert!(failed.err.contains("127.0.0.1:1") && failed.err.contains("herald serve"), "{}", failed.err);
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_named_by_file_key_and_what_was_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("herald.toml"),
+        "[broker]\nshards = \"many\"\nshard = 1\n[storage]\nkind = \"paper\"\ndurability = \"maybe\"\n[commands]\npublish = \"ack\"\n",
+    )
+    .unwrap();
+    let failed = run(dir.path(), &["config", "check"]);
+    assert_eq!(failed.status, 2, "{}", failed.err);
+    for part in [
+        "herald.toml",
+        "broker.shards",
+        "integer",
+        "broker.shard:",
+        "storage.kind",
+        "paper",
+        "storage.durability",
+        "always",
+        "commands",
+    ] {
+        assert!(failed.err.contains(part), "{part}: {}", failed.err);
+    }
+    assert_eq!(run(dir.path(), &["serve"]).status, 2);
+    assert_eq!(run(dir.path(), &["serve", "--config", "absent.toml"]).status, 2);
+    assert_eq!(run(dir.path(), &["serve", "--nonsense"]).status, 2);
+    let empty = tempfile::tempdir().unwrap();
+    let failed =
+        ran(command(empty.path(), &["config", "check"]).env("HERALD_STORAGE__KIN", "json-log").output().unwrap());
+    assert!(failed.status == 2 && failed.err.contains("HERALD_STORAGE__KIN"), "{}", failed.err);
+    assert_eq!(run(empty.path(), &["config", "check"]).status, 0);
+}
+
+#[test]
+fn later_layers_win_and_show_says_where_from() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("herald.toml"), "[storage]\npath = \"from-file\"\nsync_interval_ms = 7\n").unwrap();
+    let mut show = command(dir.path(), &["config", "show", "--set", "broker.shards=3"]);
+    let shown = ran(show.env("HERALD_STORAGE__PATH", "from-env").env("HERALD_SERVER", "x:1").output().unwrap());
+    assert_eq!(shown.status, 0, "{}", shown.err);
+    let line = |key: &str| {
+        shown.out.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{key}: {}", shown.out))
+    };
+    assert!(line("path").contains("from-env") && line("path").contains("HERALD_STORAGE__PATH"));
+    assert!(line("sync_interval_ms").contains("= 7") && line("sync_interval_ms").contains("herald.toml"));
+    assert!(line("shards").contains("= 3") && line("shards").contains("--set"));
+    assert!(line("kind").contains("json-log") && line("kind").contains("default"));
+}
+
+#[test]
+fn what_init_writes_is_what_check_accepts() {
+    let dir = tempfile::tempdir().unwrap();
+    let init = run(dir.path(), &["config", "init"]);
+    assert_eq!(init.status, 0);
+    let text =
+        if init.out.is_empty() { std::fs::read_to_string(dir.path().join("herald.toml")).unwrap() } else { init.out };
+    std::fs::write(dir.path().join("written.toml"), &text).unwrap();
+    let checked = run(dir.path(), &["config", "check", "--config", "written.toml"]);
+    assert_eq!(checked.status, 0, "{}", checked.err);
+    for key in ["max_line_bytes", "durability", "memory_budget_mb", "listen", "auto_create", "[[sources]]"] {
+        assert!(text.contains(key), "{key} is missing");
+    }
+}
+
+#[test]
+fn completions_and_examples_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let completions = run(dir.path(), &["completions", shell]);
+        assert!(completions.status == 0 && completions.out.contains("herald"), "{shell}");
+    }
+    for command in ["serve", "demo", "feed", "pub", "sub", "topics", "stats", "config", "completions"] {
+        let help = run(dir.path(), &[command, "--help"]);
+        assert!(
+            help.status == 0 && help.out.contains("Example") && help.out.contains(&format!("herald {command}")),
+            "{}",
+            help.out
+        );
+    }
+}
+
+#[test]
+fn signals_stop_a_broker_in_an_orderly_way() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut broker = TestBroker::start("");
+        let mut client = broker.telnet();
+        client.asks("sub t s", "successfully subscribed to topic t");
+        client.send(&publish("t", "a", 0));
+        client.expect(&delivery("t", "a", 0));
+        broker.signal(signal);
+        assert_eq!(client.try_line(), None);
+        assert!(broker.wait().success(), "{}", broker.log());
+        broker.run();
+        let mut client = broker.telnet();
+        client.asks("sub t s", "successfully subscribed to topic t");
+        client.expect(&herald_tests::redelivery("t", "a", 0, 1));
+    }
+}
+
+/// Starts a command and waits for the lines on standard error that say where it listens.
+fn listening(command: &mut Command, count: usize) -> (std::process::Child, Vec<String>) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = lines.filter_map(|line| line.rsplit_once("addr=").map(|(_, addr)| addr.to_owned()));
+    let addrs: Vec<String> = lines.by_ref().take(count).collect();
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, addrs)
+}
+
+#[test]
+fn a_feed_serves_the_lines_of_a_file_and_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines: Vec<String> =
+        (0..5).map(|n| format!("{{\"message\":{{\"tweet\":{{\"text\":\"tweet {n}\"}}}}}}")).collect();
+    std::fs::write(dir.path().join("tweets.json"), lines.join("\n")).unwrap();
+    let mut feed = command(
+        dir.path(),
+        &["feed", "--listen", "127.0.0.1:0", "--rate", "1000", "--panic-every", "3", "--file", "tweets.json"],
+    );
+    let (mut child, addrs) = listening(&mut feed, 1);
+    let events = |last: Option<&str>, count: usize| {
+        let mut stream = TcpStream::connect(&addrs[0]).unwrap();
+        let resume = last.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
+        write!(stream, "GET /tweets/2 HTTP/1.1\r\nHost: feed\r\n{resume}\r\n").unwrap();
+        let mut events: Vec<(String, String)> = Vec::new();
+        let mut id = String::new();
+        for line in BufReader::new(stream).lines().map(Result::unwrap) {
+            if let Some(value) = line.strip_prefix("id: ") {
+                value.clone_into(&mut id);
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                events.push((id.clone(), data.to_owned()));
+                if events.len() == count {
+                    break;
+                }
+            }
+        }
+        events
+    };
+    let first = events(None, 9);
+    assert_eq!(first[2].1, "{\"message\": panic}");
+    assert_eq!(first[0].1, lines[0]);
+    let resumed = events(Some(&first[3].0), 5);
+    assert_eq!(resumed, first[4..9]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_demo_shows_everything_at_work_and_keeps_its_data_where_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["demo", "--data", "kept", "--port", "0", "--feed-port", "0"];
+    let (mut child, addrs) = listening(&mut command(dir.path(), &args), 2);
+    let broker: std::net::SocketAddr = addrs[1].parse().unwrap();
+    let mut client = herald_tests::Telnet::connect(broker);
+    client.asks("sub tweets inbox", "successfully subscribed to topic tweets");
+    let first = client.line();
+    let id = herald_tests::id_of(&first);
+    client.asks(&format!("ack tweets {id}"), &format!("acknowledged from logs ev_id={id}"));
+    // Killed as in a crash, and started again on what it left.
+    child.kill().unwrap();
+    let mut printed = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    child.wait().unwrap();
+    assert!(printed.contains("telnet") && printed.contains("sub tweets inbox"), "{printed}");
+    let (mut child, addrs) = listening(&mut command(dir.path(), &args), 2);
+    let mut client = herald_tests::Telnet::connect(addrs[1].parse().unwrap());
+    assert!(client.ask("hello {\"prefetch\":1000}").starts_with("hello"));
+    client.asks("sub tweets inbox", "successfully subscribed to topic tweets");
+    for _ in 0..3 {
+        assert_ne!(herald_tests::id_of(&client.line()), id, "what was acknowledged does not come back");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
