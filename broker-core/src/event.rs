@@ -25,6 +25,13 @@ impl Millis {
         Self(self.0.saturating_add(ms))
     }
 
+    /// When a delay of `ms` milliseconds that begins now is over for certain. This point stands for the whole millisecond that
+    /// began with it, so it is one more.
+    #[must_use]
+    pub fn after_delay(self, ms: u64) -> Self {
+        self.plus(ms).plus(1)
+    }
+
     /// How long after `earlier` this is, in milliseconds; 0 if it is not after it (a clock may jump back).
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {

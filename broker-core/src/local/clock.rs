@@ -12,21 +12,23 @@ use crate::event::Millis;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     start: Instant,
-    start_ms: u64,
+    /// Since the epoch.
+    started: Duration,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { start: Instant::now(), start_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX / 2) }
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self { start: Instant::now(), started }
     }
 
     pub(super) fn now(&self) -> Millis {
-        Millis(self.start_ms + self.uptime_ms())
+        // Added before they are cut to milliseconds: cut twice, a due time stored by one process would be early in the next.
+        Millis(whole_ms(self.started.saturating_add(self.start.elapsed())))
     }
 
     pub(super) fn uptime_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+        whole_ms(self.start.elapsed())
     }
 
     /// When to wake up for `at`. Never more than a day ahead: an instant cannot be arbitrarily far.
@@ -34,4 +36,8 @@ impl Clock {
         const DAY_MS: u64 = 86_400_000;
         Instant::now() + Duration::from_millis(at.since(self.now()).min(DAY_MS))
     }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }

@@ -23,6 +23,8 @@ pub(super) struct Flight {
     /// Milliseconds in flight before, which its time to live does not count.
     pub(super) grace_ms: u64,
     deadline: Option<Millis>,
+    /// Deliveries of the subscription before this one.
+    order: u64,
     previous: u32,
     next: u32,
 }
@@ -47,6 +49,7 @@ pub(super) struct Flights {
     flights: Slab<Flight>,
     by_id: HashTable<u32>,
     deadlines: BTreeSet<(Millis, u32)>,
+    made: u64,
 }
 
 impl Flights {
@@ -73,8 +76,7 @@ impl Flights {
             let flight = &self.flights[*at as usize];
             flight.id == id && flight.consumer == consumer
         });
-        // Of equal ids the one delivered first is the one that stands first in delivery order among equals in time.
-        candidates.min_by_key(|at| (self.flights[*at as usize].since, self.flights[*at as usize].key))
+        candidates.min_by_key(|at| self.flights[*at as usize].order)
     }
 
     /// The oldest flight of a consumer.
@@ -94,8 +96,9 @@ impl Flights {
         grace_ms: u64,
         deadline: Option<Millis>,
     ) {
-        let flight =
-            Flight { key, id, deliveries, consumer, since, grace_ms, deadline, previous: list.last, next: NONE };
+        let (order, previous, next) = (self.made, list.last, NONE);
+        self.made += 1;
+        let flight = Flight { key, id, deliveries, consumer, since, grace_ms, deadline, order, previous, next };
         let at = u32::try_from(self.flights.insert(flight)).expect("prefetch bounds flights far below 2^32");
         if list.last == NONE {
             list.first = at;

@@ -574,7 +574,10 @@ impl Subscription {
         let exceptions: Vec<EventKey> = self.exceptions.keys().copied().take(left).collect();
         for key in exceptions {
             self.leave_queue(key);
-            log.settle(key);
+            // What has been replaced since is not held any more: the log counts only those who have it in flight.
+            if log.get(key).is_some_and(|entry| !entry.withdrawn()) {
+                log.settle(key);
+            }
             left -= 1;
         }
         // Nothing new enters what it holds, so a lane that is done stays done.

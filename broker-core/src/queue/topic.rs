@@ -152,7 +152,7 @@ impl Topic {
         let key = EventKey { priority: event.priority, seq: Seq(self.log.last_seq.0 + 1) };
         let ttl = [event.ttl_ms, self.policy.ttl_ms].into_iter().filter(|ttl| *ttl > 0).min();
         let expires_at = ttl.map(|ttl| now.plus(ttl));
-        let due_at = (event.delay_ms > 0).then(|| now.plus(event.delay_ms));
+        let due_at = (event.delay_ms > 0).then(|| now.after_delay(event.delay_ms));
         let times = (expires_at.is_some() || due_at.is_some()).then_some(Times { expires_at, due_at });
         let holders = u32::try_from(self.subscriptions.len()).expect("subscriptions are far fewer than 2^32");
         let payload = event.payload.clone();
@@ -503,7 +503,7 @@ impl Topic {
     ) -> bool {
         let subscription = &mut self.subscriptions[sub.0];
         let Some(flight) = subscription.flights.find(id, consumer.0) else { return false };
-        let due = (delay_ms > 0).then(|| now.plus(delay_ms));
+        let due = (delay_ms > 0).then(|| now.after_delay(delay_ms));
         subscription.requeue_flight(&mut self.log, flight, due, now);
         self.dirty.push(sub.0);
         true
