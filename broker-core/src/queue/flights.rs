@@ -65,9 +65,18 @@ impl Flights {
         !self.by_id.is_empty() && self.by_id.find(id.short(), |at| self.flights[*at as usize].id == id).is_some()
     }
 
-    /// The flight of `key`, whose id is `id`.
+    /// Whether `key`, whose id is `id`, is in flight.
     pub(super) fn holds(&self, id: IdKey, key: EventKey) -> bool {
-        !self.by_id.is_empty() && self.by_id.iter_hash(id.short()).any(|at| self.flights[*at as usize].key == key)
+        self.deliveries(id, key).is_some()
+    }
+
+    /// How often `key`, whose id is `id`, has been delivered, if it is in flight.
+    pub(super) fn deliveries(&self, id: IdKey, key: EventKey) -> Option<u32> {
+        if self.by_id.is_empty() {
+            return None;
+        }
+        let mut flights = self.by_id.iter_hash(id.short()).map(|at| &self.flights[*at as usize]);
+        flights.find(|flight| flight.key == key).map(|flight| flight.deliveries)
     }
 
     /// The flight of `id` on `consumer`; of several (where duplicates are kept) the one delivered first.

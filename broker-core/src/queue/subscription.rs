@@ -404,12 +404,12 @@ impl Subscription {
         }
     }
 
-    /// How often an event that waits has been delivered, and when it is due.
-    pub(super) fn waiting_state(&self, key: EventKey) -> (u32, Option<Millis>) {
+    /// How often an event that is held has been delivered, a delivery under way not counted, and when it is due.
+    pub(super) fn held_state(&self, key: EventKey, id: IdKey) -> (u32, Option<Millis>) {
         match self.exceptions.get(&key) {
             Some(Exception { deliveries, standing: Standing::Delayed(due), .. }) => (*deliveries, Some(*due)),
             Some(Exception { deliveries, .. }) => (*deliveries, None),
-            None => (0, None),
+            None => (self.flights.deliveries(id, key).map_or(0, |deliveries| deliveries - 1), None),
         }
     }
 

@@ -471,7 +471,7 @@ impl Topic {
         }
         let waiting = self.log.find_id(id).into_iter().filter(|key| subscription.hold(*key, id) == Hold::Waiting);
         // Where duplicates are kept: the one that has been delivered, else the one that will be next.
-        let Some(key) = waiting.min_by_key(|key| (subscription.waiting_state(*key).0 == 0, *key)) else {
+        let Some(key) = waiting.min_by_key(|key| (subscription.held_state(*key, id).0 == 0, *key)) else {
             return Acknowledged::NotFound;
         };
         subscription.settle_waiting(&mut self.log, key);
@@ -580,7 +580,7 @@ impl Topic {
         let entry = self.log.get(key).filter(|entry| !entry.withdrawn() && entry.place() == Some(place))?;
         let held = self.subscriptions.iter().filter(|(_, sub)| sub.hold(key, entry.id) != Hold::None);
         let holders = held.filter_map(|(_, sub)| {
-            let (deliveries, due_at) = sub.waiting_state(key);
+            let (deliveries, due_at) = sub.held_state(key, entry.id);
             Some(Holder { subscription: sub.name.clone()?, deliveries, due_at })
         });
         Some(holders.collect())
