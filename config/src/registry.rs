@@ -118,7 +118,7 @@ pub(crate) enum Absent {
     #[error("this build has no \"{kind}\" {seam}: rebuild with --features {kind}")]
     NotBuilt { seam: Seam, kind: &'static str },
     /// It comes later.
-    #[error("this version of Herald has no \"{kind}\" {seam} yet; {}", what_there_is(*.seam))]
+    #[error("this build has no \"{kind}\" {seam}: this version of Herald has none yet; {}", what_there_is(*.seam))]
     Later { seam: Seam, kind: &'static str },
 }
 
@@ -356,7 +356,7 @@ mod tests {
         );
         assert!(
             text(Seam::Transport, "ws")
-                .starts_with("this version of Herald has no \"ws\" transport yet; this build has")
+                .starts_with("this build has no \"ws\" transport: this version of Herald has none yet; this build has")
         );
         let not_built = Absent::NotBuilt { seam: Seam::Storage, kind: "json-log" };
         assert_eq!(not_built.to_string(), "this build has no \"json-log\" storage: rebuild with --features json-log");

@@ -310,7 +310,7 @@ mod errors {
     fn plugins_that_are_not_there_say_so() {
         assert_eq!(
             one("[storage]\nkind = \"sled\""),
-            "herald.toml: storage.kind: this version of Herald has no \"sled\" storage yet; this build has \"json-log\""
+            "herald.toml: storage.kind: this build has no \"sled\" storage: this version of Herald has none yet; this build has \"json-log\""
         );
         assert_eq!(
             one("[storage]\nkind = \"postgres\""),
@@ -318,18 +318,20 @@ mod errors {
         );
         let ws = one("[transports.ws]\nlisten = \"127.0.0.1:8001\"");
         assert!(
-            ws.starts_with("herald.toml: transports.ws: this version of Herald has no \"ws\" transport yet;"),
+            ws.starts_with(
+                "herald.toml: transports.ws: this build has no \"ws\" transport: this version of Herald has none yet;"
+            ),
             "{ws}"
         );
         assert!(ws.ends_with("or remove the table, or set enabled = false in it"), "{ws}");
         let engine = one("[engine]\nkind = \"jetstream\"");
-        assert!(engine.contains("no \"jetstream\" engine yet"), "{engine}");
+        assert!(engine.contains("no \"jetstream\" engine: this version"), "{engine}");
         let source = one(
             "[[sources]]\nkind = \"change-stream\"\nname = \"a\"\nuri = \"mongodb://h\"\ncollection = \"c\"\ntopic = \"t\"",
         );
         assert!(
             source.starts_with(
-                "herald.toml: sources[0].kind: this version of Herald has no \"change-stream\" source yet"
+                "herald.toml: sources[0].kind: this build has no \"change-stream\" source: this version of Herald has none yet"
             ),
             "{source}"
         );
