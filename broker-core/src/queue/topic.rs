@@ -1,4 +1,9 @@
 //! A topic and its subscriptions: the pure state machine that a shard drives.
+//!
+//! [`recovery`] rebuilds it after a restart; [`figures`] is what it says of itself.
+
+mod figures;
+mod recovery;
 
 use std::collections::HashMap;
 
@@ -6,11 +11,11 @@ use slab::Slab;
 
 use super::log::{Log, Released, Times};
 use super::subscription::{Candidate, ClientId, Hold, Subscription};
-use crate::engine::{Refusal, SubscriptionStats, TopicStats, TopicSummary};
+use crate::engine::Refusal;
 use crate::event::{EventKey, Millis, NewEvent, Payload, Seq};
 use crate::name::{IdKey, SubscriptionName, TopicName};
 use crate::policy::{DuplicateId, TopicPolicy};
-use crate::storage::{Holder, Mutation, Place, Requeued, StoredEvent};
+use crate::storage::{Holder, Mutation, Place, StoredEvent};
 
 /// A subscription within its topic. Used again after the subscription is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -584,204 +589,5 @@ impl Topic {
             Some(Holder { subscription: sub.name.clone()?, deliveries, due_at })
         });
         Some(holders.collect())
-    }
-
-    // ---- Recovery ----
-
-    /// The topic has used sequences up to this one.
-    pub fn restore_last_seq(&mut self, seq: Seq) {
-        self.log.last_seq = self.log.last_seq.max(seq);
-    }
-
-    /// A durable subscription that was made at `since`.
-    pub fn restore_subscription(&mut self, name: SubscriptionName, since: Seq) {
-        self.restore_last_seq(since);
-        if !self.named.contains_key(&name) {
-            let at = self.subscriptions.insert(Subscription::new(Some(name.clone()), since, (0, 0)));
-            self.named.insert(name, at);
-        }
-    }
-
-    /// A durable subscription that was removed.
-    pub fn restore_unsubscribed(&mut self, name: &SubscriptionName) {
-        let Some(at) = self.named.get(name).copied() else { return };
-        self.remove(SubscriptionId(at), Millis(0));
-        while self.drain_leaving(usize::MAX) {}
-        self.forget_freed();
-    }
-
-    /// A stored event. `holders`: `None` for all subscriptions that are older than it. `payload`: `None` to leave it in the
-    /// storage.
-    pub fn restore_event(
-        &mut self,
-        event: &StoredEvent,
-        id: IdKey,
-        place: Place,
-        holders: Option<&[Holder]>,
-        keep: bool,
-    ) {
-        self.restore_last_seq(event.key.seq);
-        if self.log.get(event.key).is_some() {
-            // An older copy has been replayed: this one stands for it, and both say the same.
-            self.log.set_place(event.key, place);
-            return;
-        }
-        let mut count = 0;
-        for (_, sub) in &mut self.subscriptions {
-            if event.key.seq <= sub.since {
-                continue;
-            }
-            let holder = match holders {
-                None => None,
-                Some(holders) => match holders.iter().find(|holder| Some(&holder.subscription) == sub.name.as_ref()) {
-                    None => {
-                        sub.restore_settled(event.key);
-                        continue;
-                    }
-                    holder => holder,
-                },
-            };
-            count += 1;
-            if let Some(holder) = holder.filter(|holder| holder.deliveries > 0 || holder.due_at.is_some()) {
-                let (deliveries, due_at) = (holder.deliveries, holder.due_at);
-                sub.restore_requeued(Requeued { key: event.key, deliveries, due_at });
-            }
-        }
-        if count == 0 {
-            for (_, sub) in &mut self.subscriptions {
-                sub.restore_freed(event.key);
-            }
-            self.log.released.push(Released { key: event.key, place });
-            return;
-        }
-        let times = Times { expires_at: event.expires_at, due_at: event.due_at };
-        let times = (times.expires_at.is_some() || times.due_at.is_some()).then_some(times);
-        let payload = keep.then(|| event.payload.clone());
-        self.log.insert(event.key, id, count, event.published_at, times, event.payload.len(), payload);
-        self.log.set_place(event.key, place);
-    }
-
-    /// A subscription is done with an event.
-    pub fn restore_settled(&mut self, name: &SubscriptionName, key: EventKey) {
-        let Some(at) = self.named.get(name).copied() else { return };
-        if self.log.get(key).is_some() && self.subscriptions[at].restore_settled(key) {
-            self.log.settle(key);
-            if self.log.get(key).is_none() {
-                self.freed(key);
-            }
-        }
-    }
-
-    /// An event came back to a subscription's queue.
-    pub fn restore_requeued(&mut self, name: &SubscriptionName, requeued: Requeued) {
-        let Some(at) = self.named.get(name).copied() else { return };
-        let sub = &mut self.subscriptions[at];
-        if self.log.get(requeued.key).is_some() && !sub.is_settled_ahead(requeued.key) && requeued.key.seq > sub.since {
-            sub.restore_requeued(requeued);
-        }
-    }
-
-    /// An event was taken out for all.
-    pub fn restore_forgotten(&mut self, key: EventKey) {
-        self.log.withdraw(key, 0);
-        self.freed(key);
-    }
-
-    fn freed(&mut self, key: EventKey) {
-        for (_, sub) in &mut self.subscriptions {
-            sub.restore_freed(key);
-        }
-    }
-
-    /// After many were freed at once: forget what was remembered of them.
-    fn forget_freed(&mut self) {
-        let log = &self.log;
-        for (_, sub) in &mut self.subscriptions {
-            sub.forget_where(|key| log.get(key).is_none());
-        }
-    }
-
-    /// Ends recovery: everything that is there is visible, and collected settlements become positions.
-    pub fn finish_recovery(&mut self) {
-        for priority in self.log.priorities().collect::<Vec<_>>() {
-            if let Some(seq) = self.log.last_of(priority) {
-                self.log.show(EventKey { priority, seq });
-            }
-        }
-        self.log.visible = self.log.last_seq;
-        // Counts are differences: of what is stored, so much came before a subscription, and so much it has settled.
-        let mut starts: Vec<Seq> = self.subscriptions.iter().map(|(_, sub)| sub.since).collect();
-        starts.sort_unstable();
-        starts.dedup();
-        let mut before = vec![(0, 0); starts.len() + 1];
-        for priority in self.log.priorities() {
-            for entry in self.log.iter_after(priority, Seq(0)) {
-                let (count, bytes) = &mut before[starts.partition_point(|since| *since < entry.seq)];
-                *count += 1;
-                *bytes += u64::from(entry.len);
-            }
-        }
-        for at in 1..before.len() {
-            before[at] = (before[at].0 + before[at - 1].0, before[at].1 + before[at - 1].1);
-        }
-        self.stored = before[starts.len()];
-        for (_, sub) in &mut self.subscriptions {
-            sub.base = before[starts.partition_point(|since| *since < sub.since)];
-            sub.finish_recovery(&self.log);
-        }
-    }
-
-    // ---- Looking around ----
-
-    fn unsettled(&self, sub: &Subscription) -> (u64, u64) {
-        let of = |stored: u64, base: u64, settled: u64| stored.saturating_sub(base).saturating_sub(settled);
-        (of(self.stored.0, sub.base.0, sub.settled.0), of(self.stored.1, sub.base.1, sub.settled.1))
-    }
-
-    /// Counts of a subscription: waiting, in flight, delayed.
-    fn counts(&self, sub: &Subscription) -> (u64, u64, u64) {
-        let (in_flight, delayed) = (sub.flights.len() as u64, sub.delayed_len() as u64);
-        (self.unsettled(sub).0.saturating_sub(in_flight + delayed), in_flight, delayed)
-    }
-
-    /// Its line of `topics`.
-    #[must_use]
-    pub fn summary(&self) -> TopicSummary {
-        let counts = self.subscriptions.iter().map(|(_, sub)| self.counts(sub));
-        let (waiting, in_flight) = counts.fold((0, 0), |sum, (w, f, _)| (sum.0 + w, sum.1 + f));
-        TopicSummary {
-            topic: self.name.as_str().to_owned(),
-            subscriptions: self.subscriptions.len(),
-            waiting,
-            in_flight,
-            published: self.published,
-        }
-    }
-
-    /// Its figures.
-    #[must_use]
-    pub fn stats(&self, now: Millis) -> TopicStats {
-        let mut subscriptions: Vec<_> =
-            self.subscriptions.iter().map(|(_, sub)| self.subscription_stats(sub, now)).collect();
-        subscriptions.sort_by(|a, b| (a.name.is_none(), &a.name).cmp(&(b.name.is_none(), &b.name)));
-        TopicStats { topic: self.name.as_str().to_owned(), published: self.published, subscriptions }
-    }
-
-    fn subscription_stats(&self, sub: &Subscription, now: Millis) -> SubscriptionStats {
-        let (waiting, in_flight, delayed) = self.counts(sub);
-        SubscriptionStats {
-            name: sub.name.as_ref().map(|name| name.as_str().to_owned()),
-            connections: sub.consumers.len(),
-            waiting,
-            in_flight,
-            delayed,
-            oldest_ms: sub.oldest(&self.log).map_or(0, |at| now.since(at)),
-            delivered: sub.counters.delivered,
-            acknowledged: sub.counters.acknowledged,
-            redelivered: sub.counters.redelivered,
-            expired: sub.counters.expired,
-            dropped: sub.counters.dropped,
-            dead_lettered: 0,
-        }
     }
 }
