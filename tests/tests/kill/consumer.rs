@@ -129,6 +129,8 @@ pub(crate) fn take_in_order(broker: &TestBroker, name: &'static str, history: &H
                 ));
             }
             previous = Some(event.priority);
+        }
+        if !delayed && !history.was_retried(&event.id) {
             let publisher = event.id.split('-').next().unwrap_or_default().to_owned();
             let last = last_of.insert((event.priority, publisher), event.id.clone());
             if last.as_ref().is_some_and(|last| *last >= event.id) {

@@ -90,6 +90,11 @@ impl History {
         self.state().sides.get(name).and_then(|side| side.requeued.get(id)).is_some_and(|due| *due >= at)
     }
 
+    /// Whether an event was published again: each time it goes to the end of its priority, so its place is not known.
+    pub(crate) fn was_retried(&self, id: &str) -> bool {
+        self.state().retried.contains(id)
+    }
+
     pub(crate) fn check(&self) {
         let state = self.state();
         assert!(state.violations.is_empty(), "{:#?}", &state.violations[..state.violations.len().min(20)]);
