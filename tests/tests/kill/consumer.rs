@@ -82,7 +82,9 @@ fn session(behaviour: &Behaviour, history: &History, rng: &mut StdRng, stream: &
                 }
                 930..980 => {
                     let delay = rng.random_range(10..80);
-                    given_back.insert(id.clone(), Instant::now() + Duration::from_millis(delay));
+                    let due = Instant::now() + Duration::from_millis(delay);
+                    given_back.insert(id.clone(), due);
+                    history.delay_sent(name, &id, due);
                     writeln!(out, "nack t {id} {delay}").ok()?;
                 }
                 980..995 => {}

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How much later than asked for an event may become due: the broker's clock begins when it reads the command.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// One subscription's side of the story.
 #[derive(Default)]
@@ -11,6 +14,8 @@ pub(crate) struct Side {
     ack_answered: HashSet<String>,
     /// Given back with an answer, and not delivered since: when it may come at the earliest.
     requeued: HashMap<String, Instant>,
+    /// Given back with a delay, whether or not the answer came: until when it may be delayed.
+    delayed: HashMap<String, Instant>,
 }
 
 #[derive(Default)]
@@ -80,6 +85,11 @@ impl History {
         self.state().sides.entry(name).or_default().ack_answered.insert(id.to_owned());
     }
 
+    /// A `nack` with a delay is being sent: the kill may come before its answer.
+    pub(crate) fn delay_sent(&self, name: &'static str, id: &str, until: Instant) {
+        self.state().sides.entry(name).or_default().delayed.insert(id.to_owned(), until);
+    }
+
     /// The answer to a `nack` has been read; the event is not to come before `due`.
     pub(crate) fn requeued(&self, name: &'static str, id: &str, due: Instant) {
         self.state().sides.entry(name).or_default().requeued.insert(id.to_owned(), due);
@@ -87,7 +97,7 @@ impl History {
 
     /// Whether an event may become due in the middle of what is being looked at.
     pub(crate) fn may_be_delayed(&self, name: &'static str, id: &str, at: Instant) -> bool {
-        self.state().sides.get(name).and_then(|side| side.requeued.get(id)).is_some_and(|due| *due >= at)
+        self.state().sides.get(name).and_then(|side| side.delayed.get(id)).is_some_and(|due| *due + SLACK >= at)
     }
 
     /// Whether an event was published again: each time it goes to the end of its priority, so its place is not known.
