@@ -30,7 +30,7 @@ pub fn parse_event(topic: &str, json: &str) -> Result<NewEvent, String> {
     }
     let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| describe(&error))?;
     // The parser skips what it does not look at without recursion and without a limit.
-    if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() > MAX_DEPTH && depth(json) > MAX_DEPTH {
+    if is_nested_deeper(json, MAX_DEPTH) {
         return Err(format!("nested deeper than {MAX_DEPTH} levels"));
     }
     let id = match fields.id {
@@ -83,8 +83,13 @@ fn id(raw: &RawValue) -> Result<Cow<'_, str>, String> {
     Ok(id)
 }
 
-/// How deeply a valid JSON text is nested.
-fn depth(json: &str) -> usize {
+/// Whether a valid JSON text is nested deeper than `limit`.
+#[must_use]
+pub fn is_nested_deeper(json: &str, limit: usize) -> bool {
+    // Most texts have fewer brackets in all, and counting them is all that they cost.
+    if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= limit {
+        return false;
+    }
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json.bytes() {
         match byte {
@@ -99,7 +104,7 @@ fn depth(json: &str) -> usize {
             _ => {}
         }
     }
-    deepest
+    deepest > limit
 }
 
 /// An event is one line: "at line 1" says nothing.

@@ -7,7 +7,7 @@ use super::exit::Status;
 /// Run all of it on this machine: a simulated tweet feed, two sources that read it, and a broker
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  herald demo\n  herald demo --data /tmp/herald-demo     keeps its data: kill it, start it again, and nothing is lost\n  \
+    after_help = "Examples:\n  herald demo\n  herald demo --data demo-data     keeps its data: kill it, start it again, and nothing is lost\n  \
                         herald demo --port 8100 --feed-port 4100"
 )]
 pub(super) struct Args {

@@ -5,6 +5,7 @@ use std::hash::Hasher as _;
 
 use broker_core::event::{NewEvent, Payload, Priority, write_json_string};
 use broker_core::name::{IdKey, TopicName, check_event_id};
+use broker_core::protocol::event::{MAX_DEPTH, is_nested_deeper};
 use rand::RngExt as _;
 use serde_json::value::RawValue;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
@@ -12,7 +13,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use super::pointer::Pointer;
 
 /// The deepest nesting of a message: with the delivery's own object it makes the 128 of the protocol.
-const MAX_MSG_DEPTH: usize = 127;
+const MAX_MSG_DEPTH: usize = MAX_DEPTH - 1;
 
 /// Where an event's topic comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +104,7 @@ impl Mapping {
                 OnMissing::Skip => return Err(Skipped::NoMessage),
             },
         };
-        if depth(&msg) > MAX_MSG_DEPTH {
+        if is_nested_deeper(&msg, MAX_MSG_DEPTH) {
             return Err(Skipped::TooDeep);
         }
         let priority = Priority(priority);
@@ -128,28 +129,6 @@ fn id_of(raw: &RawValue) -> Option<Cow<'_, str>> {
         Cow::Owned(serde_json::from_str::<String>(text).ok()?)
     };
     check_event_id(&id).is_ok().then_some(id)
-}
-
-/// How deeply a valid JSON text is nested.
-fn depth(json: &str) -> usize {
-    if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= MAX_MSG_DEPTH {
-        return 0;
-    }
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 /// 128 bits that depend on `parts` alone, in every process.
