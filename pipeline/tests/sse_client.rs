@@ -324,6 +324,21 @@ async fn redirects_are_followed_with_all_headers_up_to_a_limit() {
 }
 
 #[tokio::test]
+async fn configured_headers_do_not_go_to_another_origin() {
+    let other = Server::start(vec![stream("data: elsewhere\n\n")]).await;
+    let location = format!("Location: http://{}/", other.addr);
+    let server = Server::start(vec![status("302 Found", &[&location])]).await;
+    let mut config = config(&server);
+    config.headers = vec![("X-Api-Key".to_owned(), "secret".to_owned())];
+    let mut client = SseClient::new(config.clone()).unwrap();
+    assert_eq!(waits(&mut client).await.2, WaitReason::Redirect);
+    assert!(other.request_lines().is_empty());
+    config.headers.clear();
+    let mut client = SseClient::new(config).unwrap();
+    assert_eq!(events(&mut client, 1).await, ["elsewhere"]);
+}
+
+#[tokio::test]
 async fn the_servers_retry_is_kept_over_reconnects_within_floor_and_ceiling() {
     let server = Server::start(vec![
         stream("retry: 8\ndata: 1\n\n"),

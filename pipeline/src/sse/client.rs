@@ -68,6 +68,20 @@ struct Open {
     last_bytes: Instant,
 }
 
+/// Follows up to `most` redirects; to another origin only where no headers are configured, which may hold secrets of this one.
+fn redirects(most: usize, has_own_headers: bool) -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(move |attempt| {
+        let leaves = attempt.previous().first().is_some_and(|first| first.origin() != attempt.url().origin());
+        if attempt.previous().len() > most {
+            attempt.error("too many redirects")
+        } else if leaves && has_own_headers {
+            attempt.error("a redirect to another origin, to which the configured headers must not go")
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
 impl SseClient {
     /// A client that connects when it is pulled first.
     ///
@@ -77,7 +91,7 @@ impl SseClient {
         let (url, own_headers) = config.check()?;
         let mut http = reqwest::Client::builder()
             .connect_timeout(config.connect_timeout)
-            .redirect(reqwest::redirect::Policy::limited(config.max_redirects))
+            .redirect(redirects(config.max_redirects, !own_headers.is_empty()))
             .tcp_keepalive(TCP_KEEPALIVE)
             // Every attempt is counted and waited for here, and none may use a connection that has proved dead.
             .retry(reqwest::retry::never())

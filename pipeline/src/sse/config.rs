@@ -38,8 +38,8 @@ pub struct SseConfig {
     /// An `http` or `https` URL. User name and password in it are sent as basic authentication.
     pub url: String,
     /// Sent with every request, in this order, and instead of what the client sends by itself under the same name
-    /// (`Accept`, `Cache-Control`, `User-Agent`). `Last-Event-ID` is the client's own. After a redirect to another
-    /// origin, `Authorization` and `Cookie` are left out; other headers are not.
+    /// (`Accept`, `Cache-Control`, `User-Agent`). `Last-Event-ID` is the client's own. Where any are
+    /// configured, a redirect to another origin is not followed: they may be secrets of this one.
     pub headers: Vec<(String, String)>,
     /// Where to resume: the id of the last event that has been dealt with. Empty (the default): where the server begins.
     pub last_event_id: String,

@@ -64,7 +64,9 @@ impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(cause) => write!(f, "no answer: {cause}"),
-            Self::Redirect => f.write_str("a redirect that cannot be followed, or too many"),
+            Self::Redirect => f.write_str(
+                "a redirect that cannot be followed (to another origin with configured headers, for one), or too many",
+            ),
             Self::NoResponse(limit) => write!(f, "no response for {} ms", limit.as_millis()),
             Self::Status { status, .. } => write!(f, "HTTP status {status}"),
             Self::Ended => f.write_str("the server ended the stream"),
