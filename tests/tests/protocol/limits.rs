@@ -74,10 +74,10 @@ fn topics_and_subscriptions_are_bounded() {
 
 #[test]
 fn a_silent_connection_is_closed_where_the_configuration_says_so() {
-    let broker = TestBroker::start("[transports.tcp]\nidle_timeout_ms = 200\n");
+    let broker = TestBroker::start("[transports.tcp]\nidle_timeout_ms = 1500\n");
     let mut client = broker.telnet();
     for _ in 0..5 {
-        std::thread::sleep(std::time::Duration::from_millis(80));
+        std::thread::sleep(std::time::Duration::from_millis(400));
         client.asks("ping", "pong");
     }
     assert_eq!(client.try_line(), None);
