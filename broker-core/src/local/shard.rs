@@ -110,6 +110,12 @@ impl<S: Storage + ?Sized> Shard<S> {
             mutations: Vec::new(),
             effects: Effects::default(),
         };
+        // What is due later has to be found when it is, although nobody is attached yet.
+        for at in 0..shard.topics.len() {
+            for sub in shard.topics[at].as_ref().map(|topic| topic.subscription_ids()).unwrap_or_default() {
+                shard.schedule(at, sub);
+            }
+        }
         shard.end_turn();
         shard
     }

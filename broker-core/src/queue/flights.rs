@@ -23,8 +23,8 @@ pub(super) struct Flight {
     /// Milliseconds in flight before, which its time to live does not count.
     pub(super) grace_ms: u64,
     deadline: Option<Millis>,
-    /// Deliveries of the subscription before this one.
-    order: u64,
+    /// Deliveries of the subscription up to this one.
+    pub(super) order: u64,
     previous: u32,
     next: u32,
 }
@@ -105,8 +105,8 @@ impl Flights {
         grace_ms: u64,
         deadline: Option<Millis>,
     ) {
-        let (order, previous, next) = (self.made, list.last, NONE);
         self.made += 1;
+        let (order, previous, next) = (self.made, list.last, NONE);
         let flight = Flight { key, id, deliveries, consumer, since, grace_ms, deadline, order, previous, next };
         let at = u32::try_from(self.flights.insert(flight)).expect("prefetch bounds flights far below 2^32");
         if list.last == NONE {

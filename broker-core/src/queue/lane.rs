@@ -10,6 +10,13 @@ use crate::event::{Millis, Payload, Seq};
 use crate::name::IdKey;
 use crate::storage::Place;
 
+/// Counts one thing that is looked at in search of what is next, so that tests can bound them; nothing outside of tests.
+#[inline(always)]
+pub(super) fn step() {
+    #[cfg(test)]
+    super::tests::STEPS.set(super::tests::STEPS.get() + 1);
+}
+
 /// Entries in a chunk: large enough that the table of chunks is small, small enough that dropping one is no pause.
 const CHUNK: usize = 512;
 
@@ -89,7 +96,7 @@ struct Chunk {
     cached: usize,
 }
 
-fn cost(payload: &Payload) -> usize {
+pub(super) fn cost(payload: &Payload) -> usize {
     payload.len() + PAYLOAD_OVERHEAD
 }
 
@@ -252,7 +259,10 @@ impl Lane {
             .skip(first_chunk)
             .enumerate()
             .flat_map(move |(n, chunk)| chunk.entries[if n == 0 { skip } else { 0 }..].iter())
-            .filter(|entry| !entry.has(FREED | WITHDRAWN))
+            .filter(|entry| {
+                step();
+                !entry.has(FREED | WITHDRAWN)
+            })
     }
 
     /// Frees the event `seq`; its chunk goes with its last event.
@@ -276,8 +286,10 @@ impl Lane {
         let mut unwritten = false;
         for index in (0..self.cached_to).rev() {
             let chunk = &mut self.chunks[index];
-            if chunk.cached > 0 && chunk.entries.last().is_some_and(|entry| entry.has(WRITTEN)) {
-                // Events are written in the order of their sequence: the last one stands for all.
+            // Events are written in the order of their sequence, so the last one stands for all; one that was freed before it
+            // was written never is.
+            let last = chunk.entries.iter().rev().find(|entry| !entry.has(FREED));
+            if chunk.cached > 0 && last.is_some_and(|entry| entry.has(WRITTEN)) {
                 let freed = chunk.cached;
                 chunk.payloads = Vec::new();
                 chunk.cached = 0;

@@ -300,3 +300,16 @@ impl Log {
         freed
     }
 }
+
+#[cfg(test)]
+impl Log {
+    /// How many entries its collections have.
+    pub(super) fn remembered(&self) -> usize {
+        self.lanes.len()
+            + self.changed.len()
+            + self.pending.len()
+            + self.ids.len()
+            + self.times.len()
+            + self.released.len()
+    }
+}

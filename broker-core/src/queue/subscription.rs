@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use slab::Slab;
 
-use super::flights::{FlightList, Flights};
+use super::flights::{Flight, FlightList, Flights};
+use super::lane::step;
 use super::log::Log;
 use crate::event::{EventKey, Millis, Priority, Seq};
 use crate::name::{IdKey, SubscriptionName};
@@ -31,6 +32,8 @@ enum Standing {
 #[derive(Debug, Clone, Copy)]
 struct Exception {
     deliveries: u32,
+    /// Deliveries of the subscription up to the latest of this event; 0 if there was none since the start.
+    order: u64,
     grace_ms: u64,
     standing: Standing,
 }
@@ -163,26 +166,28 @@ impl Subscription {
             let id = entry.id;
             let exception = self.exceptions.get(&key).copied();
             let grace_ms = exception.map_or(0, |exception| exception.grace_ms);
-            if let Some(times) = entry.timed().then(|| log.times(key.seq)).flatten() {
-                if times.expires_at.is_some_and(|at| at.plus(grace_ms) <= now) {
-                    self.counters.expired += 1;
-                    self.settle_waiting(log, key);
-                    continue;
-                }
-                if let Some(due) = times.due_at.filter(|due| fresh && *due > now) {
-                    self.advance(key);
-                    self.set_aside(key, Exception { deliveries: 0, grace_ms: 0, standing: Standing::Delayed(due) });
-                    continue;
-                }
+            let times = entry.timed().then(|| log.times(key.seq)).flatten();
+            // Whether it has expired is asked last, of what could be delivered: the answer is the same however often this
+            // looked at it before it was due, and after a restart.
+            if let Some(due) = times.and_then(|times| times.due_at).filter(|due| fresh && *due > now) {
+                self.advance(key);
+                let standing = Standing::Delayed(due);
+                self.set_aside(key, Exception { deliveries: 0, order: 0, grace_ms: 0, standing });
+                continue;
             }
             if one_flight_an_id && self.flights.contains(id) {
                 if fresh {
                     self.advance(key);
                 }
                 self.ready.remove(&key);
-                let deliveries = exception.map_or(0, |exception| exception.deliveries);
-                self.set_aside(key, Exception { deliveries, grace_ms, standing: Standing::Blocked });
+                let (deliveries, order) = exception.map_or((0, 0), |exception| (exception.deliveries, exception.order));
+                self.set_aside(key, Exception { deliveries, order, grace_ms, standing: Standing::Blocked });
                 self.blocked.entry(id).or_default().push(key);
+                continue;
+            }
+            if times.and_then(|times| times.expires_at).is_some_and(|at| at.plus(grace_ms) <= now) {
+                self.counters.expired += 1;
+                self.settle_waiting(log, key);
                 continue;
             }
             let deliveries = exception.map_or(0, |exception| exception.deliveries);
@@ -194,6 +199,7 @@ impl Subscription {
     fn look_at_new_lanes(&mut self, log: &Log) {
         if self.seen < log.visible {
             for priority in log.changed_after(self.seen) {
+                step();
                 self.lanes.entry(priority).or_insert(self.seen);
             }
             self.seen = log.visible;
@@ -203,6 +209,7 @@ impl Subscription {
     /// The first event after the positions; lanes that have none are let go of until they change.
     fn first_fresh(&mut self, log: &Log) -> Option<EventKey> {
         while let Some((priority, position)) = self.lanes.last_key_value().map(|(p, s)| (*p, *s)) {
+            step();
             match log.first_after(priority, position) {
                 Some(entry) if entry.seq <= log.visible => return Some(EventKey { priority, seq: entry.seq }),
                 _ => {
@@ -322,9 +329,10 @@ impl Subscription {
                 None => Standing::Ready,
             };
             let grace_ms = flight.grace_ms.saturating_add(now.since(flight.since));
-            self.set_aside(flight.key, Exception { deliveries: flight.deliveries, grace_ms, standing });
+            let Flight { deliveries, order, .. } = flight;
+            self.set_aside(flight.key, Exception { deliveries, order, grace_ms, standing });
             if self.name.is_some() {
-                self.to_store.requeued.push(Requeued { key: flight.key, deliveries: flight.deliveries, due_at: due });
+                self.to_store.requeued.push(Requeued { key: flight.key, deliveries, due_at: due });
             }
         }
         self.unblock(flight.id);
@@ -411,6 +419,13 @@ impl Subscription {
             Some(Exception { deliveries, .. }) => (*deliveries, None),
             None => (self.flights.deliveries(id, key).map_or(0, |deliveries| deliveries - 1), None),
         }
+    }
+
+    /// Among those of one id that wait, the least is what a late acknowledgement means: the one that was delivered first, else
+    /// the one that will be next.
+    pub(super) fn late_order(&self, key: EventKey) -> (bool, u64, EventKey) {
+        let delivered = self.exceptions.get(&key).filter(|exception| exception.deliveries > 0);
+        (delivered.is_none(), delivered.map_or(0, |exception| exception.order), key)
     }
 
     pub(super) fn delayed_len(&self) -> usize {
@@ -530,7 +545,8 @@ impl Subscription {
     pub(super) fn restore_requeued(&mut self, requeued: Requeued) {
         self.drop_exception(requeued.key);
         let standing = requeued.due_at.map_or(Standing::Ready, Standing::Delayed);
-        self.set_aside(requeued.key, Exception { deliveries: requeued.deliveries, grace_ms: 0, standing });
+        let deliveries = requeued.deliveries;
+        self.set_aside(requeued.key, Exception { deliveries, order: 0, grace_ms: 0, standing });
     }
 
     /// Forgets what `gone` says is no longer in the log.
@@ -606,5 +622,19 @@ impl Subscription {
             }
         }
         left
+    }
+}
+
+#[cfg(test)]
+impl Subscription {
+    /// How many entries its collections have.
+    pub(super) fn remembered(&self) -> usize {
+        self.lanes.len()
+            + self.ready.len()
+            + self.delayed.len()
+            + self.exceptions.len()
+            + self.blocked.len()
+            + self.settled_ahead.len()
+            + self.flights.len()
     }
 }

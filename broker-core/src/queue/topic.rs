@@ -289,6 +289,12 @@ impl Topic {
         self.subscriptions.iter().filter(|(_, sub)| sub.is_hungry()).map(|(at, _)| SubscriptionId(at)).collect()
     }
 
+    /// All its subscriptions.
+    #[must_use]
+    pub fn subscription_ids(&self) -> Vec<SubscriptionId> {
+        self.subscriptions.iter().map(|(at, _)| SubscriptionId(at)).collect()
+    }
+
     /// How many subscriptions it has.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
@@ -439,8 +445,8 @@ impl Topic {
     }
 
     fn drop_unreadable(&mut self, key: EventKey, place: Place) -> bool {
-        // One that the storage has moved meanwhile is looked for again where it is now.
-        let entry = self.log.get(key).filter(|entry| entry.place() == Some(place));
+        // One that the storage has moved meanwhile is looked for again where it is now; for one that was replaced nobody waits.
+        let entry = self.log.get(key).filter(|entry| !entry.withdrawn() && entry.place() == Some(place));
         let Some(id) = entry.map(|entry| entry.id) else { return false };
         for (at, sub) in &mut self.subscriptions {
             if sub.hold(key, id) == Hold::Waiting {
@@ -475,8 +481,7 @@ impl Topic {
             return Acknowledged::NotFound;
         }
         let waiting = self.log.find_id(id).into_iter().filter(|key| subscription.hold(*key, id) == Hold::Waiting);
-        // Where duplicates are kept: the one that has been delivered, else the one that will be next.
-        let Some(key) = waiting.min_by_key(|key| (subscription.held_state(*key, id).0 == 0, *key)) else {
+        let Some(key) = waiting.min_by_key(|key| subscription.late_order(*key)) else {
             return Acknowledged::NotFound;
         };
         subscription.settle_waiting(&mut self.log, key);
@@ -589,5 +594,13 @@ impl Topic {
             Some(Holder { subscription: sub.name.clone()?, deliveries, due_at })
         });
         Some(holders.collect())
+    }
+}
+
+#[cfg(test)]
+impl Topic {
+    /// For tests that look inside.
+    pub(super) fn inside(&self) -> (&Log, &Slab<Subscription>) {
+        (&self.log, &self.subscriptions)
     }
 }

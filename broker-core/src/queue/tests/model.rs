@@ -1,7 +1,9 @@
 //! A topic as the protocol describes it, with no thought of speed: lists that are searched from their beginning.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::IDS;
 use crate::policy::{DuplicateId, TopicPolicy};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,19 +13,32 @@ pub(super) enum Settled {
     NotFound,
 }
 
+/// An event as it is published.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Published {
+    pub(super) id: u8,
+    pub(super) priority: i32,
+    pub(super) ttl_ms: u64,
+    pub(super) delay_ms: u64,
+    pub(super) bytes: u64,
+}
+
 #[derive(Debug, Clone)]
 struct Event {
     number: u64,
     seq: u64,
     id: u8,
     priority: i32,
-    due: u64,
+    bytes: u64,
+    at: u64,
+    /// It has waited too long from then on.
+    expires: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
-    InFlight { client: u64, order: u64, deadline: u64 },
+    InFlight { client: u64, since: u64, deadline: u64 },
 }
 
 /// A subscription's hold on an event.
@@ -33,18 +48,58 @@ struct Held {
     state: State,
     deliveries: u32,
     due: u64,
-    /// What the storage knows of the two.
+    /// Milliseconds that it was in flight: its time to live does not run then.
+    flown: u64,
+    /// What the storage knows of the count and of when it is due.
     stored: (u32, u64),
+    /// Which delivery of the subscription its latest was, since the start.
+    order: u64,
     /// Replaced while it was in flight.
     withdrawn: bool,
 }
 
 #[derive(Debug, Clone)]
+struct Consumer {
+    prefetch: u16,
+    /// Its client had no room when it was asked.
+    skipped: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) delivered: u64,
+    pub(super) acknowledged: u64,
+    pub(super) redelivered: u64,
+    pub(super) expired: u64,
+    pub(super) dropped: u64,
+}
+
+#[derive(Debug, Clone)]
 struct Subscription {
     name: Option<String>,
+    since: u64,
     held: Vec<Held>,
-    /// Consumers and how many events each may have in flight.
-    consumers: HashMap<u64, u16>,
+    consumers: BTreeMap<u64, Consumer>,
+    counters: Counters,
+}
+
+/// What `stats` says of a subscription; `waiting` with what is delayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Figures {
+    pub(super) waiting: u64,
+    pub(super) in_flight: u64,
+    pub(super) connections: usize,
+    pub(super) oldest: u64,
+    pub(super) counters: Counters,
+}
+
+/// What a storage that keeps state would know of a durable subscription.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub(super) name: String,
+    pub(super) since: u64,
+    /// Sequence, deliveries, due.
+    pub(super) held: Vec<(u64, u32, u64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -54,14 +109,14 @@ pub(super) struct Model {
     /// Removed ones stay as `None`, so that an index means the same for ever.
     subs: Vec<Option<Subscription>>,
     pub(super) visible: u64,
+    pub(super) last_seq: u64,
     pub(super) published: u64,
     orders: u64,
-    now: u64,
 }
 
 impl Model {
     pub(super) fn new(policy: TopicPolicy) -> Self {
-        Self { policy, events: Vec::new(), subs: Vec::new(), visible: 0, published: 0, orders: 0, now: 0 }
+        Self { policy, events: Vec::new(), subs: Vec::new(), visible: 0, last_seq: 0, published: 0, orders: 0 }
     }
 
     fn event(&self, seq: u64) -> &Event {
@@ -72,18 +127,21 @@ impl Model {
         self.event(seq).number
     }
 
-    fn sub(&mut self, at: usize) -> &mut Subscription {
+    fn sub(&self, at: usize) -> &Subscription {
+        self.subs[at].as_ref().unwrap()
+    }
+
+    fn sub_mut(&mut self, at: usize) -> &mut Subscription {
         self.subs[at].as_mut().unwrap()
     }
 
-    /// `Err`: refused. Else whether it is stored, and whether it replaced.
-    pub(super) fn publish(&mut self, id: u8, priority: i32, now: u64, delay_ms: u64) -> Result<(bool, bool), ()> {
+    /// `Err`: refused. Else whether it is stored, the events that it takes the place of, and whether one of them waited.
+    pub(super) fn publish(&mut self, event: Published, now: u64) -> Result<(bool, BTreeSet<u64>, bool), ()> {
         if self.subs.iter().flatten().next().is_none() {
             self.published += 1;
-            return Ok((false, false));
+            return Ok((false, BTreeSet::new(), false));
         }
-        let ids: HashMap<u64, u8> = self.events.iter().map(|event| (event.seq, event.id)).collect();
-        let same = |held: &Held| ids[&held.seq] == id;
+        let same = |held: &Held| self.event(held.seq).id == event.id;
         let replace = self.policy.duplicate_id == DuplicateId::Replace;
         if self.policy.duplicate_id == DuplicateId::Reject
             && self.subs.iter().flatten().any(|sub| sub.held.iter().any(same))
@@ -91,199 +149,308 @@ impl Model {
             return Err(());
         }
         let goes = |held: &Held| replace && same(held) && held.state == State::Waiting;
-        let most = self.policy.max_waiting as usize;
-        let full = |sub: &Subscription| sub.held.iter().filter(|held| !goes(held)).count() >= most;
-        if most > 0 && self.subs.iter().flatten().any(full) {
-            return Err(());
-        }
-        let mut replaced = false;
-        for sub in self.subs.iter_mut().flatten() {
-            let before = sub.held.len();
-            sub.held.retain(|held| !goes(held));
-            replaced |= sub.held.len() < before;
-            if replace {
-                sub.held.iter_mut().filter(|held| same(held)).for_each(|held| held.withdrawn = true);
+        let (most, most_bytes) = (self.policy.max_waiting, self.policy.max_waiting_bytes);
+        for sub in self.subs.iter().flatten() {
+            let stays: Vec<_> = sub.held.iter().filter(|held| !goes(held)).collect();
+            let bytes: u64 = stays.iter().map(|held| self.event(held.seq).bytes).sum();
+            if most > 0 && stays.len() as u64 >= most || most_bytes > 0 && bytes + event.bytes > most_bytes {
+                return Err(());
             }
         }
-        let due = if delay_ms > 0 { now + delay_ms + 1 } else { 0 };
-        self.events.push(Event { number: self.published, seq: 0, id, priority, due });
-        self.published += 1;
-        Ok((true, replaced))
-    }
-
-    /// The event that was published last got this sequence.
-    pub(super) fn name_last(&mut self, seq: u64) {
-        let event = self.events.last_mut().unwrap();
-        event.seq = seq;
-        let due = event.due;
-        for sub in self.subs.iter_mut().flatten() {
-            let state = State::Waiting;
-            sub.held.push(Held { seq, state, deliveries: 0, due, stored: (0, due), withdrawn: false });
+        let of_id: BTreeSet<u64> = self.events.iter().filter(|other| other.id == event.id).map(|e| e.seq).collect();
+        let (mut gone, mut replaced) = (BTreeSet::new(), false);
+        for sub in self.subs.iter_mut().flatten().filter(|_| replace) {
+            for held in sub.held.iter_mut().filter(|held| of_id.contains(&held.seq) && !held.withdrawn) {
+                gone.insert(held.seq);
+                replaced |= held.state == State::Waiting;
+                held.withdrawn = true;
+            }
+            sub.held.retain(|held| !(held.withdrawn && held.state == State::Waiting));
         }
+        let due = if event.delay_ms > 0 { now + event.delay_ms + 1 } else { 0 };
+        let ttl = [event.ttl_ms, self.policy.ttl_ms].into_iter().filter(|ttl| *ttl > 0).min();
+        let seq = self.last_seq + 1;
+        self.events.push(Event {
+            number: self.published,
+            seq,
+            id: event.id,
+            priority: event.priority,
+            bytes: event.bytes,
+            at: now,
+            expires: ttl.map(|ttl| now + ttl),
+        });
+        for sub in self.subs.iter_mut().flatten() {
+            let (state, stored) = (State::Waiting, (0, due));
+            sub.held.push(Held { seq, state, deliveries: 0, due, flown: 0, stored, order: 0, withdrawn: false });
+        }
+        self.last_seq = seq;
+        self.published += 1;
+        Ok((true, gone, replaced))
     }
 
     pub(super) fn subscribe(&mut self, name: Option<String>) -> usize {
-        let is_it = |sub: &Option<Subscription>| sub.as_ref().is_some_and(|sub| sub.name == name);
-        if name.is_some()
-            && let Some(at) = self.subs.iter().position(is_it)
-        {
-            return at;
-        }
-        self.subs.push(Some(Subscription { name, held: Vec::new(), consumers: HashMap::new() }));
+        let since = self.last_seq;
+        let (held, consumers, counters) = (Vec::new(), BTreeMap::new(), Counters::default());
+        self.subs.push(Some(Subscription { name, since, held, consumers, counters }));
         self.subs.len() - 1
     }
 
-    pub(super) fn attach(&mut self, at: usize, client: u64, prefetch: u16) {
-        self.sub(at).consumers.insert(client, prefetch);
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.subs.iter().position(|sub| sub.as_ref().is_some_and(|sub| sub.name.as_deref() == Some(name)))
     }
 
-    pub(super) fn detach(&mut self, at: usize, client: u64) {
-        let sub = self.sub(at);
-        sub.consumers.remove(&client);
-        give_back(sub, |flight| matches!(flight, State::InFlight { client: other, .. } if other == client), 0);
+    pub(super) fn attach(&mut self, at: usize, client: u64, prefetch: u16) {
+        self.sub_mut(at).consumers.insert(client, Consumer { prefetch, skipped: false });
+    }
+
+    pub(super) fn set_prefetch(&mut self, at: usize, client: u64, prefetch: u16) {
+        self.sub_mut(at).consumers.get_mut(&client).unwrap().prefetch = prefetch;
+        self.resume(at, client);
+    }
+
+    /// The client had no room.
+    pub(super) fn skip(&mut self, at: usize, client: u64) {
+        self.sub_mut(at).consumers.get_mut(&client).unwrap().skipped = true;
+    }
+
+    /// The consumer gets its turn again, if it can take more.
+    pub(super) fn resume(&mut self, at: usize, client: u64) {
+        let in_flight = self.in_flight_of(at, client);
+        if let Some(consumer) = self.sub_mut(at).consumers.get_mut(&client)
+            && in_flight < usize::from(consumer.prefetch)
+        {
+            consumer.skipped = false;
+        }
+    }
+
+    pub(super) fn detach(&mut self, at: usize, client: u64, now: u64) {
+        self.sub_mut(at).consumers.remove(&client);
+        self.give_back(at, |held| on(held.state, client), 0, now);
     }
 
     pub(super) fn remove(&mut self, at: usize) {
         self.subs[at] = None;
     }
 
-    fn in_flight(sub: &Subscription, client: u64) -> usize {
-        let on = |held: &&Held| matches!(held.state, State::InFlight { client: other, .. } if other == client);
-        sub.held.iter().filter(on).count()
-    }
-
     pub(super) fn in_flight_of(&self, at: usize, client: u64) -> usize {
-        Self::in_flight(self.subs[at].as_ref().unwrap(), client)
+        self.sub(at).held.iter().filter(|held| on(held.state, client)).count()
     }
 
-    pub(super) fn has_room(&self, at: usize) -> bool {
-        let sub = self.subs[at].as_ref().unwrap();
-        sub.consumers.iter().any(|(client, prefetch)| Self::in_flight(sub, *client) < usize::from(*prefetch))
+    /// Clients that can take another event and have not been skipped.
+    pub(super) fn eligible(&self, at: usize) -> Vec<u64> {
+        let can = |(client, consumer): (&u64, &Consumer)| {
+            let room = self.in_flight_of(at, *client) < usize::from(consumer.prefetch);
+            (room && !consumer.skipped).then_some(*client)
+        };
+        self.sub(at).consumers.iter().filter_map(can).collect()
     }
 
-    /// The next event and how often it has been delivered.
-    pub(super) fn candidate(&self, at: usize, now: u64) -> Option<(u64, u32)> {
-        let sub = self.subs[at].as_ref().unwrap();
-        let flying = |id: u8| sub.held.iter().any(|held| held.state != State::Waiting && self.event(held.seq).id == id);
-        let deliverable = sub.held.iter().filter(|held| {
-            held.state == State::Waiting
-                && held.seq <= self.visible
-                && held.due <= now
-                && (self.policy.duplicate_id == DuplicateId::Keep || !flying(self.event(held.seq).id))
-        });
-        let next = deliverable.min_by_key(|held| (std::cmp::Reverse(self.event(held.seq).priority), held.seq))?;
-        Some((next.seq, next.deliveries))
+    fn in_delivery_order(&self, seq: u64) -> (Reverse<i32>, u64) {
+        (Reverse(self.event(seq).priority), seq)
+    }
+
+    /// The next event and how often it has been delivered. What would be next and has waited for too long is dropped.
+    pub(super) fn candidate(&mut self, at: usize, now: u64) -> Option<(u64, u32)> {
+        loop {
+            let sub = self.sub(at);
+            let flies = |id| sub.held.iter().any(|held| held.state != State::Waiting && self.event(held.seq).id == id);
+            let deliverable = sub.held.iter().filter(|held| {
+                held.state == State::Waiting
+                    && held.seq <= self.visible
+                    && held.due <= now
+                    && (self.policy.duplicate_id == DuplicateId::Keep || !flies(self.event(held.seq).id))
+            });
+            let next = deliverable.min_by_key(|held| self.in_delivery_order(held.seq))?;
+            let (seq, deliveries) = (next.seq, next.deliveries);
+            if self.event(seq).expires.is_none_or(|expires| expires + next.flown > now) {
+                return Some((seq, deliveries));
+            }
+            let sub = self.sub_mut(at);
+            sub.held.retain(|held| held.seq != seq);
+            sub.counters.expired += 1;
+        }
     }
 
     pub(super) fn deliver(&mut self, at: usize, client: u64, seq: u64, now: u64) {
         self.orders += 1;
         let (order, timeout) = (self.orders, self.policy.ack_timeout_ms);
         let deadline = if timeout > 0 { now + timeout } else { u64::MAX };
-        let sub = self.sub(at);
-        assert!(Self::in_flight(sub, client) < usize::from(sub.consumers[&client]), "beyond the prefetch");
+        assert!(self.eligible(at).contains(&client), "it could take nothing");
+        let sub = self.sub_mut(at);
         let held = sub.held.iter_mut().find(|held| held.seq == seq).unwrap();
-        held.state = State::InFlight { client, order, deadline };
+        held.state = State::InFlight { client, since: now, deadline };
+        held.order = order;
+        sub.counters.delivered += 1;
+        sub.counters.redelivered += u64::from(held.deliveries > 0);
         held.deliveries += 1;
     }
 
     /// The flight of an id on a client that was delivered first.
     fn flight(&self, at: usize, client: u64, id: u8) -> Option<u64> {
-        let sub = self.subs[at].as_ref().unwrap();
-        let flights = sub.held.iter().filter_map(|held| match held.state {
-            State::InFlight { client: other, order, .. } if other == client && self.event(held.seq).id == id => {
-                Some((order, held.seq))
+        let flights = self.sub(at).held.iter().filter_map(|held| match held.state {
+            State::InFlight { client: other, .. } if other == client && self.event(held.seq).id == id => {
+                Some((held.order, held.seq))
             }
             _ => None,
         });
         flights.min().map(|(_, seq)| seq)
     }
 
+    /// For a pick that is even, the id of an event that is in flight on the client, if there is one; else the pick itself.
+    pub(super) fn id_in_flight(&self, at: usize, client: u64, pick: u8) -> u8 {
+        let flights: Vec<&Held> = self.sub(at).held.iter().filter(|held| on(held.state, client)).collect();
+        let usual = pick.is_multiple_of(2) && !flights.is_empty();
+        if usual { self.event(flights[usize::from(pick / 2) % flights.len()].seq).id } else { pick / 2 % IDS }
+    }
+
     pub(super) fn acknowledge(&mut self, at: usize, client: u64, id: u8) -> Settled {
-        if let Some(seq) = self.flight(at, client, id) {
-            self.sub(at).held.retain(|held| held.seq != seq);
-            return Settled::InFlight;
+        let (settled, seq) = if let Some(seq) = self.flight(at, client, id) {
+            (Settled::InFlight, seq)
+        } else {
+            let of_id: Vec<&Held> = self.sub(at).held.iter().filter(|held| self.event(held.seq).id == id).collect();
+            if of_id.iter().any(|held| held.state != State::Waiting) {
+                return Settled::NotFound;
+            }
+            let order = |held: &&&Held| (held.deliveries == 0, held.order, self.in_delivery_order(held.seq));
+            let Some(held) = of_id.iter().min_by_key(order) else { return Settled::NotFound };
+            (Settled::Waiting, held.seq)
+        };
+        let sub = self.sub_mut(at);
+        sub.held.retain(|held| held.seq != seq);
+        sub.counters.acknowledged += 1;
+        if settled == Settled::InFlight {
+            self.resume(at, client);
         }
-        let sub = self.subs[at].as_ref().unwrap();
-        let of_id: Vec<&Held> = sub.held.iter().filter(|held| self.event(held.seq).id == id).collect();
-        if of_id.iter().any(|held| held.state != State::Waiting) {
-            return Settled::NotFound;
-        }
-        let order = |held: &&&Held| (held.deliveries == 0, std::cmp::Reverse(self.event(held.seq).priority), held.seq);
-        let Some(seq) = of_id.iter().min_by_key(order).map(|held| held.seq) else { return Settled::NotFound };
-        self.sub(at).held.retain(|held| held.seq != seq);
-        Settled::Waiting
+        settled
     }
 
     pub(super) fn acknowledge_all(&mut self, at: usize, client: u64) -> usize {
-        let sub = self.sub(at);
+        let sub = self.sub_mut(at);
         let before = sub.held.len();
-        sub.held.retain(|held| !matches!(held.state, State::InFlight { client: other, .. } if other == client));
-        before - sub.held.len()
+        sub.held.retain(|held| !on(held.state, client));
+        let count = before - sub.held.len();
+        sub.counters.acknowledged += count as u64;
+        if count > 0 {
+            self.resume(at, client);
+        }
+        count
     }
 
-    pub(super) fn requeue(&mut self, at: usize, client: u64, id: u8, due: u64) -> bool {
+    pub(super) fn requeue(&mut self, at: usize, client: u64, id: u8, due: u64, now: u64) -> bool {
         let Some(seq) = self.flight(at, client, id) else { return false };
-        let sub = self.sub(at);
-        let held = sub.held.iter().find(|held| held.seq == seq).unwrap();
-        let state = held.state;
-        give_back(sub, |other| other == state, due);
+        self.give_back(at, |held| held.seq == seq, due, now);
         true
     }
 
     pub(super) fn touch(&mut self, at: usize, client: u64, id: u8, now: u64) -> bool {
         let Some(seq) = self.flight(at, client, id) else { return false };
         let timeout = self.policy.ack_timeout_ms;
-        let held = self.sub(at).held.iter_mut().find(|held| held.seq == seq).unwrap();
+        let held = self.sub_mut(at).held.iter_mut().find(|held| held.seq == seq).unwrap();
         if let State::InFlight { deadline, .. } = &mut held.state {
             *deadline = if timeout > 0 { now + timeout } else { u64::MAX };
         }
         true
     }
 
-    pub(super) fn pass(&mut self, now: u64) {
-        self.now = now;
-        for sub in self.subs.iter_mut().flatten() {
-            give_back(sub, |state| matches!(state, State::InFlight { deadline, .. } if deadline <= now), 0);
+    pub(super) fn take_back_overdue(&mut self, at: usize, now: u64) {
+        let overdue = |held: &Held| matches!(held.state, State::InFlight { deadline, .. } if deadline <= now);
+        self.give_back(at, overdue, 0, now);
+    }
+
+    /// Flights that come back; what was replaced meanwhile does not.
+    fn give_back(&mut self, at: usize, which: impl Fn(&Held) -> bool, due: u64, now: u64) {
+        let sub = self.sub_mut(at);
+        let mut clients = Vec::new();
+        for held in sub.held.iter_mut().filter(|held| which(held)) {
+            let State::InFlight { client, since, .. } = held.state else { continue };
+            clients.push(client);
+            held.state = State::Waiting;
+            held.flown += now - since;
+            held.due = due;
+            held.stored = (held.deliveries, due);
+        }
+        sub.held.retain(|held| !(held.withdrawn && held.state == State::Waiting));
+        for client in clients {
+            self.resume(at, client);
         }
     }
 
-    /// Waiting (delayed ones included) and in flight, over all subscriptions.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let held = self.subs.iter().flatten().flat_map(|sub| &sub.held);
-        held.fold((0, 0), |(waiting, flying), held| match held.state {
-            State::Waiting => (waiting + 1, flying),
-            State::InFlight { .. } => (waiting, flying + 1),
-        })
+    /// The event cannot be read any more: it is dropped wherever it waits.
+    pub(super) fn lose(&mut self, seq: u64) {
+        for sub in self.subs.iter_mut().flatten() {
+            let before = sub.held.len();
+            sub.held.retain(|held| !(held.seq == seq && held.state == State::Waiting));
+            sub.counters.dropped += (before - sub.held.len()) as u64;
+        }
+    }
+
+    pub(super) fn figures(&self, at: usize) -> Figures {
+        let sub = self.sub(at);
+        let in_flight = sub.held.iter().filter(|held| held.state != State::Waiting).count();
+        Figures {
+            waiting: (sub.held.len() - in_flight) as u64,
+            in_flight: in_flight as u64,
+            connections: sub.consumers.len(),
+            oldest: sub.held.iter().map(|held| held.seq).min().map_or(0, |seq| self.event(seq).at),
+            counters: sub.counters,
+        }
+    }
+
+    /// When time alone changes something of a subscription that has nothing to deliver now.
+    pub(super) fn next_change(&self, at: usize, now: u64) -> Option<u64> {
+        let times = self.sub(at).held.iter().filter_map(|held| match held.state {
+            State::InFlight { deadline, .. } => (deadline != u64::MAX).then_some(deadline),
+            State::Waiting => (held.due > now && held.seq <= self.visible).then_some(held.due),
+        });
+        times.min()
+    }
+
+    /// Whether the subscription waits for the event or (`true`) has it in flight; the latter also if it was replaced.
+    pub(super) fn hold(&self, at: usize, seq: u64) -> Option<bool> {
+        let held = self.sub(at).held.iter().find(|held| held.seq == seq)?;
+        Some(held.state != State::Waiting)
     }
 
     pub(super) fn needs(&self, seq: u64) -> bool {
         self.subs.iter().flatten().any(|sub| sub.held.iter().any(|held| held.seq == seq))
     }
 
+    /// Whether a newer event of its id has taken the event's place.
+    pub(super) fn is_replaced(&self, seq: u64) -> bool {
+        self.subs.iter().flatten().any(|sub| sub.held.iter().any(|held| held.seq == seq && held.withdrawn))
+    }
+
+    /// What a storage knows of each durable subscription: what is in flight is not counted.
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        let durable = self.subs.iter().flatten().filter_map(|sub| {
+            let held = sub.held.iter().filter(|held| !held.withdrawn);
+            let held = held.map(|held| (held.seq, held.stored.0, held.stored.1)).collect();
+            Some(Kept { name: sub.name.clone()?, since: sub.since, held })
+        });
+        durable.collect()
+    }
+
     /// What is in flight comes back with what the storage knows of it; what belongs to connections is gone.
-    pub(super) fn crash(&mut self, visible: u64) {
+    pub(super) fn crash(&mut self, policy: TopicPolicy) {
         for slot in &mut self.subs {
             if slot.as_ref().is_some_and(|sub| sub.name.is_none()) {
                 *slot = None;
             }
             let Some(sub) = slot else { continue };
             sub.consumers.clear();
+            sub.counters = Counters::default();
             sub.held.retain(|held| !held.withdrawn);
             for held in &mut sub.held {
                 held.state = State::Waiting;
+                (held.flown, held.order) = (0, 0);
                 (held.deliveries, held.due) = held.stored;
             }
         }
-        self.visible = visible;
+        self.policy = policy;
+        self.visible = self.last_seq;
     }
 }
 
-/// Flights that come back; what was replaced meanwhile does not.
-fn give_back(sub: &mut Subscription, which: impl Fn(State) -> bool, due: u64) {
-    sub.held.retain(|held| !(which(held.state) && held.withdrawn));
-    for held in sub.held.iter_mut().filter(|held| which(held.state)) {
-        held.state = State::Waiting;
-        held.due = due;
-        held.stored = (held.deliveries, due);
-    }
+fn on(state: State, client: u64) -> bool {
+    matches!(state, State::InFlight { client: other, .. } if other == client)
 }

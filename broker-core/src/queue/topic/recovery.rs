@@ -42,8 +42,11 @@ impl Topic {
     ) {
         self.restore_last_seq(event.key.seq);
         if self.log.get(event.key).is_some() {
-            // An older copy has been replayed: this one stands for it, and both say the same.
+            // An older copy has been replayed: this one stands for it.
             self.log.set_place(event.key, place);
+            if let Some(holders) = holders {
+                self.restore_holders(event.key, holders);
+            }
             return;
         }
         let mut count = 0;
@@ -79,6 +82,26 @@ impl Topic {
         let payload = keep.then(|| event.payload.clone());
         self.log.insert(event.key, id, count, event.published_at, times, event.payload.len(), payload);
         self.log.set_place(event.key, place);
+    }
+
+    /// Exactly `holders` hold an event that is there: what was settled and requeued before may not have been handed back.
+    fn restore_holders(&mut self, key: EventKey, holders: &[Holder]) {
+        for (_, sub) in &mut self.subscriptions {
+            match holders.iter().find(|holder| Some(&holder.subscription) == sub.name.as_ref()) {
+                Some(Holder { deliveries, due_at, .. }) if *deliveries > 0 || due_at.is_some() => {
+                    sub.restore_requeued(Requeued { key, deliveries: *deliveries, due_at: *due_at });
+                }
+                Some(_) => {}
+                None => {
+                    if sub.restore_settled(key) {
+                        self.log.settle(key);
+                    }
+                }
+            }
+        }
+        if self.log.get(key).is_none() {
+            self.freed(key);
+        }
     }
 
     /// A subscription is done with an event.
