@@ -9,7 +9,7 @@ use broker_core::engine::{EngineGone, Link, LinkEvent};
 use broker_core::session::Session;
 use broker_core::transport::Broker;
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -84,8 +84,9 @@ pub(crate) async fn run(
             continue;
         }
         if session.is_finished() {
-            // The kernel sends what is written before the end of the stream.
-            let _client_gone = stream.shutdown().await;
+            // What it has in flight goes back at once, however long the goodbye takes.
+            drop((requests, events));
+            say_goodbye(&mut stream).await;
             return if stopping { Ended::Shutdown } else { Ended::ByClient };
         }
         let idle = async {
@@ -124,6 +125,24 @@ pub(crate) async fn run(
             () = idle => return Ended::Idle(heard.elapsed()),
         }
     }
+}
+
+/// Ends the stream so that what was written arrives: closing a socket with unread input resets the connection, and takes away
+/// what the client has not read yet. A client that goes on sending is listened to for a moment.
+async fn say_goodbye(stream: &mut TcpStream) {
+    const QUIET: Duration = Duration::from_millis(50);
+    const AT_MOST: Duration = Duration::from_secs(1);
+    let listen = async {
+        stream.shutdown().await?;
+        let mut ignored = [0; 4096];
+        while let Ok(read) = timeout(QUIET, stream.read(&mut ignored)).await {
+            if read? == 0 {
+                break;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let _client_gone_or_still_sending = timeout(AT_MOST, listen).await;
 }
 
 /// Hands requests over, taking what comes out meanwhile.
