@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{PATIENCE, Telnet, herald};
+
+/// How long the port of the last run may be somebody else's. Shorter than the kernel keeps the ports of closed connections, so that a
+/// broker that cannot listen beside these is found out.
+const PORT_IS_FREE_AGAIN: Duration = Duration::from_secs(10);
 
 /// A running `herald serve` with a temporary directory for its configuration and its data.
 pub struct TestBroker {
@@ -48,6 +52,29 @@ impl TestBroker {
 
     /// Starts the process, on the port that it had before if it had one, and waits until it listens.
     pub fn run(&mut self) {
+        let began = Instant::now();
+        let line = loop {
+            self.spawn();
+            if let Some(line) = self.find_in_log("listening transport=tcp addr=") {
+                break line;
+            }
+            // Between two runs, anybody's outgoing connection may have got the port.
+            let taken = self.log().contains("the port is in use") && began.elapsed() < PORT_IS_FREE_AGAIN;
+            assert!(taken, "the process has ended:\n{}", self.log());
+            self.wait();
+        };
+        self.addr = line.rsplit_once("addr=").unwrap().1.trim().parse().unwrap();
+        self.port = self.addr.port();
+    }
+
+    /// Starts the process, and kills it after this time, whatever it is at.
+    pub fn run_briefly(&mut self, time: Duration) {
+        self.spawn();
+        std::thread::sleep(time);
+        self.kill();
+    }
+
+    fn spawn(&mut self) {
         let mut command = self.command();
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         self.log = Arc::default();
@@ -61,9 +88,6 @@ impl TestBroker {
             log.more.notify_all();
         });
         self.child = Some(child);
-        let line = self.wait_for_log("listening transport=tcp addr=");
-        self.addr = line.rsplit_once("addr=").unwrap().1.trim().parse().unwrap();
-        self.port = self.addr.port();
     }
 
     /// The command that starts it, for runs that are expected to fail.
@@ -124,7 +148,7 @@ impl TestBroker {
                 return status;
             }
             assert!(began.elapsed() < PATIENCE, "it does not stop:\n{}", self.log());
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -140,15 +164,42 @@ impl TestBroker {
         self.log.lines.lock().unwrap().0.join("\n")
     }
 
+    /// Waits until the figures of a topic's only subscription, or of its first, are as they are to be.
+    ///
+    /// A connection that a client has closed is gone for the broker a little later; this is how to wait for that.
+    #[track_caller]
+    pub fn wait_for_figures(&self, topic: &str, wanted: &[(&str, u64)]) {
+        let mut client = self.telnet();
+        let began = Instant::now();
+        loop {
+            let answer = client.ask(&format!("stats {topic}"));
+            let stats: serde_json::Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer}"));
+            let subscription = &stats["topics"][0]["subscriptions"][0];
+            if wanted.iter().all(|(key, value)| subscription[*key] == *value) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{subscription} is not {wanted:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits for a line that contains `text`.
     #[must_use]
     pub fn wait_for_log(&self, text: &str) -> String {
+        let found = self.find_in_log(text);
+        found.unwrap_or_else(|| panic!("the process has ended without {text:?}:\n{}", self.log()))
+    }
+
+    /// The same; `None`: the process has ended without it.
+    fn find_in_log(&self, text: &str) -> Option<String> {
         let mut lines = self.log.lines.lock().unwrap();
         loop {
             if let Some(line) = lines.0.iter().find(|line| line.contains(text)) {
-                return line.clone();
+                return Some(line.clone());
             }
-            assert!(!lines.1, "the process has ended without {text:?}:\n{}", lines.0.join("\n"));
+            if lines.1 {
+                return None;
+            }
             let (next, timeout) = self.log.more.wait_timeout(lines, PATIENCE).unwrap();
             lines = next;
             assert!(!timeout.timed_out(), "no {text:?} in the log:\n{}", lines.0.join("\n"));

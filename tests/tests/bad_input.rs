@@ -163,3 +163,96 @@ fn a_publisher_that_never_reads_its_confirmations_stops_nobody() {
     is_served(&mut other, number);
     assert!(resident_kb(broker.pid()) < before + 64 * 1024);
 }
+
+/// Topics with long names, each with a durable subscription.
+fn with_topics(broker: &TestBroker, count: u32) {
+    let mut client = broker.telnet();
+    let mut input = String::new();
+    for n in 0..count {
+        input += &format!("sub a-topic-with-a-name-that-is-long-{n} s\ndetach a-topic-with-a-name-that-is-long-{n}\n");
+    }
+    let mut writer = client.stream().try_clone().unwrap();
+    let writing = std::thread::spawn(move || writer.write_all(input.as_bytes()).unwrap());
+    for _ in 0..2 * count {
+        let line = client.line();
+        assert!(!line.starts_with("error"), "{line}");
+    }
+    writing.join().unwrap();
+}
+
+#[test]
+fn short_commands_with_long_answers_that_nobody_reads_cost_bounded_memory_and_no_other_client() {
+    let broker = TestBroker::start("[transports.tcp]\nwrite_timeout_ms = 1000\n");
+    with_topics(&broker, 5000);
+    let mut other = well_behaved(&broker);
+    let many_ids = format!("sub t\nack t {}\n", "a ".repeat(500_000));
+    for (number, flood) in
+        ["topics\n".repeat(1000), "stats\n".repeat(1000), "help\n".repeat(1000), "\u{1}\n".repeat(1000), many_ids]
+            .iter()
+            .enumerate()
+    {
+        let number = u32::try_from(number).unwrap();
+        let before = resident_kb(broker.pid());
+        let stream = TcpStream::connect(broker.addr()).unwrap();
+        stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        let began = Instant::now();
+        let (mut most, mut round) = (0, 0);
+        // The broker reads no more from it after a while, and then hangs up.
+        loop {
+            match (&stream).write(flood.as_bytes()) {
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break,
+                _ => {}
+            }
+            most = most.max(resident_kb(broker.pid()));
+            is_served(&mut other, number * 1_000_000 + round);
+            round += 1;
+            assert!(began.elapsed() < PATIENCE, "{:.10}: it is not cut off", flood);
+        }
+        let growth = most.saturating_sub(before);
+        assert!(growth < 96 * 1024, "{:.10}: {growth} KiB", flood);
+    }
+}
+
+#[test]
+fn connections_that_come_and_go_leave_nothing_behind() {
+    let broker = TestBroker::start("");
+    let mut other = well_behaved(&broker);
+    let come_and_go = |count: u32| {
+        for n in 0..count {
+            let mut client = broker.telnet();
+            client.send(&format!(
+                "hello {{\"prefetch\":100}}\nsub t\nsub u{}\nsub v s\n{}",
+                n % 100,
+                publish("t", "a", 0)
+            ));
+            // Some say goodbye, some break off in the middle of a line, some with unread input.
+            match n % 3 {
+                0 => {
+                    client.send("quit");
+                    assert!(client.rest().iter().any(|line| line == "bye"));
+                }
+                1 => client.send_raw(b"pub t {\"id\":\"half"),
+                _ => {}
+            }
+        }
+        let mut client = broker.telnet();
+        let began = Instant::now();
+        loop {
+            let stats: serde_json::Value = serde_json::from_str(&client.ask("stats")).unwrap();
+            let nameless = stats["topics"].as_array().unwrap().iter().flat_map(|topic| {
+                topic["subscriptions"].as_array().unwrap().iter().filter(|subscription| subscription["name"].is_null())
+            });
+            // One is that of the client which is served all the while.
+            if stats["connections"] == 2 && nameless.count() == 1 {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{stats}");
+        }
+    };
+    come_and_go(500);
+    let before = resident_kb(broker.pid());
+    come_and_go(3000);
+    is_served(&mut other, 1);
+    let after = resident_kb(broker.pid());
+    assert!(after < before + 8 * 1024, "{before} KiB after 500 connections, {after} KiB after 3,500");
+}

@@ -250,10 +250,18 @@ fn the_demo_shows_everything_at_work_and_keeps_its_data_where_it_is_told() {
     let first = client.line();
     let id = herald_tests::id_of(&first);
     client.asks(&format!("ack tweets {id}"), &format!("acknowledged from logs ev_id={id}"));
+    // It says what to type once everything runs, which a fast client may be ahead of.
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut printed = String::new();
+    for line in lines {
+        printed += &line;
+        printed.push('\n');
+        if line.contains("Ctrl-C") {
+            break;
+        }
+    }
     // Killed as in a crash, and started again on what it left.
     child.kill().unwrap();
-    let mut printed = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
     child.wait().unwrap();
     assert!(printed.contains("telnet") && printed.contains("sub tweets inbox"), "{printed}");
     let (mut child, addrs) = listening(&mut command(dir.path(), &args), 2);
@@ -265,4 +273,227 @@ fn the_demo_shows_everything_at_work_and_keeps_its_data_where_it_is_told() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn consumers_that_never_read_do_not_keep_a_broker_from_stopping_in_time() {
+    let mut broker = TestBroker::start("[broker]\nshutdown_timeout_ms = 1500\n");
+    let mut deaf = broker.telnet();
+    assert!(deaf.ask("hello {\"prefetch\":65535}").starts_with("hello"));
+    deaf.asks("sub t s", "successfully subscribed to topic t");
+    let mut publisher = broker.telnet();
+    assert!(publisher.ask("hello {\"confirm\":true}").starts_with("hello"));
+    let text = "x".repeat(50_000);
+    // More than the buffers of two sockets hold.
+    for n in 0..1000 {
+        publisher.asks(&format!("pub t {{\"id\":\"{n}\",\"msg\":\"{text}\"}}"), &format!("published t {n} synced"));
+    }
+    let mut half = broker.telnet();
+    half.send_raw(b"pub t {\"id\":\"half");
+    let began = std::time::Instant::now();
+    assert!(broker.terminate().success(), "{}", broker.log());
+    let took = began.elapsed();
+    assert!(took.as_secs() < 20, "the time to stop is 1.5 s, and it took {took:?}");
+    broker.run();
+    // Nothing is lost by it.
+    broker.wait_for_figures("t", &[("waiting", 1000), ("in_flight", 0)]);
+}
+
+#[test]
+fn what_is_confirmed_while_the_broker_stops_is_there_afterwards() {
+    let mut broker = TestBroker::start("");
+    broker.telnet().asks("sub t s", "successfully subscribed to topic t");
+    let mut publisher = broker.telnet();
+    assert!(publisher.ask("hello {\"confirm\":true}").starts_with("hello"));
+    let mut writer = publisher.stream().try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        // Until nobody takes it any more.
+        for n in 0.. {
+            if writeln!(writer, "{}", publish("t", &n.to_string(), 0)).is_err() {
+                return;
+            }
+        }
+    });
+    for n in 0..1000 {
+        publisher.expect(&format!("published t {n} synced"));
+    }
+    broker.signal(Signal::TERM);
+    let rest = publisher.rest();
+    writing.join().unwrap();
+    for (n, line) in rest.iter().enumerate() {
+        assert_eq!(*line, format!("published t {} synced", n + 1000));
+    }
+    assert!(broker.wait().success(), "{}", broker.log());
+    broker.run();
+    let mut client = broker.telnet();
+    let stats: serde_json::Value = serde_json::from_str(&client.ask("stats t")).unwrap();
+    let waiting = stats["topics"][0]["subscriptions"][0]["waiting"].as_u64().unwrap();
+    assert!(waiting >= 1000 + rest.len() as u64, "{waiting} wait, {} were confirmed", 1000 + rest.len());
+}
+
+#[test]
+fn a_port_in_use_is_a_failure_that_says_so() {
+    let broker = TestBroker::start("");
+    let dir = tempfile::tempdir().unwrap();
+    let listen = format!("transports.tcp.listen={}", broker.addr());
+    let failed = run(dir.path(), &["serve", "--set", &listen]);
+    assert_eq!(failed.status, 1, "{}", failed.err);
+    assert!(failed.err.contains(&broker.addr().to_string()) && failed.err.contains("in use"), "{}", failed.err);
+}
+
+#[test]
+fn wrong_usage_is_status_2_and_a_refused_event_status_1() {
+    let broker = TestBroker::start("[topics.known]\n[topics.\"*\"]\nauto_create = false\n");
+    let server = broker.addr().to_string();
+    for args in [
+        &[][..],
+        &["nonsense"],
+        &["pub", "t"],
+        &["pub", "a/b", "{}"],
+        &["sub"],
+        &["sub", "t", "--prefetch", "0"],
+        &["topics", "--server", "nowhere"],
+        &["topics", "--server", "host:port"],
+        &["completions", "tcsh"],
+        &["config", "check", "--set", "nonsense"],
+        &["config", "check", "--set", "storage.path"],
+        &["config", "check", "--set", "storage.no_such_key=1"],
+        &["config", "check", "--set", "storage.memory_budget_mb=0"],
+    ] {
+        let failed = run(broker.dir(), args);
+        assert_eq!(failed.status, 2, "{args:?}: {}{}", failed.out, failed.err);
+        assert!(!failed.err.is_empty() && failed.out.is_empty(), "{args:?}: {}{}", failed.out, failed.err);
+    }
+    for event in ["nonsense", "[]", r#"{"priority":1.5}"#] {
+        let failed = run(broker.dir(), &["pub", "known", event, "--server", &server]);
+        assert_eq!((failed.status, failed.out.as_str()), (1, ""), "{event}: {}", failed.err);
+    }
+    let failed = run(broker.dir(), &["pub", "unknown", "{}", "--server", &server]);
+    assert!(failed.status == 1 && failed.err.contains("unknown topic"), "{}", failed.err);
+    let failed = run(broker.dir(), &["stats", "unknown", "--server", &server]);
+    assert!(failed.status == 1 && failed.err.contains("no such topic"), "{}", failed.err);
+}
+
+#[test]
+fn keys_of_a_later_version_and_plugins_that_are_not_there_are_refused_and_not_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    for (set, part) in [
+        ("auth.tokens=[{token=\"t\",name=\"n\"}]", "auth.tokens"),
+        ("topics.t.overflow=drop-lowest", "topics.t.overflow"),
+        ("topics.t.max_deliveries=3", "topics.t.max_deliveries"),
+        ("transports.ws.listen=127.0.0.1:0", "\"ws\""),
+        ("storage.kind=sled", "\"sled\""),
+        ("engine.kind=jetstream", "jetstream"),
+    ] {
+        for command in ["check", "show"] {
+            let failed = run(dir.path(), &["config", command, "--set", set]);
+            assert!(failed.status == 2 && failed.err.contains(part), "{set}: {}", failed.err);
+        }
+        assert_eq!(run(dir.path(), &["serve", "--set", set]).status, 2, "{set}");
+    }
+}
+
+#[test]
+fn the_environment_names_the_configuration_and_is_named_in_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("other.toml"), "[broker]\nshards = 5\n").unwrap();
+    let shown = ran(command(dir.path(), &["config", "show"]).env("HERALD_CONFIG", "other.toml").output().unwrap());
+    let line = shown.out.lines().find(|line| line.starts_with("shards")).unwrap_or_else(|| panic!("{}", shown.out));
+    assert!(line.contains("= 5") && line.contains("other.toml"), "{line}");
+    let failed = ran(command(dir.path(), &["serve"]).env("HERALD_CONFIG", "absent.toml").output().unwrap());
+    assert!(failed.status == 2 && failed.err.contains("absent.toml"), "{}", failed.err);
+    let failed = ran(command(dir.path(), &["serve"]).env("HERALD_BROKER__SHARDS", "many").output().unwrap());
+    assert!(failed.status == 2 && failed.err.contains("HERALD_BROKER__SHARDS"), "{}", failed.err);
+    assert!(failed.err.contains("integer") && failed.err.contains("\"many\""), "{}", failed.err);
+    std::fs::write(dir.path().join("herald.toml"), "x = [\"\n").unwrap();
+    let failed = run(dir.path(), &["serve"]);
+    assert!(
+        failed.status == 2 && failed.err.contains("herald.toml") && failed.err.contains("line 1"),
+        "{}",
+        failed.err
+    );
+}
+
+#[test]
+fn several_connections_of_one_consumer_share_the_work() {
+    let broker = TestBroker::start("");
+    let server = broker.addr().to_string();
+    broker.telnet().asks("sub t s", "successfully subscribed to topic t");
+    let mut publisher = broker.telnet();
+    assert!(publisher.ask("hello {\"confirm\":true}").starts_with("hello"));
+    for n in 0..60 {
+        publisher.asks(&publish("t", &n.to_string(), 0), &format!("published t {n} synced"));
+    }
+    let args =
+        ["sub", "t", "--name", "s", "--connections", "3", "--prefetch", "5", "--count", "60", "--server", &server];
+    let subscribed = run(broker.dir(), &args);
+    assert_eq!(subscribed.status, 0, "{}", subscribed.err);
+    let mut ids: Vec<u32> = subscribed.out.lines().map(|line| herald_tests::id_of(line).parse().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..60).collect::<Vec<_>>(), "each once");
+    broker.wait_for_figures("t", &[("waiting", 0), ("in_flight", 0), ("acknowledged", 60)]);
+}
+
+#[test]
+fn a_hangup_reads_the_configuration_again_and_says_what_can_not_change() {
+    let broker = TestBroker::start("[topics.t]\nmax_waiting = 1\n");
+    let mut client = broker.telnet();
+    client.asks("sub t s", "successfully subscribed to topic t");
+    client.send(&publish("t", "a", 0));
+    client.expect(&delivery("t", "a", 0));
+    assert!(client.ask(&publish("t", "b", 0)).starts_with("error: topic t is full"));
+    std::fs::write(
+        broker.dir().join("herald.toml"),
+        "[broker]\nlog = \"debug\"\nshards = 7\n[topics.t]\nmax_waiting = 2\n",
+    )
+    .unwrap();
+    broker.signal(Signal::HUP);
+    let said = broker.wait_for_log("SIGHUP");
+    assert!(said.contains("log=debug"), "{said}");
+    let unchanged = broker.wait_for_log("broker.shards");
+    assert!(unchanged.contains("restart"), "{unchanged}");
+    client.asks("ping", "pong");
+    // A wrong one is refused, and the broker goes on.
+    std::fs::write(broker.dir().join("herald.toml"), "[broker]\nshards = \"many\"\n").unwrap();
+    broker.signal(Signal::HUP);
+    let refused = broker.wait_for_log("expected an integer");
+    assert!(refused.contains("broker.shards"), "{refused}");
+    client.asks("ping", "pong");
+}
+
+/// Sends a process a signal and waits for its end.
+fn stopped_by(signal: Signal, child: &mut std::process::Child) -> std::process::ExitStatus {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+    child.wait().unwrap()
+}
+
+#[test]
+fn demo_and_feed_end_in_an_orderly_way_and_leave_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let mut demo = command(dir.path(), &["demo", "--port", "0", "--feed-port", "0"]);
+    let (mut child, addrs) = listening(demo.env("TMPDIR", temporary.path()), 2);
+    let mut client = herald_tests::Telnet::connect(addrs[1].parse().unwrap());
+    client.asks("sub tweets mine", "successfully subscribed to topic tweets");
+    let _a_tweet = herald_tests::id_of(&client.line());
+    assert!(std::fs::read_dir(temporary.path()).unwrap().next().is_some(), "its data is in the temporary directory");
+    // It goes on printing until it ends.
+    let mut stdout = child.stdout.take().unwrap();
+    let printing = std::thread::spawn(move || {
+        let mut printed = String::new();
+        stdout.read_to_string(&mut printed).unwrap();
+        printed
+    });
+    assert!(stopped_by(Signal::INT, &mut child).success());
+    assert!(printing.join().unwrap().contains("Ctrl-C"));
+    assert!(std::fs::read_dir(temporary.path()).unwrap().next().is_none(), "the temporary data is gone");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is left in the working directory");
+
+    let (mut child, addrs) = listening(&mut command(dir.path(), &["feed", "--listen", "127.0.0.1:0"]), 1);
+    let mut stream = TcpStream::connect(&addrs[0]).unwrap();
+    stream.write_all(b"GET /tweets/1 HTTP/1.1\r\nHost: feed\r\n\r\n").unwrap();
+    let mut head = String::new();
+    BufReader::new(&stream).read_line(&mut head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(stopped_by(Signal::TERM, &mut child).success());
 }

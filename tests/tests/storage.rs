@@ -145,3 +145,57 @@ fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
+
+#[test]
+fn a_broker_that_was_killed_leaves_no_lock_and_a_stray_file_is_left_alone() {
+    let mut broker = TestBroker::start("");
+    filled(&broker, 3);
+    broker.kill();
+    let stray = broker.dir().join("data").join("notes.txt");
+    std::fs::write(&stray, "mine").unwrap();
+    broker.run();
+    assert_eq!(taken(&mut broker.telnet()).len(), 3);
+    assert!(broker.terminate().success());
+    assert_eq!(std::fs::read_to_string(&stray).unwrap(), "mine");
+}
+
+#[test]
+fn wherever_the_tail_is_torn_what_was_there_before_is_served() {
+    let mut broker = TestBroker::start("");
+    filled(&broker, 4);
+    broker.kill();
+    let [only] = segments(&broker).try_into().unwrap();
+    let whole = std::fs::read(&only).unwrap();
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let ends: Vec<usize> = (0..4)
+        .map(|n| {
+            let at = text.find(&format!("\"id\":\"{n}\"")).unwrap();
+            at + text[at..].find('\n').unwrap() + 1
+        })
+        .collect();
+    for cut in (ends[1]..=whole.len()).step_by(7) {
+        for later in segments(&broker) {
+            std::fs::remove_file(later).unwrap();
+        }
+        std::fs::write(&only, &whole[..cut]).unwrap();
+        broker.run();
+        let expected: Vec<String> =
+            (0..ends.iter().filter(|end| **end <= cut).count()).map(|n| n.to_string()).collect();
+        assert_eq!(taken(&mut broker.telnet()), expected, "cut at {cut} of {}", whole.len());
+        let torn = cut > 0 && whole[cut - 1] != b'\n';
+        assert_eq!(broker.log().contains("torn"), torn, "cut at {cut}: {}", broker.log());
+        broker.kill();
+    }
+}
+
+#[test]
+fn what_one_broker_has_cleaned_on_start_is_gone_and_nothing_else() {
+    let mut broker = TestBroker::start("");
+    filled(&broker, 3);
+    broker.kill();
+    std::fs::write(broker.dir().join("data").join("notes.txt"), "mine").unwrap();
+    std::fs::write(broker.dir().join("herald.toml"), "[storage]\nclean_on_start = true\n").unwrap();
+    broker.run();
+    broker.telnet().asks("topics", "[]");
+    assert_eq!(std::fs::read_to_string(broker.dir().join("data").join("notes.txt")).unwrap(), "mine");
+}

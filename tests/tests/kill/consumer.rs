@@ -6,33 +6,18 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use herald_tests::{Telnet, TestBroker};
+use herald_tests::{PATIENCE, Telnet, TestBroker};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::history::History;
+use crate::{Event, event};
 
 pub(crate) struct Behaviour {
     pub(crate) addr: SocketAddr,
     pub(crate) name: &'static str,
     pub(crate) prefetch: u16,
     pub(crate) seed: u64,
-}
-
-struct Event {
-    id: String,
-    priority: i64,
-    redelivered: u64,
-}
-
-fn event(line: &str) -> Option<Event> {
-    let json: serde_json::Value = serde_json::from_str(line).ok()?;
-    let json = json.as_object()?;
-    Some(Event {
-        id: json["id"].as_str()?.to_owned(),
-        priority: json["priority"].as_i64()?,
-        redelivered: json.get("redelivered").and_then(serde_json::Value::as_u64).unwrap_or(0),
-    })
 }
 
 /// Consumes until the broker is gone, over as many connections as it takes.
@@ -52,6 +37,7 @@ fn session(behaviour: &Behaviour, history: &History, rng: &mut StdRng, stream: &
     stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let mut out = stream;
     let mut reader = BufReader::new(stream);
+    history.attaching(name);
     write!(out, "hello {{\"prefetch\":{prefetch}}}\nsub t {name}\n").ok()?;
     // For each event that was given back: when it was, and for how long.
     let mut given_back: HashMap<String, Instant> = HashMap::new();
@@ -69,7 +55,7 @@ fn session(behaviour: &Behaviour, history: &History, rng: &mut StdRng, stream: &
         let text = line.trim_end().to_owned();
         line.clear();
         if let Some(event) = event(&text) {
-            history.delivered(name, &event.id, event.redelivered);
+            history.delivered(name, &event);
             let id = event.id;
             match rng.random_range(0..1000) {
                 0..850 => {
@@ -81,7 +67,9 @@ fn session(behaviour: &Behaviour, history: &History, rng: &mut StdRng, stream: &
                     writeln!(out, "nack t {id}").ok()?;
                 }
                 930..980 => {
-                    let delay = rng.random_range(10..80);
+                    // Some are over before the broker is there again, some are not.
+                    let delay =
+                        if rng.random_range(0..3) > 0 { rng.random_range(10..80) } else { rng.random_range(500..2500) };
                     let due = Instant::now() + Duration::from_millis(delay);
                     given_back.insert(id.clone(), due);
                     history.delay_sent(name, &id, due);
@@ -111,34 +99,17 @@ fn session(behaviour: &Behaviour, history: &History, rng: &mut StdRng, stream: &
     }
 }
 
-/// Takes up to `most` events one by one from a subscription that nobody publishes to, and checks their order: the most urgent
-/// first, and among equals each publisher's in its order.
-pub(crate) fn take_in_order(broker: &TestBroker, name: &'static str, history: &History, most: usize) {
+/// Takes up to `most` events one by one from a subscription that nobody publishes to, and checks their order.
+pub(crate) fn take_in_order(broker: &TestBroker, name: &'static str, history: &History, most: u64) {
     let mut client = broker.telnet();
-    let began = Instant::now();
+    let waiting = figures(&mut client, name)["waiting"].as_u64().unwrap();
+    let mut order = history.order(name);
+    history.attaching(name);
     client.asks(&format!("sub t {name}"), "successfully subscribed to topic t");
-    let mut previous: Option<i64> = None;
-    let mut last_of: HashMap<(i64, String), String> = HashMap::new();
-    for _ in 0..most {
-        let Some(event) = next(&mut client) else { return };
-        let delayed = history.may_be_delayed(name, &event.id, began);
-        history.delivered(name, &event.id, event.redelivered);
-        if !delayed {
-            if previous.is_some_and(|previous| previous < event.priority) {
-                history.violation(format!(
-                    "{name}: {} of priority {} came after a less urgent one",
-                    event.id, event.priority
-                ));
-            }
-            previous = Some(event.priority);
-        }
-        if !delayed && !history.was_retried(&event.id) {
-            let publisher = event.id.split('-').next().unwrap_or_default().to_owned();
-            let last = last_of.insert((event.priority, publisher), event.id.clone());
-            if last.as_ref().is_some_and(|last| *last >= event.id) {
-                history.violation(format!("{name}: {} came after {last:?}", event.id));
-            }
-        }
+    for _ in 0..waiting.min(most) {
+        let event = next(&mut client);
+        history.delivered(name, &event);
+        history.taken(&mut order, &event);
         history.ack_sent(name, &event.id);
         client.asks(&format!("ack t {}", event.id), &format!("acknowledged from logs ev_id={}", event.id));
         history.ack_answered(name, &event.id);
@@ -146,54 +117,67 @@ pub(crate) fn take_in_order(broker: &TestBroker, name: &'static str, history: &H
     // What has been delivered meanwhile goes back with the connection.
 }
 
-/// The next event, or `None` if there is none.
-fn next(client: &mut Telnet) -> Option<Event> {
-    client.send("ping");
-    let mut found = None;
+/// The next event.
+fn next(client: &mut Telnet) -> Event {
     loop {
         let line = client.line();
-        match line.as_str() {
-            "pong" => return found,
-            "no available message" => {}
-            _ => found = Some(event(&line).unwrap_or_else(|| panic!("{line:?}"))),
+        // Where all that waits is delayed for a moment.
+        if line != "no available message" {
+            return event(&line).unwrap_or_else(|| panic!("{line:?}"));
         }
     }
 }
 
 /// Takes everything that is left.
 pub(crate) fn drain(broker: &TestBroker, name: &'static str, history: &History) -> HashSet<String> {
+    settle(broker, name);
     let mut client = broker.telnet();
+    let waiting = figures(&mut client, name)["waiting"].as_u64().unwrap();
     assert!(client.ask("hello {\"prefetch\":500}").starts_with("hello {"));
+    history.attaching(name);
     client.asks(&format!("sub t {name}"), "successfully subscribed to topic t");
     let mut drained = HashSet::new();
-    loop {
-        client.send("ping");
-        let mut batch = Vec::new();
-        loop {
-            let line = client.line();
-            match line.as_str() {
-                "pong" => break,
-                "no available message" => {}
-                _ => batch.push(event(&line).unwrap_or_else(|| panic!("{line:?}"))),
-            }
-        }
-        if batch.is_empty() {
-            break;
-        }
-        client.send(&batch.iter().fold("ack t".to_owned(), |ack, event| ack + " " + &event.id));
-        for event in batch {
-            history.delivered(name, &event.id, event.redelivered);
-            assert_eq!(client.line(), format!("acknowledged from logs ev_id={}", event.id));
-            history.ack_answered(name, &event.id);
+    let mut answered = 0;
+    while answered < waiting {
+        let line = client.line();
+        if let Some(id) = line.strip_prefix("acknowledged from logs ev_id=") {
+            history.ack_answered(name, id);
+            answered += 1;
+        } else if line != "no available message" {
+            let event = event(&line).unwrap_or_else(|| panic!("{line:?}"));
+            history.delivered(name, &event);
+            history.ack_sent(name, &event.id);
+            client.send(&format!("ack t {}", event.id));
             drained.insert(event.id);
         }
     }
-    let line = client.ask("stats t");
-    let stats: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"));
-    let sides = stats["topics"][0]["subscriptions"].as_array().unwrap_or_else(|| panic!("{line:?}"));
-    let side = sides.iter().find(|side| side["name"] == name).unwrap_or_else(|| panic!("{line:?}"));
+    assert_eq!(drained.len() as u64, waiting, "{name}: what waited came, each once");
+    let mut other = broker.telnet();
+    let side = figures(&mut other, name);
     for key in ["waiting", "in_flight", "delayed"] {
         assert_eq!(side[key], 0, "{name} is drained: {side}");
     }
     drained
+}
+
+/// What the broker says of a subscription.
+fn figures(client: &mut Telnet, name: &str) -> serde_json::Value {
+    let line = client.ask("stats t");
+    let stats: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line:?}"));
+    let sides = stats["topics"][0]["subscriptions"].as_array().unwrap_or_else(|| panic!("{line:?}"));
+    sides.iter().find(|side| side["name"] == name).unwrap_or_else(|| panic!("{line:?}")).clone()
+}
+
+/// Waits until nothing is delayed any more, and what connections that have gone had in flight is back.
+pub(crate) fn settle(broker: &TestBroker, name: &str) {
+    let mut client = broker.telnet();
+    let began = Instant::now();
+    loop {
+        let side = figures(&mut client, name);
+        if side["delayed"] == 0 && side["in_flight"] == 0 {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{side}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

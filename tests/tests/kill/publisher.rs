@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::history::History;
+use crate::message;
 
 /// Events on their way without a confirmation.
 const WINDOW: usize = 64;
@@ -37,7 +38,7 @@ impl Publisher {
         let mut out = stream;
         let mut batch = String::from("hello {\"confirm\":true}\n");
         for (id, priority) in &self.unconfirmed {
-            history.sent(id, true);
+            history.sent_again(id);
             batch += &line(id, *priority);
         }
         if out.write_all(batch.as_bytes()).is_err() {
@@ -51,7 +52,7 @@ impl Publisher {
                     // Their order is in their ids, so that a consumer can check it.
                     let (id, priority) = (format!("{}-{:07}", self.number, self.next), rng.random_range(0..7));
                     self.next += 1;
-                    history.sent(&id, false);
+                    history.sent(&id, priority);
                     batch += &line(&id, priority);
                     self.unconfirmed.push_back((id, priority));
                 }
@@ -82,5 +83,5 @@ impl Publisher {
 }
 
 fn line(id: &str, priority: i32) -> String {
-    format!("pub t {{\"id\":\"{id}\",\"priority\":{priority},\"msg\":\"{:40}\"}}\n", "text")
+    format!("pub t {{\"id\":\"{id}\",\"priority\":{priority},\"msg\":{}}}\n", message(id))
 }

@@ -2,11 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
 mod acknowledgements;
+mod coming_back;
 mod core;
 mod events;
 mod framing;
+mod fullness;
 mod hello;
+mod ids;
 mod limits;
 mod looking_around;
+mod order;
 mod replacing;
+mod sharing;
 mod subscriptions;
+mod words;

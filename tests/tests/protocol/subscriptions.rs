@@ -14,6 +14,7 @@ fn a_named_subscription_outlives_its_connection_and_the_broker() {
     }
     client.expect(&delivery("t", "a", 0));
     client.asks("quit", "bye");
+    broker.wait_for_figures("t", &[("connections", 0)]);
     let mut client = broker.telnet();
     client.asks("sub t s", SUBSCRIBED);
     client.expect(&redelivery("t", "a", 0, 1));
