@@ -11,6 +11,9 @@ use tokio::sync::oneshot;
 use crate::event::{EventKey, Millis, Payload, Seq};
 use crate::name::{SubscriptionName, TopicName};
 
+#[cfg(feature = "contract-tests")]
+pub mod contract;
+
 /// Makes batches of mutations durable, all or nothing; hands everything back at start-up; reads events by key.
 ///
 /// # Contract

@@ -1,0 +1,117 @@
+//! The suite that every storage runs: one test for each claim of the [`Storage`] contract.
+//!
+//! A backend's author enables the feature `contract-tests` of this crate for tests and writes in `tests/contract.rs`
+//!
+//! ```ignore
+//! struct Mine;
+//!
+//! impl broker_core::storage::contract::ContractBackend for Mine { /* open, make_newer */ }
+//!
+//! broker_core::storage_contract!(Mine);
+//! ```
+//!
+//! The claims are driven from outside: through the trait alone, and through a [`crate::local::LocalEngine`] over it. What a
+//! storage hands back is compared with a [`Model`] of what was submitted, so a log and a store that keeps state pass alike.
+//!
+//! | to find | look in |
+//! | --- | --- |
+//! | what must be remembered | [`model`] |
+//! | a storage in a directory of its own, opened again and again | [`bench`] |
+//! | order of stages and batches, atomicity | [`order`] |
+//! | what comes back after a clean and an unclean stop | [`restarts`] |
+//! | reading by key | [`reads`] |
+//! | names, events and batches at their limits; memory during recovery | [`limits`] |
+//! | the engine over it: acknowledgements, delays, counts, order | [`engine`] |
+//! | locks, other formats, closing, space | [`lifecycle`] |
+//!
+//! That a killed process loses nothing is each backend's own test, since it has to start one.
+
+#![expect(clippy::missing_panics_doc, reason = "a claim that does not hold panics; that is what it is for")]
+
+pub mod bench;
+pub mod client;
+pub mod engine;
+pub mod lifecycle;
+pub mod limits;
+pub mod model;
+pub mod order;
+pub mod reads;
+pub mod restarts;
+
+use std::path::Path;
+
+pub use bench::Bench;
+pub use model::Model;
+
+use super::{Storage, StorageError};
+
+/// How the suite gets at a backend.
+pub trait ContractBackend: Send + Sync + 'static {
+    /// The storage.
+    type Storage: Storage;
+
+    /// Opens the data directory `dir`, which may not be there yet, with the strongest durability. Where a setting says in how
+    /// large steps space comes back, a few MiB.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    fn open(dir: &Path) -> Result<Self::Storage, StorageError>;
+
+    /// Turns the closed data directory `dir`, which this backend has made, into one of a later format.
+    fn make_newer(dir: &Path);
+}
+
+/// One `#[tokio::test]` for each claim of the storage contract, run over a [`contract::ContractBackend`](crate::storage::contract::ContractBackend).
+/// The crate needs tokio with `macros` and `rt-multi-thread` for its tests.
+#[macro_export]
+macro_rules! storage_contract {
+    ($backend:ty) => {
+        $crate::storage_contract! { @claims $backend:
+            order::stages_complete_in_the_order_of_submission,
+            order::batches_take_effect_in_the_order_of_the_calls_whichever_task_makes_them,
+            order::a_dropped_storage_holds_whole_batches_and_none_without_those_before_it,
+            order::mutations_of_a_batch_take_effect_in_their_order,
+            restarts::a_new_storage_hands_back_nothing,
+            restarts::everything_comes_back_after_a_close,
+            restarts::everything_written_comes_back_after_a_drop,
+            restarts::random_histories_come_back,
+            restarts::sequences_are_not_used_twice_after_everything_is_gone,
+            restarts::a_subscription_made_again_holds_nothing_from_before,
+            restarts::an_event_without_holders_takes_nobody_else_with_it,
+            restarts::a_moved_event_comes_back_with_exactly_its_holders,
+            restarts::cursors_come_back_with_the_batch_that_they_came_with,
+            reads::events_are_read_in_the_order_of_the_keys,
+            reads::nothing_is_read_for_what_is_gone,
+            reads::an_event_is_readable_as_soon_as_it_is_written,
+            reads::readers_and_submitters_run_side_by_side,
+            limits::names_at_the_limit_come_back,
+            limits::numbers_at_the_limit_come_back,
+            limits::events_of_a_mebibyte_come_back,
+            limits::an_empty_batch_completes,
+            limits::a_batch_of_a_hundred_thousand_mutations_is_one_batch,
+            limits::ten_thousand_topics_come_back,
+            limits::recovery_does_not_hold_the_backlog_in_memory,
+            engine::a_backlog_is_delivered_in_priority_order_after_a_restart,
+            engine::a_backlog_beyond_the_memory_budget_is_read_back_in_order,
+            engine::acknowledged_events_stay_away_after_a_restart,
+            engine::delivery_counts_and_delays_survive_restarts,
+            engine::a_replaced_event_does_not_come_back,
+            engine::a_sources_cursor_moves_with_its_events,
+            engine::publishers_and_consumers_side_by_side_lose_nothing,
+            lifecycle::opening_it_twice_is_refused_and_says_who_has_it,
+            lifecycle::closing_lets_go_and_later_calls_fail,
+            lifecycle::a_newer_format_is_refused_and_left_alone,
+            lifecycle::a_directory_of_another_kind_is_refused_and_left_alone,
+            lifecycle::figures_count_what_was_done,
+            lifecycle::space_of_what_is_gone_comes_back,
+        }
+    };
+    (@claims $backend:ty: $($module:ident::$claim:ident),+ $(,)?) => {
+        $(
+            #[::tokio::test(flavor = "multi_thread")]
+            async fn $claim() {
+                $crate::storage::contract::$module::$claim::<$backend>().await;
+            }
+        )+
+    };
+}

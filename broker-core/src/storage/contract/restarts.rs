@@ -1,0 +1,264 @@
+//! Claims about what comes back after a clean and an unclean stop.
+
+use super::bench::{Bench, cursor, event, key, settle, subscribe, subscription, topic};
+use super::model::TopicModel;
+use super::{ContractBackend, Model};
+use crate::event::{Millis, Seq};
+use crate::storage::{Holder, Mutation, Requeued};
+
+/// Nothing in, nothing out; also after a stop of either kind.
+pub async fn a_new_storage_hands_back_nothing<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    bench.check_after_close("closed without use").await;
+    bench.check_after_drop("dropped without use");
+}
+
+/// A history with every kind of mutation.
+fn history() -> Vec<Vec<Mutation>> {
+    let requeue = |name, events| Mutation::Requeue { topic: topic("orders"), subscription: subscription(name), events };
+    let again = |priority, seq, deliveries, due: Option<u64>| Requeued {
+        key: key(priority, seq),
+        deliveries,
+        due_at: due.map(Millis),
+    };
+    let mut timed = event("orders", 9, 4, 20);
+    (timed.expires_at, timed.due_at) = (Some(Millis(u64::MAX)), Some(Millis(1_800_000_000_000)));
+    vec![
+        vec![subscribe("orders", "billing", 0), subscribe("orders", "audit", 0)],
+        (1..=3).map(|seq| Mutation::Publish(event("orders", 0, seq, 300))).collect(),
+        vec![Mutation::Publish(timed), cursor("feed", "{\"_data\":\"82\"}")],
+        // Someone who comes later holds only what comes after.
+        vec![subscribe("orders", "late", 4), subscribe("quiet", "nobody-publishes", 0)],
+        vec![Mutation::Publish(event("orders", -5, 5, 20)), Mutation::Publish(event("other", 1, 7, 20))],
+        vec![settle("orders", "billing", [1, 2])],
+        vec![requeue("billing", vec![again(0, 3, 1, None), again(9, 4, 2, Some(1_900_000_000_000))])],
+        vec![requeue("billing", vec![again(0, 3, 2, Some(77))]), requeue("audit", vec![again(0, 1, 7, None)])],
+        vec![Mutation::Unsubscribe { topic: topic("quiet"), subscription: subscription("nobody-publishes") }],
+        vec![settle("orders", "audit", [2]), cursor("feed", "{\"_data\":\"83\"}"), cursor("other feed é", "")],
+        vec![Mutation::Publish(event("orders", 0, 6, 20))],
+        vec![Mutation::Forget { topic: topic("orders"), events: vec![key(0, 6)] }],
+        // About what is not there: ignored.
+        vec![settle("orders", "nobody", [1]), requeue("late", vec![again(0, 1, 9, None)])],
+    ]
+}
+
+/// After an orderly stop, and after the next one without anything in between.
+pub async fn everything_comes_back_after_a_close<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    for batch in history() {
+        bench.commit(batch).await;
+    }
+    for when in ["closed", "closed again", "closed a third time"] {
+        bench.check_after_close(when).await;
+    }
+    // And it goes on from there.
+    bench.commit(vec![Mutation::Publish(event("orders", 0, 7, 20)), settle("orders", "late", [7])]).await;
+    bench.check_after_close("closed after more").await;
+}
+
+/// After a stop without `close`; each batch was awaited.
+pub async fn everything_written_comes_back_after_a_drop<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    for (number, batch) in history().into_iter().enumerate() {
+        bench.commit(batch).await;
+        bench.check_after_drop(&format!("dropped after batch {number}"));
+    }
+}
+
+/// Pseudo-random histories over two topics and a few subscriptions, with stops of both kinds in between.
+pub async fn random_histories_come_back<B: ContractBackend>() {
+    for seed in 1..=6_u64 {
+        let mut bench = Bench::<B>::new();
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        for round in 0..10 {
+            for _ in 0..random.below(25) {
+                let batch = random.batch(&bench.expected);
+                bench.commit(batch).await;
+                let released = random.releases(&bench.expected);
+                bench.commit(released).await;
+            }
+            let when = format!("seed {seed}, round {round}");
+            if random.below(2) == 0 {
+                bench.check_after_close(&when).await;
+            } else {
+                bench.check_after_drop(&when);
+            }
+        }
+    }
+}
+
+/// SplitMix64: the same histories on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    /// Mutations that an engine could submit in the state that `model` tells of.
+    fn batch(&mut self, model: &Model) -> Vec<Mutation> {
+        let mut model = model.clone();
+        let mut batch = Vec::new();
+        for _ in 0..=self.below(12) {
+            let name = ["a", "b"][self.below(2)];
+            let there = model.topics.get(name).cloned().unwrap_or_default();
+            let mutation = self.mutation(name, &there);
+            model.apply(&mutation);
+            batch.push(mutation);
+        }
+        batch
+    }
+
+    fn mutation(&mut self, name: &str, there: &TopicModel) -> Mutation {
+        let who = ["x", "y", "z"][self.below(3)];
+        let keys: Vec<_> = there.events.values().map(|held| held.event.key).collect();
+        let some = |random: &mut Self| {
+            let from = random.below(keys.len().max(1));
+            keys.iter().skip(from).take(1 + random.below(4)).copied().collect::<Vec<_>>()
+        };
+        let (topic, subscription) = (topic(name), subscription(who));
+        match self.below(16) {
+            0 if there.subscriptions.contains_key(who) => Mutation::Unsubscribe { topic, subscription },
+            0 | 1 => Mutation::Subscribe { topic, subscription, since: Seq(there.last_seq) },
+            2 => Mutation::Forget { topic, events: some(self) },
+            3 => cursor(["one", "two"][self.below(2)], self.next()),
+            4 | 5 => {
+                let due = (self.below(2) == 0).then(|| Millis(self.next() >> 20));
+                let deliveries = 1 + self.below(5) as u32;
+                let events = some(self).into_iter().map(|key| Requeued { key, deliveries, due_at: due }).collect();
+                Mutation::Requeue { topic, subscription, events }
+            }
+            6..=9 => Mutation::Settle { topic, subscription, events: some(self) },
+            10 => match there.events.values().nth(self.below(keys.len().max(1))) {
+                Some(held) => Mutation::Rewrite { event: held.event.clone(), holders: holders(held) },
+                None => cursor("one", self.next()),
+            },
+            _ => {
+                let (priority, bytes) = (self.below(3) as i32 - 1, self.below(600));
+                Mutation::Publish(event(name, priority, there.last_seq + 1, bytes))
+            }
+        }
+    }
+
+    /// What nobody holds is released, mostly; as an engine would, which also releases what it found at the start.
+    fn releases(&mut self, model: &Model) -> Vec<Mutation> {
+        let mut released = Vec::new();
+        for (name, there) in &model.topics {
+            for held in there.events.values().filter(|held| held.holders.is_empty()) {
+                let place = model.places.get(&(name.clone(), held.event.key.seq.0)).copied();
+                if let Some(place) = place.filter(|_| self.below(4) > 0) {
+                    released.push(Mutation::Release { topic: topic(name), key: held.event.key, place });
+                }
+            }
+        }
+        released
+    }
+}
+
+fn holders(held: &super::model::Held) -> Vec<Holder> {
+    let holder = |(name, (deliveries, due_at)): (&String, &(u32, Option<Millis>))| Holder {
+        subscription: subscription(name),
+        deliveries: *deliveries,
+        due_at: *due_at,
+    };
+    held.holders.iter().map(holder).collect()
+}
+
+/// A topic that has been drained, and one that only ever had a subscription.
+pub async fn sequences_are_not_used_twice_after_everything_is_gone<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    bench.commit(vec![subscribe("t", "s", 0)]).await;
+    let places = bench.commit((1..=50).map(|seq| Mutation::Publish(event("t", 0, seq, 10))).collect()).await;
+    let mut batch = vec![settle("t", "s", 1..=50)];
+    let release = |(seq, place)| Mutation::Release { topic: topic("t"), key: key(0, seq), place };
+    batch.extend((1..).zip(places).map(release));
+    batch.push(Mutation::Unsubscribe { topic: topic("t"), subscription: subscription("s") });
+    batch.push(subscribe("moved", "s", 1234));
+    batch.push(Mutation::Unsubscribe { topic: topic("moved"), subscription: subscription("s") });
+    bench.commit(batch).await;
+    for when in ["drained and closed", "closed again"] {
+        let found = bench.close_and_reopen().await;
+        assert_eq!(found.topics.get("t").map(|topic| topic.last_seq), Some(50), "{when}");
+        assert_eq!(found.topics.get("moved").map(|topic| topic.last_seq), Some(1234), "{when}");
+        assert!(found.topics["t"].subscriptions.is_empty(), "{when}");
+    }
+}
+
+/// Unsubscribing and subscribing again under the same name: no event, count or settlement of the first one is left.
+pub async fn a_subscription_made_again_holds_nothing_from_before<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    bench.commit(vec![subscribe("t", "s", 0), subscribe("t", "other", 0)]).await;
+    bench.commit((1..=4).map(|seq| Mutation::Publish(event("t", 0, seq, 10))).collect()).await;
+    let requeued = Requeued { key: key(0, 2), deliveries: 3, due_at: None };
+    let requeue = Mutation::Requeue { topic: topic("t"), subscription: subscription("s"), events: vec![requeued] };
+    bench.commit(vec![settle("t", "s", [1]), requeue]).await;
+    bench.commit(vec![Mutation::Unsubscribe { topic: topic("t"), subscription: subscription("s") }]).await;
+    bench.check_after_close("unsubscribed").await;
+    bench.commit(vec![subscribe("t", "s", 4), Mutation::Publish(event("t", 0, 5, 10))]).await;
+    bench.check_after_close("subscribed again").await;
+    let holds: Vec<_> = {
+        let events = &bench.expected.topics["t"].events;
+        events.iter().filter(|(_, held)| held.holders.contains_key("s")).map(|(seq, _)| *seq).collect()
+    };
+    assert_eq!(holds, [5]);
+}
+
+/// Events that were published when nobody durable was there, between others.
+pub async fn an_event_without_holders_takes_nobody_else_with_it<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    let places = bench.commit((1..=3).map(|seq| Mutation::Publish(event("t", 0, seq, 10))).collect()).await;
+    bench.commit(vec![subscribe("t", "s", 3), Mutation::Publish(event("t", 0, 4, 10))]).await;
+    bench.check_after_drop("before the release");
+    let release = |(seq, place)| Mutation::Release { topic: topic("t"), key: key(0, seq), place };
+    bench.commit((1..).zip(places).map(release).collect()).await;
+    bench.check_after_drop("after the release");
+    assert_eq!(bench.expected.needed().topics["t"].events.len(), 1);
+}
+
+/// A rewrite stands for the event and everything that was done with it before.
+pub async fn a_moved_event_comes_back_with_exactly_its_holders<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    bench.commit(["a", "b", "c"].map(|name| subscribe("t", name, 0)).to_vec()).await;
+    let old = bench.commit((1..=3).map(|seq| Mutation::Publish(event("t", 0, seq, 100))).collect()).await;
+    let requeued = Requeued { key: key(0, 1), deliveries: 4, due_at: Some(Millis(5)) };
+    let requeue = Mutation::Requeue { topic: topic("t"), subscription: subscription("b"), events: vec![requeued] };
+    bench.commit(vec![settle("t", "a", [1, 2]), requeue]).await;
+    let moved = bench.expected.topics["t"]
+        .events
+        .values()
+        .map(|held| Mutation::Rewrite { event: held.event.clone(), holders: holders(held) });
+    let new = bench.commit(moved.collect()).await;
+    // The engine lets go of an old place when it has a new one.
+    let left = (1..).zip(old).zip(new).filter(|((_, old), new)| old != new);
+    let release = |((seq, place), _)| Mutation::Release { topic: topic("t"), key: key(0, seq), place };
+    bench.commit(left.map(release).collect()).await;
+    bench.check_after_close("moved").await;
+    bench.commit(vec![settle("t", "b", [1]), settle("t", "c", [2])]).await;
+    bench.check_after_drop("moved, then settled by some");
+    let held = |seq: u64| bench.expected.topics["t"].events[&seq].holders.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        (held(1), held(2), held(3)),
+        (vec!["c".into()], vec!["b".into()], ["a", "b", "c"].map(String::from).into())
+    );
+}
+
+/// A cursor is there if and only if the events are that came with it.
+pub async fn cursors_come_back_with_the_batch_that_they_came_with<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    bench.commit(vec![subscribe("t", "s", 0)]).await;
+    for seq in 1..=20 {
+        bench.commit(vec![Mutation::Publish(event("t", 0, seq, 10)), cursor("feed", seq)]).await;
+        let found = bench.drop_and_reopen();
+        assert_eq!(found.cursors["feed"], seq.to_string());
+        assert_eq!(found.topics["t"].events.len() as u64, seq);
+        bench.expected.places = found.places;
+    }
+}
