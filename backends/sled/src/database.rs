@@ -1,0 +1,100 @@
+//! A sled database, opened the one way that this storage needs, and synced as sled does not.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::SledError;
+use crate::{keys, record};
+
+/// sled writes and reuses its file in such steps. Larger than sled's own default because a tree page longer than a quarter of
+/// it goes into a file that sled does not sync; see [`record::PART_BYTES`].
+const SEGMENT_BYTES: usize = 2 << 20;
+
+/// sled lets go of its own lock a little after the last handle is dropped. Our lock says that nobody else has the directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) path: PathBuf,
+    pub(crate) db: sled::Db,
+    /// sled's file once more: syncing any handle syncs the file.
+    file: File,
+}
+
+impl Database {
+    /// Opens or makes the database in `path`. Blocking: sled reads its log.
+    pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, SledError> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes)
+            .segment_size(SEGMENT_BYTES)
+            // The writer flushes; a second flusher would only get in its way.
+            .flush_every_ms(None);
+        let began = Instant::now();
+        let db = loop {
+            match config.open() {
+                Ok(db) => break db,
+                Err(sled::Error::Io(error))
+                    if error.to_string().contains("acquire lock") && began.elapsed() < LOCK_PATIENCE =>
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(source) => return Err(SledError::sled("open the database", path, source)),
+            }
+        };
+        let file = path.join("db");
+        let file = File::open(&file).map_err(|source| SledError::io("open", &file, source))?;
+        let database = Self { path: path.to_owned(), db, file };
+        database.check_header()?;
+        Ok(database)
+    }
+
+    /// A database that is not empty says which format its records have.
+    fn check_header(&self) -> Result<(), SledError> {
+        let trouble = |source| SledError::sled("read", &self.path, source);
+        let key = keys::header();
+        let value = self.db.get(&key).map_err(trouble)?;
+        let version = value.and_then(|value| record::decode_number(record::unseal(&key, &value).ok()?));
+        let known = u64::from(record::VERSION);
+        match version {
+            Some(found) if found > known => Err(SledError::NewerVersion { path: self.path.clone(), found, known }),
+            // An upgrade from an older version goes here, record by record, before anything is handed back.
+            Some(_) => Ok(()),
+            None if self.db.is_empty() => {
+                let value = record::seal(&key, &record::encode_number(known));
+                self.db.insert(key, value).map(drop).map_err(trouble)?;
+                self.flush().and_then(|()| self.sync())?;
+                self.sync_names()
+            }
+            None => {
+                // Of one damaged record nothing else is to suffer: the file beside the database says the same.
+                tracing::error!(path = %self.path.display(), "the record that names the format does not check");
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands everything that was applied to the operating system.
+    pub(crate) fn flush(&self) -> Result<(), SledError> {
+        self.db.flush().map(drop).map_err(|source| SledError::sled("write to the database", &self.path, source))
+    }
+
+    /// Syncs what was flushed, with the file's length, which sled's own flush leaves out on Linux.
+    pub(crate) fn sync(&self) -> Result<(), SledError> {
+        self.file.sync_data().map_err(|source| SledError::io("sync the database", &self.path, source))
+    }
+
+    /// Syncs the directory entries of sled's files.
+    fn sync_names(&self) -> Result<(), SledError> {
+        sync_dir(&self.path)?;
+        self.path.parent().map_or(Ok(()), sync_dir)
+    }
+}
+
+/// Syncs the entries of a directory.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), SledError> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|source| SledError::io("sync", dir, source))
+}

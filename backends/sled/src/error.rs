@@ -1,0 +1,156 @@
+//! What can go wrong, and how it becomes the seam's [`StorageError`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use broker_core::storage::{StorageError, StorageErrorKind};
+
+/// An error of the sled storage, split by what its operator does about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SledError {
+    /// The operating system refused an operation on a file or directory.
+    #[error("cannot {action} {}{}", path.display(), hint(source))]
+    Io {
+        /// What was tried, as a verb: `write to`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// sled found that its own file does not check.
+    #[error(
+        "the sled database {} is damaged where sled cannot go on without it: restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
+        path.display()
+    )]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// What sled says.
+        source: sled::Error,
+    },
+    /// sled failed in another way.
+    #[error("sled cannot {action} in {}", path.display())]
+    Sled {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// What sled says.
+        source: sled::Error,
+    },
+    /// Another process has the data directory.
+    #[error("the data directory {} is in use by {holder}: stop that broker, or give this one a storage.path of its own", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it, as far as its lock file says: pid, host, start.
+        holder: String,
+    },
+    /// Written by a later release.
+    #[error(
+        "{} has format version {found} and this release reads up to {known}: use the newer release, or another storage.path (nothing was changed)",
+        path.display()
+    )]
+    NewerVersion {
+        /// The file that says so.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The newest version known here.
+        known: u64,
+    },
+    /// The directory holds something that is not this storage's.
+    #[error(
+        "{} is {what}, not a sled storage of Herald: set storage.kind to what it is, or storage.path to another directory (nothing was changed)",
+        path.display()
+    )]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it seems to be.
+        what: String,
+    },
+    /// A record does not check, and the configuration says to stop then.
+    #[error(
+        "damage in {} at {place}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to go on without that record",
+        path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// Which record.
+        place: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The configuration is not usable.
+    #[error("invalid sled configuration: {}", problems.join("; "))]
+    Config {
+        /// Everything that is wrong with it.
+        problems: Vec<String>,
+    },
+}
+
+impl SledError {
+    /// An error of the operating system, with what was tried on what.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// An error of sled, with what was tried.
+    pub(crate) fn sled(action: &'static str, path: &Path, source: sled::Error) -> Self {
+        match source {
+            sled::Error::Io(source) => Self::Io { action, path: path.to_owned(), source },
+            sled::Error::Corruption { .. } => Self::Corrupt { path: path.to_owned(), source },
+            source => Self::Sled { action, path: path.to_owned(), source },
+        }
+    }
+
+    /// The error of an attempt to read: trying again can work.
+    pub(crate) fn into_read_error(self) -> StorageError {
+        let context = self.to_string();
+        StorageError::new(StorageErrorKind::Read, context).with_source(self)
+    }
+}
+
+/// What an operator can do about the commonest refusals.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ": permission denied; the broker's user must own the data directory and its files"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only",
+        io::ErrorKind::StorageFull => ": no space left on the device",
+        io::ErrorKind::QuotaExceeded => ": the disk quota is used up",
+        _ => "",
+    }
+}
+
+impl From<SledError> for StorageError {
+    fn from(error: SledError) -> Self {
+        let kind = match &error {
+            SledError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::Full,
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::Unusable,
+                _ => StorageErrorKind::Failed,
+            },
+            SledError::Sled { .. } => StorageErrorKind::Failed,
+            SledError::Locked { .. } => StorageErrorKind::Locked,
+            SledError::Corrupt { .. }
+            | SledError::NewerVersion { .. }
+            | SledError::Foreign { .. }
+            | SledError::Damaged { .. }
+            | SledError::Config { .. } => StorageErrorKind::Unusable,
+        };
+        let context = error.to_string();
+        match error {
+            SledError::Io { source, .. } => Self::new(kind, context).with_source(source),
+            SledError::Corrupt { source, .. } | SledError::Sled { source, .. } => {
+                Self::new(kind, context).with_source(source)
+            }
+            _ => Self::new(kind, context),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The keys of the tree. Each begins with a letter for its kind; numbers are big-endian, so keys sort as their numbers do.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `H` | the format's version |
+//! | `N` | the numbers to be given out next, to topics, subscriptions and sources |
+//! | `T` topic | its name |
+//! | `Q` topic | its latest sequence |
+//! | `S` topic subscription | its name, and the sequence it began after |
+//! | `C` source | its name and cursor |
+//! | `E` topic sequence | an event |
+//! | `X` topic sequence subscription | that a subscription is done with an event, or got it back |
+//! | `P` whole-key part | what of a record was too long for one value |
+//!
+//! What is stored under `N T Q S C` is there twice, the second time under the small letter: losing one of these would cost all
+//! that refers to it. Topic, subscription and source are numbers of 4 bytes, sequences have 8, parts 2.
+
+/// A kind of record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Header = b'H',
+    Numbers = b'N',
+    Topic = b'T',
+    LastSeq = b'Q',
+    Subscription = b'S',
+    Source = b'C',
+    Event = b'E',
+    Exception = b'X',
+}
+
+/// The first byte of the keys of parts.
+const PART: u8 = b'P';
+
+/// The bit that makes a small letter: the key of the second copy.
+const COPY: u8 = 0x20;
+
+fn key<const N: usize>(kind: Kind, parts: [&[u8]; N]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(17);
+    key.push(kind as u8);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+pub(crate) fn header() -> Vec<u8> {
+    key(Kind::Header, [])
+}
+
+pub(crate) fn numbers() -> Vec<u8> {
+    key(Kind::Numbers, [])
+}
+
+pub(crate) fn topic(topic: u32) -> Vec<u8> {
+    key(Kind::Topic, [&topic.to_be_bytes()])
+}
+
+pub(crate) fn last_seq(topic: u32) -> Vec<u8> {
+    key(Kind::LastSeq, [&topic.to_be_bytes()])
+}
+
+pub(crate) fn subscription(topic: u32, subscription: u32) -> Vec<u8> {
+    key(Kind::Subscription, [&topic.to_be_bytes(), &subscription.to_be_bytes()])
+}
+
+pub(crate) fn source(source: u32) -> Vec<u8> {
+    key(Kind::Source, [&source.to_be_bytes()])
+}
+
+pub(crate) fn event(topic: u32, seq: u64) -> Vec<u8> {
+    key(Kind::Event, [&topic.to_be_bytes(), &seq.to_be_bytes()])
+}
+
+/// What the keys of all exceptions of an event begin with.
+pub(crate) fn exceptions(topic: u32, seq: u64) -> Vec<u8> {
+    key(Kind::Exception, [&topic.to_be_bytes(), &seq.to_be_bytes()])
+}
+
+pub(crate) fn exception(topic: u32, seq: u64, subscription: u32) -> Vec<u8> {
+    key(Kind::Exception, [&topic.to_be_bytes(), &seq.to_be_bytes(), &subscription.to_be_bytes()])
+}
+
+/// What all keys of a kind begin with.
+pub(crate) fn all(kind: Kind) -> [u8; 1] {
+    [kind as u8]
+}
+
+/// What all keys of the second copies of a kind begin with.
+pub(crate) fn all_copies(kind: Kind) -> [u8; 1] {
+    [kind as u8 | COPY]
+}
+
+/// The key of the second copy.
+pub(crate) fn copy(key: &[u8]) -> Vec<u8> {
+    let mut copy = key.to_vec();
+    copy[0] |= COPY;
+    copy
+}
+
+/// The key of the first copy, of either.
+pub(crate) fn original(key: &[u8]) -> Vec<u8> {
+    let mut original = key.to_vec();
+    original[0] &= !COPY;
+    original
+}
+
+/// What the keys of all parts of a record begin with.
+pub(crate) fn parts(key: &[u8]) -> Vec<u8> {
+    let mut parts = Vec::with_capacity(key.len() + 3);
+    parts.push(PART);
+    parts.extend_from_slice(key);
+    parts
+}
+
+pub(crate) fn part(key: &[u8], number: u16) -> Vec<u8> {
+    let mut part = parts(key);
+    part.extend_from_slice(&number.to_be_bytes());
+    part
+}
+
+/// The number at `at` in a key.
+pub(crate) fn u32_at(key: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The sequence in the key of an event or exception.
+pub(crate) fn seq_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(5..13)?.try_into().ok()?))
+}
+
+/// A key for people.
+pub(crate) fn describe(key: &[u8]) -> String {
+    let topic = u32_at(key, 1).unwrap_or_default();
+    match (key.first().map(|kind| kind & !COPY), seq_of(key)) {
+        (Some(b'E'), Some(seq)) => format!("event {seq} of topic number {topic}"),
+        (Some(b'X'), Some(seq)) => format!("what was done with event {seq} of topic number {topic}"),
+        (Some(b'T'), _) => format!("the name of topic number {topic}"),
+        (Some(b'Q'), _) => format!("the latest sequence of topic number {topic}"),
+        (Some(b'S'), _) => format!("a subscription of topic number {topic}"),
+        (Some(b'C'), _) => format!("the cursor of source number {topic}"),
+        _ => format!("key {key:02x?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_sort_by_topic_then_sequence_and_their_exceptions_too() {
+        let keys = [event(1, 2), event(1, 256), event(1, u64::MAX), event(2, 1), event(256, 0)];
+        assert!(keys.is_sorted(), "{keys:?}");
+        let keys = [exception(1, 2, 9), exception(1, 3, 1), exception(1, 3, 256), exception(2, 0, 0)];
+        assert!(keys.is_sorted(), "{keys:?}");
+        assert!(exception(7, 8, 9).starts_with(&exceptions(7, 8)));
+    }
+
+    #[test]
+    fn the_parts_of_one_record_are_not_those_of_another() {
+        assert!(part(&event(1, 2), 3).starts_with(&parts(&event(1, 2))));
+        assert!(!part(&event(1, 258), 3).starts_with(&parts(&event(1, 2))));
+        assert_eq!(original(&copy(&topic(5))), topic(5));
+    }
+
+    #[test]
+    fn numbers_are_found_again() {
+        assert_eq!((u32_at(&exception(3, 4, 5), 1), seq_of(&exception(3, 4, 5))), (Some(3), Some(4)));
+        assert_eq!(u32_at(&exception(3, 4, 5), 13), Some(5));
+        assert_eq!(u32_at(b"T", 1), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! What can go wrong, and how it becomes the seam's [`StorageError`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use broker_core::storage::{StorageError, StorageErrorKind};
+use rusqlite::ErrorCode;
+
+/// An error of the SQLite storage, split by what its operator does about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SqliteError {
+    /// The operating system refused an operation on a file or directory.
+    #[error("cannot {action} {}{}", path.display(), hint(source))]
+    Io {
+        /// What was tried, as a verb: `write to`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// SQLite found that the structure of its file is damaged.
+    #[error(
+        "the database {} is damaged where SQLite cannot go on without it: save what is left with `sqlite3 {} .recover`, restore a copy, or move it away to begin with an empty one (nothing was removed)",
+        path.display(),
+        path.display()
+    )]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// SQLite failed in another way.
+    #[error("cannot {action} {}{}", path.display(), sqlite_hint(source))]
+    Sqlite {
+        /// What was tried, as a verb: `write to`.
+        action: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// A setting that the durability depends on is not what it was set to.
+    #[error("SQLite does not do what {} needs: {pragma} is {found}, not {wanted}", path.display())]
+    Pragma {
+        /// The database.
+        path: PathBuf,
+        /// Which setting.
+        pragma: &'static str,
+        /// What it was set to.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
+    /// An event whose payload is not text: the caller's mistake, since payloads are JSON.
+    #[error("the payload of event {seq} of topic {topic} is not UTF-8")]
+    NotText {
+        /// The event's topic.
+        topic: String,
+        /// Its sequence.
+        seq: u64,
+    },
+    /// Another process has the data directory.
+    #[error("the data directory {} is in use by {holder}: stop that broker, or give this one a storage.path of its own", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it, as far as its lock file says: pid, host, start.
+        holder: String,
+    },
+    /// Written by a later release.
+    #[error(
+        "{} has format version {found} and this release reads up to {known}: use the newer release, or another storage.path (nothing was changed)",
+        path.display()
+    )]
+    NewerVersion {
+        /// The file that says so.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The newest version known here.
+        known: u64,
+    },
+    /// The directory holds something that is not this storage's.
+    #[error(
+        "{} is {what}, not an SQLite storage of Herald: set storage.kind to what it is, or storage.path to another directory (nothing was changed)",
+        path.display()
+    )]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it seems to be.
+        what: String,
+    },
+    /// A record does not check, and the configuration says to stop then.
+    #[error(
+        "damage in {} at {place}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to go on without that record",
+        path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// Which record.
+        place: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The configuration is not usable.
+    #[error("invalid sqlite configuration: {}", problems.join("; "))]
+    Config {
+        /// Everything that is wrong with it.
+        problems: Vec<String>,
+    },
+}
+
+impl SqliteError {
+    /// An error of the operating system, with what was tried on what.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// An error of SQLite, with what was tried.
+    pub(crate) fn sqlite(action: &'static str, path: &Path, source: rusqlite::Error) -> Self {
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt { path: path.to_owned(), source }
+            }
+            _ => Self::Sqlite { action, path: path.to_owned(), source },
+        }
+    }
+
+    /// The error of an attempt to read: trying again can work.
+    pub(crate) fn into_read_error(self) -> StorageError {
+        let context = self.to_string();
+        StorageError::new(StorageErrorKind::Read, context).with_source(self)
+    }
+}
+
+/// What an operator can do about the commonest refusals.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ": permission denied; the broker's user must own the data directory and its files"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only",
+        io::ErrorKind::StorageFull => ": no space left on the device",
+        io::ErrorKind::QuotaExceeded => ": the disk quota is used up",
+        _ => "",
+    }
+}
+
+/// What an operator can do about what SQLite says.
+fn sqlite_hint(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => ": no space left on the device",
+        Some(ErrorCode::ReadOnly) => ": it is read-only",
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            ": it cannot be opened; the broker's user must own the data directory and its files"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            ": another program has been writing to it; look with `sqlite3 -readonly` while the broker runs"
+        }
+        _ => "",
+    }
+}
+
+impl From<SqliteError> for StorageError {
+    fn from(error: SqliteError) -> Self {
+        let kind = match &error {
+            SqliteError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::Full,
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::Unusable,
+                _ => StorageErrorKind::Failed,
+            },
+            SqliteError::Sqlite { source, .. } => match source.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => StorageErrorKind::Full,
+                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+                    StorageErrorKind::Unusable
+                }
+                _ => StorageErrorKind::Failed,
+            },
+            SqliteError::NotText { .. } => StorageErrorKind::Failed,
+            SqliteError::Locked { .. } => StorageErrorKind::Locked,
+            SqliteError::Corrupt { .. }
+            | SqliteError::Pragma { .. }
+            | SqliteError::NewerVersion { .. }
+            | SqliteError::Foreign { .. }
+            | SqliteError::Damaged { .. }
+            | SqliteError::Config { .. } => StorageErrorKind::Unusable,
+        };
+        let context = error.to_string();
+        match error {
+            SqliteError::Io { source, .. } => Self::new(kind, context).with_source(source),
+            SqliteError::Corrupt { source, .. } | SqliteError::Sqlite { source, .. } => {
+                Self::new(kind, context).with_source(source)
+            }
+            _ => Self::new(kind, context),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The numbers and checksums of rows. Pure.
+
+use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
+use broker_core::name::TopicName;
+use broker_core::storage::StoredEvent;
+use bytes::Bytes;
+
+/// An SQLite integer has a sign. What is beyond it is the end of time, or a sequence that nobody reaches.
+pub(crate) fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A sequence.
+pub(crate) fn seq(integer: i64) -> Seq {
+    Seq(integer.unsigned_abs())
+}
+
+/// A time; the end of time is what it was.
+pub(crate) fn millis(integer: i64) -> Millis {
+    Millis(if integer == i64::MAX { u64::MAX } else { integer.unsigned_abs() })
+}
+
+/// The columns of an event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EventRow<'r> {
+    pub(crate) topic_id: i64,
+    pub(crate) seq: i64,
+    pub(crate) priority: i64,
+    pub(crate) published_at: i64,
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) due_at: Option<i64>,
+    pub(crate) insert_at: i64,
+    pub(crate) payload: &'r str,
+}
+
+impl<'r> EventRow<'r> {
+    /// `None` if the payload is not text.
+    pub(crate) fn of(topic_id: i64, event: &'r StoredEvent) -> Option<Self> {
+        Some(Self {
+            topic_id,
+            seq: integer(event.key.seq.0),
+            priority: i64::from(event.key.priority.0),
+            published_at: integer(event.published_at.0),
+            expires_at: event.expires_at.map(|at| integer(at.0)),
+            due_at: event.due_at.map(|at| integer(at.0)),
+            insert_at: i64::from(event.payload.insert_at()),
+            payload: std::str::from_utf8(event.payload.bytes()).ok()?,
+        })
+    }
+
+    pub(crate) fn crc(&self) -> i64 {
+        let mut crc = Crc::new("events");
+        for number in [self.topic_id, self.seq, self.priority, self.published_at, self.insert_at] {
+            crc.integer(number);
+        }
+        crc.optional(self.expires_at);
+        crc.optional(self.due_at);
+        crc.text(self.payload);
+        crc.finish()
+    }
+
+    /// The event, of a topic whose name is known from elsewhere.
+    pub(crate) fn event(&self, topic: &TopicName) -> Option<StoredEvent> {
+        let payload = Bytes::copy_from_slice(self.payload.as_bytes());
+        Some(StoredEvent {
+            topic: topic.clone(),
+            key: EventKey { priority: Priority(i32::try_from(self.priority).ok()?), seq: seq(self.seq) },
+            published_at: millis(self.published_at),
+            expires_at: self.expires_at.map(millis),
+            due_at: self.due_at.map(millis),
+            payload: Payload::from_parts(payload, u32::try_from(self.insert_at).ok()?)?,
+        })
+    }
+}
+
+/// The checksum of a topic's row.
+pub(crate) fn topic_crc(topic_id: i64, name: &str, last_seq: i64) -> i64 {
+    let mut crc = Crc::new("topics");
+    crc.integer(topic_id);
+    crc.text(name);
+    crc.integer(last_seq);
+    crc.finish()
+}
+
+/// The checksum of a subscription's row.
+pub(crate) fn subscription_crc(subscription_id: i64, topic_id: i64, name: &str, since: i64) -> i64 {
+    let mut crc = Crc::new("subscriptions");
+    crc.integer(subscription_id);
+    crc.integer(topic_id);
+    crc.text(name);
+    crc.integer(since);
+    crc.finish()
+}
+
+/// The checksum of a row of `settled`.
+pub(crate) fn settled_crc(topic_id: i64, seq: i64, subscription_id: i64) -> i64 {
+    let mut crc = Crc::new("settled");
+    [topic_id, seq, subscription_id].into_iter().for_each(|number| crc.integer(number));
+    crc.finish()
+}
+
+/// The checksum of a row of `requeued`.
+pub(crate) fn requeued_crc(topic_id: i64, seq: i64, subscription_id: i64, deliveries: i64, due_at: Option<i64>) -> i64 {
+    let mut crc = Crc::new("requeued");
+    [topic_id, seq, subscription_id, deliveries].into_iter().for_each(|number| crc.integer(number));
+    crc.optional(due_at);
+    crc.finish()
+}
+
+/// The checksum of a cursor's row.
+pub(crate) fn cursor_crc(source: &str, value: &str) -> i64 {
+    let mut crc = Crc::new("cursors");
+    crc.text(source);
+    crc.text(value);
+    crc.finish()
+}
+
+/// CRC-32 over a table's name and the columns of a row, each so that its end is known.
+struct Crc(crc32fast::Hasher);
+
+impl Crc {
+    fn new(table: &str) -> Self {
+        let mut crc = Self(crc32fast::Hasher::new());
+        crc.text(table);
+        crc
+    }
+
+    fn integer(&mut self, number: i64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    fn optional(&mut self, number: Option<i64>) {
+        self.0.update(&[u8::from(number.is_some())]);
+        number.into_iter().for_each(|number| self.integer(number));
+    }
+
+    fn text(&mut self, text: &str) {
+        self.integer(text.len() as i64);
+        self.0.update(text.as_bytes());
+    }
+
+    fn finish(self) -> i64 {
+        i64::from(self.0.finalize())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sequences_are_what_they_were() {
+        for number in [0, 1, 1 << 53, i64::MAX as u64 - 1, u64::MAX] {
+            assert_eq!(millis(integer(number)), Millis(number));
+        }
+        assert_eq!(seq(integer(1 << 62)), Seq(1 << 62));
+    }
+
+    #[test]
+    fn a_changed_column_changes_the_checksum() {
+        let payload = Payload::encode("t", Priority(1), "1", "id");
+        let event = StoredEvent {
+            topic: TopicName::new("t").unwrap(),
+            key: EventKey { priority: Priority(1), seq: Seq(2) },
+            published_at: Millis(3),
+            expires_at: None,
+            due_at: Some(Millis(4)),
+            payload,
+        };
+        let row = EventRow::of(5, &event).unwrap();
+        assert_eq!(row.event(&event.topic), Some(event.clone()));
+        let changed = [
+            EventRow { topic_id: 6, ..row },
+            EventRow { seq: 3, ..row },
+            EventRow { priority: 0, ..row },
+            EventRow { published_at: 4, ..row },
+            EventRow { expires_at: Some(4), due_at: None, ..row },
+            EventRow { due_at: None, ..row },
+            EventRow { insert_at: 0, ..row },
+            EventRow { payload: "{}", ..row },
+        ];
+        let mut crcs: Vec<_> = changed.iter().chain([&row]).map(EventRow::crc).collect();
+        crcs.sort_unstable();
+        crcs.dedup();
+        assert_eq!(crcs.len(), changed.len() + 1);
+        assert_ne!(settled_crc(1, 2, 3), settled_crc(1, 3, 2));
+        assert_ne!(requeued_crc(1, 2, 3, 4, None), requeued_crc(1, 2, 3, 4, Some(0)));
+        assert_ne!(cursor_crc("a", "bc"), cursor_crc("ab", "c"));
+        assert_ne!(topic_crc(1, "a", 2), topic_crc(1, "a", 3));
+        assert_ne!(subscription_crc(1, 2, "a", 3), subscription_crc(1, 2, "a", 4));
+    }
+}
