@@ -47,6 +47,8 @@ impl<'w> Changes<'w> {
                 None => self.batch.remove(key),
             }
         }
+        self.names.group += 1;
+        self.put(&keys::group(), &record::encode_number(self.names.group));
         for name in std::mem::take(&mut self.names.dirty) {
             let Some(topic) = self.names.topics.get_mut(&name) else { continue };
             topic.dirty = false;

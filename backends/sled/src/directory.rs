@@ -5,6 +5,7 @@
 //!   LOCK            who has it
 //!   conf            one line of JSON: what this is, its format version, which database is the current one
 //!   db/000001/      a sled database; its number grows when it is rebuilt
+//!   mark            how far it is known to be synced
 //! ```
 //!
 //! `conf` and `db` are also what a plain sled database has at its top, which other storages know how to recognize.
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::sync_dir;
 use crate::error::SledError;
+use crate::mark;
 use crate::record::VERSION;
 
 const CONF: &str = "conf";
@@ -111,7 +113,9 @@ fn path_of(dir: &Path, number: u32) -> PathBuf {
 }
 
 /// Where the current database is, or is to be made; the directory is locked. What an interrupted rebuild left is removed.
-pub(crate) fn current(dir: &Path) -> Result<PathBuf, SledError> {
+///
+/// Whether there was none is the second part of the answer.
+pub(crate) fn current(dir: &Path) -> Result<(PathBuf, bool), SledError> {
     let found = list(dir)?;
     let Some(conf) = read_conf(dir)? else {
         return match found[..] {
@@ -119,10 +123,10 @@ pub(crate) fn current(dir: &Path) -> Result<PathBuf, SledError> {
                 let path = path_of(dir, 1);
                 fs::create_dir_all(&path).map_err(|source| SledError::io("make", &path, source))?;
                 sync_dir(dir)?;
-                Ok(path)
+                Ok((path, true))
             }
             // Its making was interrupted, or the file was lost; there is no doubt about which one it is.
-            [only] => Ok(path_of(dir, only)),
+            [only] => Ok((path_of(dir, only), false)),
             _ => Err(SledError::Foreign {
                 path: dir.to_owned(),
                 what: format!(
@@ -142,7 +146,7 @@ pub(crate) fn current(dir: &Path) -> Result<PathBuf, SledError> {
         tracing::info!(path = %path.display(), "removed what an interrupted rebuild had left");
         fs::remove_dir_all(&path).map_err(|source| SledError::io("remove", &path, source))?;
     }
-    Ok(path_of(dir, current))
+    Ok((path_of(dir, current), false))
 }
 
 /// Where the database that comes after `path` is to be made.
@@ -178,6 +182,7 @@ pub(crate) fn clean(dir: &Path) -> Result<(), SledError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SledError::io("remove", &conf, error)),
         _ => sync_dir(dir)?,
     }
+    mark::remove(dir);
     for number in &found {
         let path = path_of(dir, *number);
         fs::remove_dir_all(&path).map_err(|source| SledError::io("remove", &path, source))?;

@@ -30,6 +30,15 @@ pub enum SledError {
         /// What sled says.
         source: sled::Error,
     },
+    /// sled found damage in its file that it has no error for.
+    #[error(
+        "the sled database {} is damaged where sled cannot go on (it panicked, see above): restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
+        path.display()
+    )]
+    Panicked {
+        /// The database.
+        path: PathBuf,
+    },
     /// sled failed in another way.
     #[error("sled cannot {action} in {}", path.display())]
     Sled {
@@ -139,6 +148,7 @@ impl From<SledError> for StorageError {
             SledError::Sled { .. } => StorageErrorKind::Failed,
             SledError::Locked { .. } => StorageErrorKind::Locked,
             SledError::Corrupt { .. }
+            | SledError::Panicked { .. }
             | SledError::NewerVersion { .. }
             | SledError::Foreign { .. }
             | SledError::Damaged { .. }

@@ -3,6 +3,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `H` | the format's version |
+//! | `G` | the number of the latest group of batches |
 //! | `N` | the numbers to be given out next, to topics, subscriptions and sources |
 //! | `T` topic | its name |
 //! | `Q` topic | its latest sequence |
@@ -20,6 +21,7 @@
 #[repr(u8)]
 pub(crate) enum Kind {
     Header = b'H',
+    Group = b'G',
     Numbers = b'N',
     Topic = b'T',
     LastSeq = b'Q',
@@ -44,6 +46,10 @@ fn key<const N: usize>(kind: Kind, parts: [&[u8]; N]) -> Vec<u8> {
 
 pub(crate) fn header() -> Vec<u8> {
     key(Kind::Header, [])
+}
+
+pub(crate) fn group() -> Vec<u8> {
+    key(Kind::Group, [])
 }
 
 pub(crate) fn numbers() -> Vec<u8> {
@@ -133,6 +139,7 @@ pub(crate) fn describe(key: &[u8]) -> String {
     match (key.first().map(|kind| kind & !COPY), seq_of(key)) {
         (Some(b'E'), Some(seq)) => format!("event {seq} of topic number {topic}"),
         (Some(b'X'), Some(seq)) => format!("what was done with event {seq} of topic number {topic}"),
+        (Some(b'G'), _) => "the end of the log".to_owned(),
         (Some(b'T'), _) => format!("the name of topic number {topic}"),
         (Some(b'Q'), _) => format!("the latest sequence of topic number {topic}"),
         (Some(b'S'), _) => format!("a subscription of topic number {topic}"),

@@ -15,6 +15,7 @@
 //! | reading payloads | `reads` |
 //! | what a data directory holds, what opening refuses | `directory`, `lock` |
 //! | handing everything back | `recovery` |
+//! | noticing that sled went back to an earlier state | `mark` |
 //! | giving space back | `rebuild` |
 //!
 //! # Invariants
@@ -40,6 +41,7 @@ mod error;
 mod inbox;
 mod keys;
 mod lock;
+mod mark;
 mod names;
 mod reads;
 mod rebuild;

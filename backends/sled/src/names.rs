@@ -37,6 +37,8 @@ pub(crate) struct Source {
 /// What the writer knows of names.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
+    /// The number of the latest group of batches.
+    pub(crate) group: u64,
     /// To be given out next.
     pub(crate) numbers: Numbers,
     pub(crate) topics: HashMap<TopicName, Topic>,

@@ -1,6 +1,7 @@
 //! Handing everything back: names, then events in order, then what was done with them, then cursors; one record at a time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use broker_core::event::{EventKey, Seq};
@@ -14,7 +15,7 @@ use crate::keys::{self, Kind};
 use crate::names::{Names, Source, Subscription, Topic};
 use crate::record::{self, Exception};
 use crate::shared::Shared;
-use crate::{directory, reads, rebuild};
+use crate::{directory, mark, reads, rebuild};
 
 /// Settlements handed back together.
 const PAGE: usize = 1024;
@@ -29,22 +30,14 @@ pub(crate) fn recover(
     recovery: &mut dyn Recovery,
 ) -> Result<(RecoveryReport, Names, Arc<Database>), StorageError> {
     let dir = &shared.config.path;
-    let path = directory::current(dir)?;
-    let database = Database::open(&path, shared.config.cache_bytes)?;
+    let (path, is_new) = directory::current(dir)?;
+    // sled panics about most damage in its file.
+    let opened = catch_unwind(AssertUnwindSafe(|| Database::open(&path, shared.config.cache_bytes)));
+    let database = opened.map_err(|_panic| SledError::Panicked { path: path.clone() })??;
     directory::set_current(dir, &path)?;
-    let mut replay = Replay {
-        shared,
-        database: &database,
-        recovery,
-        report: RecoveryReport::default(),
-        topics: HashMap::new(),
-        subscriptions: HashMap::new(),
-    };
-    let names = replay.names()?;
-    replay.events()?;
-    replay.exceptions()?;
-    replay.cursors()?;
-    let report = replay.report;
+    let synced = if is_new { None } else { mark::read(dir) };
+    let read = catch_unwind(AssertUnwindSafe(|| hand_back(shared, &database, recovery, synced)));
+    let (report, names) = read.map_err(|_panic| SledError::Panicked { path })??;
     let mut database = Arc::new(database);
     if rebuild::is_worth_it_at_start(&database, report.bytes) {
         let new = rebuild::rebuild(&shared.config, &database)?;
@@ -52,6 +45,28 @@ pub(crate) fn recover(
         database = new;
     }
     Ok((report, names, database))
+}
+
+fn hand_back(
+    shared: &Shared,
+    database: &Database,
+    recovery: &mut dyn Recovery,
+    synced: Option<u64>,
+) -> Result<(RecoveryReport, Names), StorageError> {
+    let mut replay = Replay {
+        shared,
+        database,
+        recovery,
+        report: RecoveryReport::default(),
+        topics: HashMap::new(),
+        subscriptions: HashMap::new(),
+    };
+    let mut names = replay.names()?;
+    names.group = replay.group(synced)?;
+    replay.events()?;
+    replay.exceptions()?;
+    replay.cursors()?;
+    Ok((replay.report, names))
 }
 
 struct Replay<'r> {
@@ -156,6 +171,25 @@ impl Replay<'_> {
         names.has_parts = self.database.db.scan_prefix(keys::parts(&[])).next().is_some();
         names.sources = self.sources(&mut names.numbers.source)?;
         Ok(names)
+    }
+
+    /// The number of the latest group, and whether it is as late as it was known to be.
+    fn group(&mut self, synced: Option<u64>) -> Result<u64, StorageError> {
+        let key = keys::group();
+        let value = self.database.db.get(&key).map_err(|source| self.trouble(source))?;
+        let group = match value.as_ref().map(|value| record::unseal(&key, value)) {
+            None => 0,
+            Some(Ok(body)) => record::decode_number(body).unwrap_or_default(),
+            Some(Err(what)) => {
+                self.damage(&key, what)?;
+                return Ok(synced.unwrap_or_default());
+            }
+        };
+        if let Some(missing) = synced.and_then(|synced| synced.checked_sub(group)).filter(|missing| *missing > 0) {
+            let what = format!("sled went back to an earlier state: the last {missing} groups of batches are missing");
+            self.damage(&key, &what)?;
+        }
+        Ok(group.max(synced.unwrap_or_default()))
     }
 
     fn latest_event(&self, topic: u32) -> Result<u64, StorageError> {

@@ -13,6 +13,7 @@ use crate::config::Durability;
 use crate::database::Database;
 use crate::error::SledError;
 use crate::inbox::{Inbox, Pending, Request};
+use crate::mark::Mark;
 use crate::names::Names;
 use crate::rebuild;
 use crate::shared::Shared;
@@ -20,9 +21,13 @@ use crate::shared::Shared;
 /// How long nothing must come before it looks whether the file is larger than it need be.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Mutations after which a group is committed although more batches wait, so that what is in memory for it stays small and
-/// nobody waits too long. A single batch may have more.
-const GROUP: usize = 16 << 10;
+/// Mutations after which what was applied is flushed and synced although more batches wait, so that nobody waits too long. A
+/// single batch may have more.
+const COMMIT: usize = 8 << 10;
+
+/// Mutations that go into one sled batch. What one batch of the engine has always does; batches of one event are cheaper
+/// together, and beyond some hundreds together costs more: sled takes them in no particular order.
+const APPLY: usize = 512;
 
 /// The state of the writing thread.
 pub(crate) struct Writer {
@@ -34,12 +39,14 @@ pub(crate) struct Writer {
     unsynced_since: Option<Instant>,
     /// Something was taken out since it was last idle.
     removed: bool,
+    mark: Mark,
 }
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, inbox: Arc<Inbox>, database: Arc<Database>, names: Names) -> Self {
         // What an earlier run left behind may be worth giving back.
-        Self { shared, inbox, database, names, unsynced_since: None, removed: true }
+        let mark = Mark::new(&shared.config.path);
+        Self { shared, inbox, database, names, unsynced_since: None, removed: true, mark }
     }
 
     /// The thread: until it is asked to close.
@@ -58,7 +65,7 @@ impl Writer {
                     Request::Commit(pending) => {
                         size += pending.batch.mutations.len();
                         group.push(pending);
-                        if size >= GROUP {
+                        if size >= COMMIT {
                             self.commit(std::mem::take(&mut group));
                             size = 0;
                         }
@@ -74,6 +81,9 @@ impl Writer {
                 self.sync_later();
             }
             if closing {
+                if self.shared.failure().is_none() {
+                    self.mark.synced(self.names.group, true);
+                }
                 return;
             }
         }
@@ -114,19 +124,35 @@ impl Writer {
         stages.into_iter().flatten().for_each(|stage| stage.complete(safe.clone()));
     }
 
+    /// Applies batches in their order, each whole in one sled batch, and flushes them together.
     fn apply(&mut self, group: &[Pending]) -> Result<(), SledError> {
         let database = Arc::clone(&self.database);
-        let trouble = |source| SledError::sled("write to the database", &database.path, source);
+        let mut rest = group;
+        while !rest.is_empty() {
+            let mut size = 0;
+            let enough = rest.iter().position(|pending| {
+                size += pending.batch.mutations.len();
+                size >= APPLY
+            });
+            let (some, others) = rest.split_at(enough.map_or(rest.len(), |last| last + 1));
+            rest = others;
+            self.apply_together(&database, some)
+                .map_err(|source| SledError::sled("write to the database", &database.path, source))?;
+        }
+        database.flush()?;
+        self.shared.batches.fetch_add(group.len() as u64, Relaxed);
+        Ok(())
+    }
+
+    fn apply_together(&mut self, database: &Database, some: &[Pending]) -> sled::Result<()> {
         let mut changes = Changes::new(&database.db, &mut self.names);
-        for mutation in group.iter().flat_map(|pending| &pending.batch.mutations) {
-            changes.add(mutation).map_err(trouble)?;
+        for mutation in some.iter().flat_map(|pending| &pending.batch.mutations) {
+            changes.add(mutation)?;
         }
         let (batch, new_topics, removes) = changes.finish();
         self.removed |= removes;
-        database.db.apply_batch(batch).map_err(trouble)?;
-        database.flush()?;
+        database.db.apply_batch(batch)?;
         self.announce(new_topics);
-        self.shared.batches.fetch_add(group.len() as u64, Relaxed);
         Ok(())
     }
 
@@ -141,7 +167,9 @@ impl Writer {
     fn sync(&mut self) -> Result<(), StorageError> {
         self.shared.syncs.fetch_add(1, Relaxed);
         self.unsynced_since = None;
-        self.database.sync().map_err(|error| self.fail(error))
+        self.database.sync().map_err(|error| self.fail(error))?;
+        self.mark.synced(self.names.group, false);
+        Ok(())
     }
 
     /// Syncs what was flushed and is not synced, unless the storage has failed.
@@ -159,6 +187,9 @@ impl Writer {
 
     /// Nothing waits: gives space back, if there is much of it.
     fn idle(&mut self) {
+        if self.unsynced_since.is_none() && self.shared.failure().is_none() {
+            self.mark.synced(self.names.group, true);
+        }
         if !std::mem::take(&mut self.removed) || self.shared.failure().is_some() {
             return;
         }
