@@ -40,8 +40,7 @@ pub struct SledConfig {
     pub durability: Durability,
     /// With `interval`: the time between two syncs, in milliseconds, 1 to 3,600,000. Default 1,000.
     pub sync_interval_ms: u64,
-    /// What sled may keep of its pages in memory, in bytes; 1 MiB to 64 GiB. Default 32 MiB. sled's page table comes on top of
-    /// it: some 15 bytes for each event.
+    /// What sled may keep of its pages in memory, in bytes; 1 MiB to 64 GiB. Default 32 MiB. It is no hard limit: see the README.
     pub cache_bytes: u64,
     /// What to do about damage. Default `serve`.
     pub on_damage: OnDamage,

@@ -93,6 +93,29 @@ impl Database {
     }
 }
 
+/// Keeps sled's cache in its bounds while much is read in order.
+///
+/// sled looks after its cache only once 64 visits of pages have come together in one of its 256 shards. Whoever walks through
+/// the tree visits each page once, so thousands of pages would gather first, each as large as 16 values. One more visit for each KiB
+/// that was read bounds what gathers to 16 MiB.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(usize);
+
+impl Pace {
+    /// In bytes.
+    const VISIT_EVERY: usize = 1 << 10;
+
+    /// A value of `bytes` was read under `key`.
+    pub(crate) fn read(&mut self, tree: &sled::Tree, key: &[u8], bytes: usize) -> sled::Result<()> {
+        self.0 += bytes;
+        while self.0 >= Self::VISIT_EVERY {
+            self.0 -= Self::VISIT_EVERY;
+            tree.contains_key(key)?;
+        }
+        Ok(())
+    }
+}
+
 /// Syncs the entries of a directory.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), SledError> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());

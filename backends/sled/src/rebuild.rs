@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sled::Batch;
 
 use crate::config::SledConfig;
-use crate::database::{Database, sync_dir};
+use crate::database::{Database, Pace, sync_dir};
 use crate::directory;
 use crate::error::SledError;
 use crate::shared::bytes_below;
@@ -56,9 +56,10 @@ pub(crate) fn rebuild(config: &SledConfig, old: &Database) -> Result<Arc<Databas
     let new = Database::open(&path, config.cache_bytes)?;
     let reading = |source| SledError::sled("read", &old.path, source);
     let writing = |source| SledError::sled("write to the database", &path, source);
-    let (mut batch, mut bytes) = (Batch::default(), 0);
+    let (mut batch, mut bytes, mut pace) = (Batch::default(), 0, Pace::default());
     for item in &*old.db {
         let (key, value) = item.map_err(reading)?;
+        pace.read(&old.db, &key, value.len()).map_err(reading)?;
         bytes += key.len() + value.len();
         batch.insert(key, value);
         if bytes >= STEP {

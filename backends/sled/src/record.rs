@@ -14,9 +14,10 @@ pub(crate) const VERSION: u8 = 1;
 /// Magic, version, checksum.
 const HEAD: usize = 6;
 
-/// The most bytes of a record in one value. sled puts a tree page (16 values at the most, and as many again before it is split)
-/// into a file of its own, which it does not sync, if it is longer than a quarter of a segment, which is 512 KiB here.
-pub(crate) const PART_BYTES: usize = 14 << 10;
+/// The most bytes of a record in one value; 16 values share a tree page. sled puts a page longer than a quarter of a segment, 512 KiB
+/// here, into a file of its own, which it does not sync; and its cache may hold 16,384 pages more than it is allowed to, see
+/// [`crate::database::Pace`].
+pub(crate) const PART_BYTES: usize = 4 << 10;
 
 /// Why a value is not a record.
 pub(crate) type Bad = &'static str;

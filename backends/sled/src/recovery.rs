@@ -9,7 +9,7 @@ use broker_core::name::{SubscriptionName, TopicName};
 use broker_core::storage::{Mutation, Place, Recovery, RecoveryReport, Requeued, StorageError};
 
 use crate::config::OnDamage;
-use crate::database::Database;
+use crate::database::{Database, Pace};
 use crate::error::SledError;
 use crate::keys::{self, Kind};
 use crate::names::{Names, Source, Subscription, Topic};
@@ -200,8 +200,10 @@ impl Replay<'_> {
 
     fn events(&mut self) -> Result<(), StorageError> {
         let tree = &*self.database.db;
+        let mut pace = Pace::default();
         for item in tree.scan_prefix(keys::all(Kind::Event)) {
             let (key, value) = item.map_err(|source| self.trouble(source))?;
+            pace.read(tree, &key, value.len()).map_err(|source| self.trouble(source))?;
             self.report.bytes += (key.len() + value.len()) as u64;
             let Some(topic) = keys::u32_at(&key, 1).and_then(|number| self.topics.get(&number)) else {
                 self.damage(&key, "the name of its topic is lost")?;

@@ -256,7 +256,7 @@ fn long_events_make_no_files_that_sled_does_not_sync() {
     for round in 0..20 {
         let seqs = round * 40 + 1..=round * 40 + 40;
         // Lengths around that of a part, and far beyond.
-        let bytes = |seq: u64| [14_000, 14_300, 14_400, 30_000, 100, 200_000][seq as usize % 6];
+        let bytes = |seq: u64| [3_900, 4_000, 4_100, 30_000, 100, 200_000][seq as usize % 6];
         let mutations = seqs.map(|seq| Mutation::Publish(event("a", 0, seq, bytes(seq)))).collect();
         runtime.block_on(storage.submit(Batch { mutations }).safe).unwrap();
         let blobs = fs::read_dir(dir.path().join("db/000001/blobs")).unwrap().count();

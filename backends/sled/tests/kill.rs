@@ -28,7 +28,7 @@ fn open(dir: &std::path::Path, durability: Durability) -> (SledStorage, Model, R
 /// Events come in batches of five. Of each batch the fifth waits for good, the others are settled and released two batches
 /// later; every tenth is large.
 fn mutations(seq: u64) -> Vec<Mutation> {
-    let bytes = |seq: u64| if seq % 10 == 0 { 40_000 } else { 200 };
+    let bytes = |seq: u64| if seq.is_multiple_of(10) { 40_000 } else { 200 };
     let mut batch: Vec<_> = (seq + 1..=seq + 5).map(|seq| Mutation::Publish(event("a", 0, seq, bytes(seq)))).collect();
     if seq >= 10 {
         batch.push(settle("a", "one", seq - 9..=seq - 6));
@@ -109,7 +109,7 @@ fn kill_rounds(word: &str, rounds: u64) {
         }
         let whole = there.events.values().all(|held| {
             let written =
-                event("a", 0, held.event.key.seq.0, if held.event.key.seq.0 % 10 == 0 { 40_000 } else { 200 });
+                event("a", 0, held.event.key.seq.0, if held.event.key.seq.0.is_multiple_of(10) { 40_000 } else { 200 });
             held.event == written
         });
         assert!(whole, "{word}, round {round}: the events are what they were");

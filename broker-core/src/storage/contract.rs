@@ -68,6 +68,7 @@ macro_rules! storage_contract {
     ($backend:ty) => {
         $crate::storage_contract! { @claims $backend:
             order::stages_complete_in_the_order_of_submission,
+            order::nothing_is_safe_before_it_is_written,
             order::batches_take_effect_in_the_order_of_the_calls_whichever_task_makes_them,
             order::a_dropped_storage_holds_whole_batches_and_none_without_those_before_it,
             order::mutations_of_a_batch_take_effect_in_their_order,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::ContractBackend;
-use super::bench::{Bench, cursor, disk_bytes, event, files, key, subscribe};
+use super::bench::{Bench, cursor, disk_bytes, event, files, key, open_patiently, subscribe};
 use super::client::{Client, drop_engine, new_event, open_engine};
 use crate::engine::Engine;
 use crate::storage::{Batch, Mutation, Storage, StorageErrorKind};
@@ -37,7 +37,7 @@ pub async fn closing_lets_go_and_later_calls_fail<B: ContractBackend>() {
     assert_eq!(read.expect_err("it is closed").kind(), StorageErrorKind::Closed);
     assert!(storage.close().await.is_err(), "it is closed");
     // The old one is still there, but has let go.
-    drop(B::open(&bench.path()).unwrap_or_else(|error| panic!("it was closed: {error}")));
+    drop(open_patiently::<B>(&bench.path()));
     drop(storage);
 }
 

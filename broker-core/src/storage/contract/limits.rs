@@ -6,9 +6,9 @@ use super::ContractBackend;
 use super::bench::{Bench, cursor, event, key, settle, subscribe, subscription, topic};
 use crate::event::{Millis, Payload, Priority};
 use crate::name::MAX_NAME_BYTES;
-use crate::storage::{Mutation, Place, Recovery, Requeued, Storage, StorageError};
+use crate::storage::{Batch, Mutation, Place, Recovery, Requeued, Storage, StorageError};
 
-/// Memory is measured for the whole process: whoever does so runs alone among the large tests.
+/// Large tests leave the largest one alone.
 static LARGE: RwLock<()> = RwLock::const_new(());
 
 /// 255 bytes for topic, subscription and id; a source's name and cursor are longer and hold anything.
@@ -161,26 +161,45 @@ fn resident_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// 192 MiB wait; handing them back takes less than half of that, caches included. Measured where `/proc` is.
+/// In the process that measures: the data directory.
+const MEASURE: &str = "STORAGE_CONTRACT_MEASURE_RECOVERY";
+
+/// 192 MiB wait; handing them back takes less than half of that, caches included. Measured where `/proc` is, in a process of its
+/// own: what other tests have left in this one's allocator would hide it.
 pub async fn recovery_does_not_hold_the_backlog_in_memory<B: ContractBackend>() {
     const EVENTS: u64 = 48 << 10;
     const EVENT_BYTES: usize = 4 << 10;
+    if let Ok(dir) = std::env::var(MEASURE) {
+        return measure_recovery::<B>(dir.as_ref()).await;
+    }
     let _alone = LARGE.write().await;
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
     let seqs: Vec<_> = (1..=EVENTS).collect();
     for part in seqs.chunks(256) {
         let mutations = part.iter().map(|seq| Mutation::Publish(event("t", 0, *seq, EVENT_BYTES))).collect();
-        super::bench::safe(bench.storage().submit(crate::storage::Batch { mutations })).await;
+        super::bench::safe(bench.storage().submit(Batch { mutations })).await;
     }
     bench.close().await;
+    let this_test = std::process::Command::new(std::env::current_exe().expect("the test has a file"))
+        .args(["recovery_does_not_hold_the_backlog_in_memory", "--nocapture"])
+        .env(MEASURE, bench.path())
+        .output()
+        .expect("it can be started again");
+    let output = String::from_utf8_lossy(&this_test.stdout).into_owned();
+    let numbers = output.lines().find_map(|line| line.split_once("measured ")).unwrap_or_else(|| panic!("{output}")).1;
+    let numbers: Vec<u64> = numbers.split(' ').map(|number| number.parse().expect("a number")).collect();
+    assert_eq!(numbers[0], EVENTS);
+    let (grown, backlog) = (numbers[1] >> 20, (EVENTS * EVENT_BYTES as u64) >> 20);
+    assert!(grown < backlog / 2, "recovery of {backlog} MiB took {grown} MiB of memory");
+}
+
+#[expect(clippy::print_stdout, reason = "it is how the process that measures says what it found")]
+async fn measure_recovery<B: ContractBackend>(dir: &std::path::Path) {
     let before = resident_bytes();
-    let storage = super::bench::open_patiently::<B>(&bench.path());
+    let storage = super::bench::open_patiently::<B>(dir);
     let mut watch = Watch::default();
     tokio::task::block_in_place(|| storage.recover(&mut watch)).expect("it recovers");
-    assert_eq!(watch.events, EVENTS);
-    let grown = watch.most_bytes.saturating_sub(before) >> 20;
-    let backlog = (EVENTS * EVENT_BYTES as u64) >> 20;
-    assert!(grown < backlog / 2, "recovery of {backlog} MiB took {grown} MiB of memory");
+    println!("\nmeasured {} {}", watch.events, watch.most_bytes.saturating_sub(before));
     storage.close().await.expect("it closes");
 }

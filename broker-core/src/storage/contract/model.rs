@@ -45,6 +45,8 @@ pub struct Model {
     pub cursors: BTreeMap<String, String>,
     /// Where the storage keeps events, as far as it was said.
     pub places: BTreeMap<(String, u64), Place>,
+    /// The latest event of each topic that was handed back as published; moved ones may come in any order.
+    handed_back: BTreeMap<String, u64>,
 }
 
 impl Model {
@@ -98,7 +100,7 @@ impl Model {
     /// Leaves out what a storage may keep or not: events that nobody holds, and topics that nothing was ever in.
     #[must_use]
     pub fn needed(&self) -> Self {
-        let mut needed = Self { places: BTreeMap::new(), ..self.clone() };
+        let mut needed = Self { places: BTreeMap::new(), handed_back: BTreeMap::new(), ..self.clone() };
         needed.topics.retain(|_, topic| {
             topic.events.retain(|_, held| !held.holders.is_empty());
             *topic != TopicModel::default()
@@ -153,6 +155,16 @@ impl Recovery for Model {
     fn replay(&mut self, mutation: Mutation, place: Place) -> Result<(), StorageError> {
         if let Mutation::Publish(event) | Mutation::Rewrite { event, .. } = &mutation {
             self.places.insert((event.topic.to_string(), event.key.seq.0), place);
+        }
+        if let Mutation::Publish(event) = &mutation {
+            let seq = event.key.seq.0;
+            if let Some(before) = self.handed_back.insert(event.topic.to_string(), seq) {
+                assert!(
+                    before < seq,
+                    "events come in the order of their sequence: {seq} of {} after {before}",
+                    event.topic
+                );
+            }
         }
         self.apply(&mutation);
         Ok(())

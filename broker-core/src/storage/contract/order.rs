@@ -48,6 +48,28 @@ pub async fn stages_complete_in_the_order_of_submission<B: ContractBackend>() {
     }
 }
 
+/// Looked at from the moment of submitting: what is safe is written. At [`Level::Memory`] safe comes first.
+pub async fn nothing_is_safe_before_it_is_written<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    bench.commit(vec![subscribe("t", "s", 0)]).await;
+    if bench.storage().level() == Level::Memory {
+        return;
+    }
+    for seq in 1..=200 {
+        let mutations = vec![Mutation::Publish(event("t", 0, seq, 100))];
+        let mut commit = bench.storage().submit(Batch { mutations });
+        while (&mut commit.safe).now_or_never().is_none() {
+            if seq % 2 == 0 {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(std::time::Duration::from_micros(50)).await;
+            }
+        }
+        let written = commit.written.now_or_never();
+        written.unwrap_or_else(|| panic!("{seq} is safe and not written")).expect("it is written");
+    }
+}
+
 /// Many tasks submit; a lock says in which order they called. The last call's word stands, for cursors and for counts.
 pub async fn batches_take_effect_in_the_order_of_the_calls_whichever_task_makes_them<B: ContractBackend>() {
     const TASKS: u64 = 8;
