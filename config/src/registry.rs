@@ -49,10 +49,7 @@ pub(crate) type MakeSource = fn(&SourceSettings) -> Result<BuiltSource, SourceEr
 
 /// What makes a plugin.
 #[derive(Clone, Copy)]
-#[cfg_attr(
-    not(all(feature = "json-log", feature = "tcp", feature = "sse")),
-    expect(dead_code, reason = "a small build")
-)]
+#[allow(dead_code, reason = "a small build has not all of them")]
 pub(crate) enum Make {
     Storage(MakeStorage),
     /// There is one, and it is always there.
@@ -66,7 +63,7 @@ pub(crate) enum Make {
 enum Availability {
     Built(Make),
     /// In this version, but its feature is off.
-    #[cfg_attr(all(feature = "json-log", feature = "tcp", feature = "sse"), expect(dead_code, reason = "a full build"))]
+    #[allow(dead_code, reason = "a full build has all of them")]
     NotBuilt,
     /// In no build of this version.
     Later,
@@ -82,8 +79,8 @@ struct Plugin {
 /// In the order in which defaults are chosen.
 static PLUGINS: [Plugin; 10] = [
     Plugin { seam: Seam::Storage, kind: "json-log", availability: JSON_LOG },
-    Plugin { seam: Seam::Storage, kind: "sled", availability: Availability::Later },
-    Plugin { seam: Seam::Storage, kind: "sqlite", availability: Availability::Later },
+    Plugin { seam: Seam::Storage, kind: "sled", availability: SLED },
+    Plugin { seam: Seam::Storage, kind: "sqlite", availability: SQLITE },
     Plugin { seam: Seam::Engine, kind: "local", availability: Availability::Built(Make::LocalEngine) },
     Plugin { seam: Seam::Engine, kind: "jetstream", availability: Availability::Later },
     Plugin { seam: Seam::Transport, kind: "tcp", availability: TCP },
@@ -97,6 +94,16 @@ static PLUGINS: [Plugin; 10] = [
 const JSON_LOG: Availability = Availability::Built(Make::Storage(json_log::open));
 #[cfg(not(feature = "json-log"))]
 const JSON_LOG: Availability = Availability::NotBuilt;
+
+#[cfg(feature = "sled")]
+const SLED: Availability = Availability::Built(Make::Storage(sled::open));
+#[cfg(not(feature = "sled"))]
+const SLED: Availability = Availability::NotBuilt;
+
+#[cfg(feature = "sqlite")]
+const SQLITE: Availability = Availability::Built(Make::Storage(sqlite::open));
+#[cfg(not(feature = "sqlite"))]
+const SQLITE: Availability = Availability::NotBuilt;
 
 #[cfg(feature = "tcp")]
 const TCP: Availability = Availability::Built(Make::Transport(tcp::bind));
@@ -193,30 +200,39 @@ pub(crate) struct BuiltSource {
     pub(crate) figures: Arc<dyn Fn() -> SourceFigures + Send + Sync>,
 }
 
-#[cfg(feature = "json-log")]
-mod json_log {
-    use backend_json_log::{Durability, JsonLogConfig, JsonLogStorage, OnDamage};
+/// The storages take the same settings: what differs is in their crates.
+macro_rules! storage {
+    ($feature:literal, $module:ident, $krate:ident, $config:ident, $storage:ident) => {
+        #[cfg(feature = $feature)]
+        mod $module {
+            use $krate::{Durability, OnDamage, $config, $storage};
 
-    use super::{Arc, Storage, StorageError};
-    use crate::settings::raw;
-    use crate::validate::StorageSettings;
+            use super::{Arc, Storage, StorageError};
+            use crate::settings::raw;
+            use crate::validate::StorageSettings;
 
-    pub(super) fn open(settings: &StorageSettings) -> Result<Arc<dyn Storage>, StorageError> {
-        let mut config = JsonLogConfig::new(&settings.path);
-        config.durability = match settings.durability {
-            raw::Durability::Always => Durability::Always,
-            raw::Durability::Interval => Durability::Interval,
-            raw::Durability::Never => Durability::Never,
-        };
-        config.sync_interval_ms = u64::try_from(settings.sync_interval.as_millis()).unwrap_or(u64::MAX);
-        config.on_damage = match settings.on_damage {
-            raw::OnDamage::Serve => OnDamage::Serve,
-            raw::OnDamage::Stop => OnDamage::Stop,
-        };
-        config.clean_on_start = settings.clean_on_start;
-        Ok(Arc::new(JsonLogStorage::open(config)?))
-    }
+            pub(super) fn open(settings: &StorageSettings) -> Result<Arc<dyn Storage>, StorageError> {
+                let mut config = $config::new(&settings.path);
+                config.durability = match settings.durability {
+                    raw::Durability::Always => Durability::Always,
+                    raw::Durability::Interval => Durability::Interval,
+                    raw::Durability::Never => Durability::Never,
+                };
+                config.sync_interval_ms = u64::try_from(settings.sync_interval.as_millis()).unwrap_or(u64::MAX);
+                config.on_damage = match settings.on_damage {
+                    raw::OnDamage::Serve => OnDamage::Serve,
+                    raw::OnDamage::Stop => OnDamage::Stop,
+                };
+                config.clean_on_start = settings.clean_on_start;
+                Ok(Arc::new($storage::open(config)?))
+            }
+        }
+    };
 }
+
+storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage);
+storage!("sled", sled, backend_sled, SledConfig, SledStorage);
+storage!("sqlite", sqlite, backend_sqlite, SqliteConfig, SqliteStorage);
 
 #[cfg(feature = "tcp")]
 mod tcp {

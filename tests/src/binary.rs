@@ -17,7 +17,18 @@ pub fn herald() -> &'static Path {
 fn build() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "herald", "--bin", "herald", "--message-format", "json"]);
+    cargo.args([
+        "build",
+        "--quiet",
+        "--package",
+        "herald",
+        "--bin",
+        "herald",
+        "--features",
+        "full",
+        "--message-format",
+        "json",
+    ]);
     cargo.arg("--manifest-path").arg(manifest);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
