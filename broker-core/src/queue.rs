@@ -10,13 +10,16 @@
 //!   payloads, on its size.
 
 mod flights;
+mod ids;
 mod lane;
 mod log;
+mod memory;
 mod subscription;
 #[cfg(test)]
 mod tests;
 mod topic;
 
 pub use log::Released;
+pub use memory::Memory;
 pub use subscription::ClientId;
 pub use topic::{Acknowledged, ConsumerId, Next, Publication, SubscriptionId, Topic};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::name::{IdKey, TopicName};
 use crate::policy::Policies;
-use crate::queue::{Released, Topic};
+use crate::queue::{Memory, Released, Topic};
 use crate::storage::{Mutation, Place, Recovery, StorageError};
 
 /// What came of recovery: each shard's topics, and the cursors.
@@ -17,8 +17,8 @@ pub(super) struct Recovered {
 
 pub(super) struct Recoverer {
     shards: Vec<HashMap<TopicName, Topic>>,
-    /// What each shard keeps of payloads, in bytes; kept up to the budget of a shard.
-    cached: Vec<usize>,
+    /// What each shard's events cost in memory; payloads are kept while the budget of a shard has room.
+    memory: Vec<Memory>,
     budget: usize,
     policies: Policies,
     cursors: HashMap<String, String>,
@@ -29,7 +29,7 @@ impl Recoverer {
     pub(super) fn new(shards: usize, policies: Policies, budget: usize) -> Self {
         Self {
             shards: std::iter::repeat_with(HashMap::new).take(shards).collect(),
-            cached: vec![0; shards],
+            memory: vec![Memory::default(); shards],
             budget,
             policies,
             cursors: HashMap::new(),
@@ -57,10 +57,16 @@ impl Recoverer {
             topics.insert(name.clone(), Topic::new(name.clone(), self.policies.of(name)));
         }
         let Some(topic) = topics.get_mut(name) else { return };
-        let before = topic.cached();
-        f(topic, self.cached[shard] < self.budget);
-        self.cached[shard] = self.cached[shard] + topic.cached() - before;
+        let before = topic.memory();
+        let memory = self.memory[shard];
+        f(topic, memory.payloads < memory.room_for_payloads(self.budget));
+        let memory = &mut self.memory[shard];
+        memory.change(before, topic.memory());
         self.released.extend(topic.take_released().map(|released| (name.clone(), released)));
+        memory.stay_within(self.budget, |excess| {
+            let largest = topics.values_mut().max_by_key(|topic| topic.memory().payloads);
+            largest.map_or(0, |topic| topic.evict(excess))
+        });
     }
 }
 

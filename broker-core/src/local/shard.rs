@@ -31,7 +31,7 @@ use super::turn::{Effects, TopicAt, Turns};
 use crate::engine::{Gauge, LinkEvent};
 use crate::event::{Millis, Seq};
 use crate::name::TopicName;
-use crate::queue::{ClientId, ConsumerId, SubscriptionId, Topic};
+use crate::queue::{ClientId, ConsumerId, Memory, SubscriptionId, Topic};
 use crate::storage::{Mutation, Storage};
 use delivering::Loaded;
 
@@ -73,9 +73,9 @@ pub(super) struct Shard<S: Storage + ?Sized> {
     timer_of: HashMap<(TopicAt, SubscriptionId), Millis>,
     /// Topics with ended subscriptions that still hold events.
     leaving: Vec<TopicAt>,
-    /// What payloads in memory may cost, and what they do.
+    /// What events that wait may cost in memory, and what they do.
     budget: usize,
-    cached: usize,
+    memory: Memory,
     /// Nothing is delivered any more: what comes back must not go out to the next client that is about to leave.
     closing: bool,
     // ---- This turn ----
@@ -94,7 +94,7 @@ impl<S: Storage + ?Sized> Shard<S> {
             shared,
             // Whatever recovery found to be gone is released with the first turn.
             touched: (0..topics.len()).collect(),
-            cached: topics.iter().map(Topic::cached).sum(),
+            memory: topics.iter().map(Topic::memory).sum(),
             topics: topics.into_iter().map(|topic| Some(Box::new(topic))).collect(),
             vacant: Vec::new(),
             by_name,

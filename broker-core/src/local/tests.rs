@@ -301,7 +301,7 @@ async fn a_client_that_does_not_read_is_sent_no_more_than_its_gauge_allows() {
 #[tokio::test]
 async fn payloads_beyond_the_budget_are_read_back_in_order() {
     let storage = Arc::new(MemoryStorage::default());
-    let tiny = EngineSettings { memory_budget_bytes: 100_000, shards: 1, ..EngineSettings::default() };
+    let tiny = EngineSettings { memory_budget_bytes: 300_000, shards: 1, ..EngineSettings::default() };
     let engine = engine(&storage, tiny).await;
     let mut client = Client::new(&engine);
     client

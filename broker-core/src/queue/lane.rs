@@ -132,6 +132,8 @@ pub(super) struct Lane {
     chunks: VecDeque<Chunk>,
     live: usize,
     cached: usize,
+    /// Bytes that the entries take, with the room for more.
+    index: usize,
     /// No chunk from here on has payloads in memory; it may be too high, never too low.
     cached_to: usize,
 }
@@ -145,6 +147,11 @@ impl Lane {
     /// What the payloads in memory cost, in bytes.
     pub(super) fn cached(&self) -> usize {
         self.cached
+    }
+
+    /// What the entries take, in bytes.
+    pub(super) fn index_bytes(&self) -> usize {
+        self.index
     }
 
     /// The latest event.
@@ -167,7 +174,9 @@ impl Lane {
         };
         let chunk = &mut self.chunks[chunk_index];
         let index = if at_end { chunk.entries.len() } else { chunk.entries.partition_point(|e| e.seq < seq) };
+        let room = chunk.entries.capacity();
         chunk.entries.insert(index, entry);
+        self.index += (chunk.entries.capacity() - room) * size_of::<Entry>();
         if index < chunk.payloads.len() {
             chunk.payloads.insert(index, None);
         }
@@ -190,6 +199,7 @@ impl Lane {
         }
         let half = chunk.entries.len() / 2;
         let entries = chunk.entries.split_off(half);
+        self.index += entries.capacity() * size_of::<Entry>();
         let payloads = if chunk.payloads.len() > half { chunk.payloads.split_off(half) } else { Vec::new() };
         let live = entries.iter().filter(|entry| !entry.has(FREED)).count();
         let cached = payloads.iter().flatten().map(cost).sum();
@@ -276,6 +286,7 @@ impl Lane {
         chunk.live -= 1;
         self.live -= 1;
         if chunk.live == 0 {
+            self.index -= chunk.entries.capacity() * size_of::<Entry>();
             self.chunks.remove(chunk_index);
         }
     }
@@ -340,13 +351,15 @@ mod tests {
         }
         assert_eq!(seqs(&lane, 0), (1..=7919).filter(|n| n % 2 == 1).collect::<Vec<_>>());
         assert_eq!(lane.live(), 3960);
+        let room: usize = lane.chunks.iter().map(|chunk| chunk.entries.capacity() * 48).sum();
+        assert_eq!(lane.index_bytes(), room);
         let expected: usize = (1..=7919).filter(|n| n % 6 == 3).map(|_| cost(&payload())).sum();
         assert_eq!(lane.cached(), expected);
         for seq in 1..=7919 {
             assert_eq!(lane.payload(Seq(seq)).is_some(), seq % 6 == 3);
             lane.free(Seq(seq));
         }
-        assert_eq!((lane.live(), lane.cached(), lane.chunks.len()), (0, 0, 0));
+        assert_eq!((lane.live(), lane.cached(), lane.index_bytes(), lane.chunks.len()), (0, 0, 0, 0));
     }
 
     #[test]

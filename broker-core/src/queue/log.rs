@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use hashbrown::HashTable;
-
+use super::ids::Ids;
 use super::lane::{Entry, Lane};
+use super::memory::Memory;
 use crate::event::{EventKey, Millis, Payload, Priority, Seq};
 use crate::name::IdKey;
 use crate::storage::Place;
@@ -25,45 +25,6 @@ pub struct Released {
     pub place: Place,
 }
 
-/// A row of the index of ids: 16 bytes, and its hash without a look at the entry.
-#[derive(Debug, Clone, Copy)]
-struct IdRow {
-    hash: u32,
-    key: PackedKey,
-}
-
-/// [`EventKey`] in 12 bytes.
-#[derive(Debug, Clone, Copy)]
-struct PackedKey {
-    priority: Priority,
-    seq_high: u32,
-    seq_low: u32,
-}
-
-impl From<EventKey> for PackedKey {
-    fn from(key: EventKey) -> Self {
-        Self { priority: key.priority, seq_high: (key.seq.0 >> 32) as u32, seq_low: key.seq.0 as u32 }
-    }
-}
-
-impl From<PackedKey> for EventKey {
-    fn from(key: PackedKey) -> Self {
-        let seq = Seq(u64::from(key.seq_high) << 32 | u64::from(key.seq_low));
-        Self { priority: key.priority, seq }
-    }
-}
-
-impl IdRow {
-    fn hash_of(id: IdKey) -> u32 {
-        id.short() as u32
-    }
-
-    /// Spreads 32 bits over the 64 that the table looks at: it picks the bucket by the low ones and compares the highest.
-    fn spread(hash: u32) -> u64 {
-        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
-
 #[derive(Debug, Default)]
 struct Slot {
     lane: Lane,
@@ -81,12 +42,14 @@ pub(super) struct Log {
     pub(super) visible: Seq,
     /// Published and not yet visible.
     pending: VecDeque<EventKey>,
-    ids: HashTable<IdRow>,
+    ids: Ids,
     times: HashMap<Seq, Times>,
     /// What has been freed since it was last drained.
     pub(super) released: Vec<Released>,
     /// What the payloads in memory cost, in bytes.
     pub(super) cached: usize,
+    /// What the entries of all lanes take, in bytes.
+    entries: usize,
     pub(super) live: usize,
 }
 
@@ -166,12 +129,12 @@ impl Log {
             self.times.insert(key.seq, times);
         }
         let lane = &mut self.lanes.entry(key.priority).or_default().lane;
-        let before = lane.cached();
+        let before = (lane.cached(), lane.index_bytes());
         lane.insert(entry, payload);
-        self.cached = self.cached + lane.cached() - before;
+        self.cached = self.cached + lane.cached() - before.0;
+        self.entries = self.entries + lane.index_bytes() - before.1;
         self.live += 1;
-        let row = IdRow { hash: IdRow::hash_of(id), key: key.into() };
-        self.ids.insert_unique(IdRow::spread(row.hash), row, |row| IdRow::spread(row.hash));
+        self.ids.insert(id, key);
         self.last_seq = self.last_seq.max(key.seq);
     }
 
@@ -207,21 +170,11 @@ impl Log {
 
     /// Events with this id that have not been taken out, in delivery order.
     pub(super) fn find_id(&self, id: IdKey) -> Vec<EventKey> {
-        let hash = IdRow::hash_of(id);
-        let rows = self.ids.iter_hash(IdRow::spread(hash)).filter(|row| row.hash == hash);
-        let mut keys: Vec<EventKey> = rows
-            .map(|row| EventKey::from(row.key))
-            .filter(|key| self.get(*key).is_some_and(|entry| entry.id == id))
-            .collect();
+        let candidates = self.ids.candidates(id);
+        let mut keys: Vec<EventKey> =
+            candidates.filter(|key| self.get(*key).is_some_and(|entry| entry.id == id)).collect();
         keys.sort_unstable();
         keys
-    }
-
-    fn forget_id(&mut self, id: IdKey, key: EventKey) {
-        let hash = IdRow::hash_of(id);
-        if let Ok(row) = self.ids.find_entry(IdRow::spread(hash), |row| EventKey::from(row.key) == key) {
-            row.remove();
-        }
     }
 
     /// Takes an event out for all to whom it has not been delivered; `holders` have it in flight.
@@ -230,7 +183,7 @@ impl Log {
         entry.holders = holders;
         entry.withdraw();
         let id = entry.id;
-        self.forget_id(id, key);
+        self.ids.remove(id, key);
         if holders == 0 {
             self.free(key);
         }
@@ -255,16 +208,17 @@ impl Log {
         if let Some(place) = entry.place() {
             self.released.push(Released { key, place });
         }
-        let before = slot.lane.cached();
+        let before = (slot.lane.cached(), slot.lane.index_bytes());
         slot.lane.free(key.seq);
-        self.cached = self.cached + slot.lane.cached() - before;
+        self.cached = self.cached + slot.lane.cached() - before.0;
+        self.entries = self.entries + slot.lane.index_bytes() - before.1;
         self.live -= 1;
         if slot.lane.live() == 0 {
             self.changed.remove(&(slot.visible, key.priority));
             self.lanes.remove(&key.priority);
         }
         if !withdrawn {
-            self.forget_id(id, key);
+            self.ids.remove(id, key);
         }
         if timed {
             self.times.remove(&key.seq);
@@ -283,6 +237,11 @@ impl Log {
             }
             None => self.released.push(Released { key, place }),
         }
+    }
+
+    /// What it costs in memory.
+    pub(super) fn memory(&self) -> Memory {
+        Memory { payloads: self.cached, index: self.entries + self.ids.bytes() }
     }
 
     /// Drops payloads that can be read back, those that will be needed last first, until `bytes` are free or none is left.

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use slab::Slab;
 
 use super::log::{Log, Released, Times};
+use super::memory::Memory;
 use super::subscription::{Candidate, ClientId, Hold, Subscription};
 use crate::engine::Refusal;
 use crate::event::{EventKey, Millis, NewEvent, Payload, Seq};
@@ -114,10 +115,10 @@ impl Topic {
         &self.name
     }
 
-    /// What the payloads in memory cost, in bytes.
+    /// What its events cost in memory.
     #[must_use]
-    pub fn cached(&self) -> usize {
-        self.log.cached
+    pub fn memory(&self) -> Memory {
+        self.log.memory()
     }
 
     /// Whether it has neither subscriptions nor events.

@@ -68,9 +68,9 @@ impl<S: Storage + ?Sized> Shard<S> {
         let clients = &self.clients;
         let has_room = |client| clients.get(&client).is_some_and(|client: &Client| client.gauge.has_room());
         // Looking for the next event settles those that have expired.
-        let before = topic.cached();
+        let before = topic.memory();
         let next = topic.next(sub, self.now, has_room);
-        self.cached = self.cached + topic.cached() - before;
+        self.memory.change(before, topic.memory());
         match next {
             Next::Delivery { client, payload, redelivered } => {
                 let delivery = Delivery { payload, redelivered };

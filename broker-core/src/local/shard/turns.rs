@@ -111,36 +111,26 @@ impl<S: Storage + ?Sized> Shard<S> {
         }
     }
 
-    /// Drops payloads from memory when they cost more than they may, and then some, so that it is not done at every turn.
+    /// Drops payloads from memory when they cost more than they may.
     pub(super) fn stay_in_budget(&mut self) {
         debug_assert_eq!(
-            self.cached,
-            self.topics.iter().flatten().map(|topic| topic.cached()).sum::<usize>(),
+            self.memory,
+            self.topics.iter().flatten().map(|topic| topic.memory()).sum(),
             "what is in memory is counted as it comes and goes"
         );
-        if self.cached <= self.budget {
-            return;
-        }
-        let mut excess = self.cached - self.budget + self.budget / 8;
-        // The topic with the most in memory gives first; a few rounds reach the goal or find that nothing can be read back yet.
-        for _ in 0..8 {
-            let largest = self.topics.iter_mut().flatten().max_by_key(|topic| topic.cached());
-            let Some(topic) = largest else { return };
-            let freed = topic.evict(excess);
-            self.cached -= freed;
-            excess = excess.saturating_sub(freed);
-            if freed == 0 || excess == 0 {
-                return;
-            }
-        }
+        let topics = &mut self.topics;
+        self.memory.stay_within(self.budget, |excess| {
+            let largest = topics.iter_mut().flatten().max_by_key(|topic| topic.memory().payloads);
+            largest.map_or(0, |topic| topic.evict(excess))
+        });
     }
 
     /// Does something with a topic of this turn.
     pub(super) fn with<T>(&mut self, at: TopicAt, f: impl FnOnce(&mut Topic, Millis) -> T) -> Option<T> {
         let topic = self.topics[at].as_mut()?;
-        let before = topic.cached();
+        let before = topic.memory();
         let result = f(topic, self.now);
-        self.cached = self.cached + topic.cached() - before;
+        self.memory.change(before, topic.memory());
         self.touched.push(at);
         Some(result)
     }

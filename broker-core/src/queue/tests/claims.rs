@@ -460,7 +460,7 @@ fn a_chunk_whose_latest_event_was_freed_before_it_was_written_can_be_evicted() {
     let event = queue.event(2, 0);
     queue.topic.publish(&event, queue.now).unwrap();
     assert_eq!(queue.acknowledge(at, 2), Acknowledged::Waiting);
-    let cached = queue.topic.cached();
+    let cached = queue.topic.memory().payloads;
     assert!(cached > 0);
     assert_eq!(queue.topic.evict(1), cached);
 }
@@ -501,14 +501,14 @@ fn next_looks_at_a_few_things_only_whatever_the_subscriptions_positions_and_the_
     let all: Vec<At> = (0..SUBSCRIPTIONS).map(|_| queue.alone(1)).collect();
     // Every event has its own priority, the latest the highest.
     (0..EVENTS).for_each(|n| assert!(!queue.publish(n as u8, n as i32).1));
-    let (cached, live) = (queue.topic.cached(), queue.topic.inside().0.live);
+    let (cached, live) = (queue.topic.memory().payloads, queue.topic.inside().0.live);
     for (number, at) in all.iter().enumerate() {
         for _ in 0..number % EVENTS {
             assert!(queue.next(at.sub).is_some());
             queue.topic.acknowledge_all(at.sub, at.consumer);
         }
     }
-    assert_eq!((queue.topic.cached(), queue.topic.inside().0.live), (cached, live), "an event is there once");
+    assert_eq!((queue.topic.memory().payloads, queue.topic.inside().0.live), (cached, live), "an event is there once");
     assert_eq!(queue.changes(), [], "nobody has settled an event that others hold");
     let (urgent, _) = queue.publish(200, i32::MAX);
     let most = all.iter().map(|at| {

@@ -410,10 +410,10 @@ impl Run {
     }
 
     fn evict(&mut self, share: u8) {
-        let before = self.topic.cached();
+        let before = self.topic.memory().payloads;
         let wanted = before * usize::from(share) / 255 + 1;
         let freed = self.topic.evict(wanted);
-        assert_eq!(before - self.topic.cached(), freed);
+        assert_eq!(before - self.topic.memory().payloads, freed);
         if freed < wanted {
             // What is left is in a chunk (here: a priority) whose latest event is not written.
             let log = self.topic.inside().0;
@@ -612,7 +612,7 @@ impl Run {
                 assert!(!withdrawn || entry.holders == holders, "{key:?}, replaced, has {} holders", entry.holders);
             }
         }
-        assert_eq!((log.live, self.topic.cached()), (live, cached));
+        assert_eq!((log.live, self.topic.memory().payloads), (live, cached));
     }
 
     /// What a broker finds that is started after this one was killed when so many batches were not stored.
@@ -724,7 +724,7 @@ impl Run {
         while self.topic.drain_leaving(2) {}
         self.commit();
         assert!(self.topic.is_idle());
-        assert_eq!((self.topic.cached(), self.topic.inside().0.remembered()), (0, 0));
+        assert_eq!((self.topic.memory().payloads, self.topic.inside().0.remembered()), (0, 0));
         assert_eq!(self.released, self.copies, "each copy is released");
     }
 
