@@ -104,9 +104,9 @@ impl<S: Storage + ?Sized> LocalEngine<S> {
         let recovering = Arc::clone(&storage);
         let (policies, budget) = (settings.policies.clone(), settings.memory_budget_bytes / shards);
         let recovered = tokio::task::spawn_blocking(move || {
-            let mut recovery = recovery::Recoverer::new(shards, policies, budget);
+            let mut recovery = recovery::Recoverer::new(shards, &policies, budget)?;
             let report = recovering.recover(&mut recovery)?;
-            Ok::<_, StorageError>((recovery.finish(), report))
+            Ok::<_, StorageError>((recovery.finish()?, report))
         });
         let (mut recovered, report) = recovered.await.map_err(|panic| {
             StorageError::new(StorageErrorKind::Unusable, "recovery did not come to its end").with_source(panic)

@@ -1,11 +1,27 @@
 //! Rebuilds the queues from what a storage hands back.
+//!
+//! The storage's thread decodes; a thread for each shard rebuilds that shard's queues meanwhile. A long backlog is there again in
+//! the time of the slower of the two.
+
+mod worker;
 
 use std::collections::HashMap;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use crate::name::{IdKey, TopicName};
+use crate::name::TopicName;
 use crate::policy::Policies;
-use crate::queue::{Memory, Released, Topic};
-use crate::storage::{Mutation, Place, Recovery, StorageError};
+use crate::queue::{Released, Topic};
+use crate::storage::{Mutation, Place, Recovery, StorageError, StorageErrorKind};
+use worker::Worker;
+
+/// Mutations handed to a shard's thread together, and the bytes of payloads after which there are no more.
+const BATCH: usize = 512;
+const BATCH_BYTES: usize = 1 << 18;
+
+/// Batches that wait for a shard's thread.
+const WAITING: usize = 4;
 
 /// What came of recovery: each shard's topics, and the cursors.
 pub(super) struct Recovered {
@@ -15,97 +31,102 @@ pub(super) struct Recovered {
     pub(super) released: Vec<Mutation>,
 }
 
+/// Events that turned out not to be needed, until the storage asks for them.
+type AllReleased = Arc<Mutex<Vec<(TopicName, Released)>>>;
+
+/// A shard's thread, and what has not been handed to it yet.
+struct Shard {
+    batch: Vec<(Mutation, Place)>,
+    bytes: usize,
+    sender: SyncSender<Vec<(Mutation, Place)>>,
+    thread: JoinHandle<Vec<Topic>>,
+}
+
 pub(super) struct Recoverer {
-    shards: Vec<HashMap<TopicName, Topic>>,
-    /// What each shard's events cost in memory; payloads are kept while the budget of a shard has room.
-    memory: Vec<Memory>,
-    budget: usize,
-    policies: Policies,
+    shards: Vec<Shard>,
     cursors: HashMap<String, String>,
-    released: Vec<(TopicName, Released)>,
+    released: AllReleased,
+}
+
+fn ended(shard: usize) -> StorageError {
+    StorageError::new(StorageErrorKind::Unusable, format!("the queues of shard {shard} could not be rebuilt"))
 }
 
 impl Recoverer {
-    pub(super) fn new(shards: usize, policies: Policies, budget: usize) -> Self {
-        Self {
-            shards: std::iter::repeat_with(HashMap::new).take(shards).collect(),
-            memory: vec![Memory::default(); shards],
-            budget,
-            policies,
-            cursors: HashMap::new(),
-            released: Vec::new(),
-        }
-    }
-
-    pub(super) fn finish(self) -> Recovered {
-        let finish = |mut topic: Topic| {
-            topic.finish_recovery();
-            topic
+    /// # Errors
+    /// When the operating system has no thread for it.
+    pub(super) fn new(shards: usize, policies: &Policies, budget: usize) -> Result<Self, StorageError> {
+        let released = AllReleased::default();
+        let start = |shard: usize| {
+            let worker = Worker::new(policies.clone(), budget, Arc::clone(&released));
+            let (sender, inbox) = sync_channel(WAITING);
+            let thread =
+                std::thread::Builder::new().name(format!("recovery-{shard}")).spawn(move || worker.run(&inbox));
+            let thread = thread.map_err(|error| ended(shard).with_source(error))?;
+            Ok(Shard { batch: Vec::with_capacity(BATCH), bytes: 0, sender, thread })
         };
-        let shards = self.shards.into_iter().map(|topics| topics.into_values().map(finish).collect()).collect();
-        let released = self.released.into_iter();
-        let released =
-            released.map(|(topic, Released { key, place })| Mutation::Release { topic, key, place }).collect();
-        Recovered { shards, cursors: self.cursors, released }
+        let shards = (0..shards).map(start).collect::<Result<_, StorageError>>()?;
+        Ok(Self { shards, cursors: HashMap::new(), released })
     }
 
-    /// Does something with a topic, making it if it is new, and keeps the count of what is in memory.
-    fn with(&mut self, name: &TopicName, f: impl FnOnce(&mut Topic, bool)) {
-        let shard = name.shard(self.shards.len());
-        let topics = &mut self.shards[shard];
-        if !topics.contains_key(name) {
-            topics.insert(name.clone(), Topic::new(name.clone(), self.policies.of(name)));
+    /// # Errors
+    /// When a shard's thread did not come to its end.
+    pub(super) fn finish(mut self) -> Result<Recovered, StorageError> {
+        for at in 0..self.shards.len() {
+            self.hand_over(at)?;
         }
-        let Some(topic) = topics.get_mut(name) else { return };
-        let before = topic.memory();
-        let memory = self.memory[shard];
-        f(topic, memory.payloads < memory.room_for_payloads(self.budget));
-        let memory = &mut self.memory[shard];
-        memory.change(before, topic.memory());
-        self.released.extend(topic.take_released().map(|released| (name.clone(), released)));
-        memory.stay_within(self.budget, |excess| {
-            let largest = topics.values_mut().max_by_key(|topic| topic.memory().payloads);
-            largest.map_or(0, |topic| topic.evict(excess))
-        });
+        let mut shards = Vec::with_capacity(self.shards.len());
+        for (at, shard) in self.shards.into_iter().enumerate() {
+            drop(shard.sender);
+            shards.push(shard.thread.join().map_err(|_panic| ended(at))?);
+        }
+        let released = std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner));
+        let release = |(topic, Released { key, place })| Mutation::Release { topic, key, place };
+        Ok(Recovered { shards, cursors: self.cursors, released: released.into_iter().map(release).collect() })
+    }
+
+    fn hand_over(&mut self, at: usize) -> Result<(), StorageError> {
+        let shard = &mut self.shards[at];
+        let batch = std::mem::replace(&mut shard.batch, Vec::with_capacity(BATCH));
+        shard.bytes = 0;
+        shard.sender.send(batch).map_err(|_it_panicked| ended(at))
+    }
+}
+
+/// The topic that a mutation is about.
+fn topic_of(mutation: &Mutation) -> Option<&TopicName> {
+    match mutation {
+        Mutation::Topic { topic, .. }
+        | Mutation::Subscribe { topic, .. }
+        | Mutation::Unsubscribe { topic, .. }
+        | Mutation::Settle { topic, .. }
+        | Mutation::Requeue { topic, .. }
+        | Mutation::Forget { topic, .. }
+        | Mutation::Release { topic, .. } => Some(topic),
+        Mutation::Publish(event) | Mutation::Rewrite { event, .. } => Some(&event.topic),
+        Mutation::Cursor { .. } => None,
     }
 }
 
 impl Recovery for Recoverer {
     fn replay(&mut self, mutation: Mutation, place: Place) -> Result<(), StorageError> {
-        match mutation {
-            Mutation::Topic { topic, last_seq } => self.with(&topic, |topic, _| topic.restore_last_seq(last_seq)),
-            Mutation::Subscribe { topic, subscription, since } => {
-                self.with(&topic, |topic, _| topic.restore_subscription(subscription, since));
-            }
-            Mutation::Unsubscribe { topic, subscription } => {
-                self.with(&topic, |topic, _| topic.restore_unsubscribed(&subscription));
-            }
-            Mutation::Publish(event) => self.with(&event.topic, |topic, keep| {
-                let id = IdKey::of(&event.payload.id());
-                topic.restore_event(&event, id, place, None, keep);
-            }),
-            Mutation::Rewrite { event, holders } => self.with(&event.topic, |topic, keep| {
-                let id = IdKey::of(&event.payload.id());
-                topic.restore_event(&event, id, place, Some(&holders), keep);
-            }),
-            Mutation::Settle { topic, subscription, events } => self.with(&topic, |topic, _| {
-                events.into_iter().for_each(|key| topic.restore_settled(&subscription, key));
-            }),
-            Mutation::Requeue { topic, subscription, events } => self.with(&topic, |topic, _| {
-                events.into_iter().for_each(|requeued| topic.restore_requeued(&subscription, requeued));
-            }),
-            Mutation::Forget { topic, events } => self.with(&topic, |topic, _| {
-                events.into_iter().for_each(|key| topic.restore_forgotten(key));
-            }),
-            Mutation::Cursor { source, value } => {
+        let Some(topic) = topic_of(&mutation) else {
+            if let Mutation::Cursor { source, value } = mutation {
                 self.cursors.insert(source, value);
             }
-            Mutation::Release { .. } => {}
+            return Ok(());
+        };
+        let at = topic.shard(self.shards.len());
+        let shard = &mut self.shards[at];
+        if let Mutation::Publish(event) | Mutation::Rewrite { event, .. } = &mutation {
+            shard.bytes += event.payload.len();
         }
-        Ok(())
+        shard.batch.push((mutation, place));
+        if shard.batch.len() >= BATCH || shard.bytes >= BATCH_BYTES { self.hand_over(at) } else { Ok(()) }
     }
 
     fn take_released(&mut self) -> Vec<Place> {
-        self.released.drain(..).map(|(_, released)| released.place).collect()
+        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        released.drain(..).map(|(_, released)| released.place).collect()
     }
 }

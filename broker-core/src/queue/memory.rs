@@ -10,11 +10,11 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// How much payloads may cost within a budget of `budget` bytes: what the index leaves of it, and at least a quarter, so that
+    /// How much payloads may cost within a budget of `budget` bytes: what the index leaves of it, and at least an eighth, so that
     /// deliveries from a long backlog still read many events at a time.
     #[must_use]
     pub fn room_for_payloads(self, budget: usize) -> usize {
-        budget.saturating_sub(self.index).max(budget / 4)
+        budget.saturating_sub(self.index).max(budget / 8)
     }
 
     /// Takes the difference between two states of a part into account.

@@ -580,6 +580,12 @@ impl Topic {
         }
     }
 
+    /// Whether there is anything for [`Topic::take_released`].
+    #[must_use]
+    pub fn has_released(&self) -> bool {
+        !self.log.released.is_empty()
+    }
+
     /// What has been freed since the last call, where [`Topic::drain_changes`] is not used: during recovery.
     pub fn take_released(&mut self) -> impl Iterator<Item = Released> + '_ {
         self.log.released.drain(..)
