@@ -200,9 +200,9 @@ pub(crate) struct BuiltSource {
     pub(crate) figures: Arc<dyn Fn() -> SourceFigures + Send + Sync>,
 }
 
-/// The storages take the same settings: what differs is in their crates.
+/// The storages take the same settings, save those that only one of them has: those are named at the end of its line.
 macro_rules! storage {
-    ($feature:literal, $module:ident, $krate:ident, $config:ident, $storage:ident) => {
+    ($feature:literal, $module:ident, $krate:ident, $config:ident, $storage:ident $(, $own:ident)*) => {
         #[cfg(feature = $feature)]
         mod $module {
             use $krate::{Durability, OnDamage, $config, $storage};
@@ -224,13 +224,14 @@ macro_rules! storage {
                     raw::OnDamage::Stop => OnDamage::Stop,
                 };
                 config.clean_on_start = settings.clean_on_start;
+                $(config.$own = settings.$own;)*
                 Ok(Arc::new($storage::open(config)?))
             }
         }
     };
 }
 
-storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage);
+storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage, segment_bytes);
 storage!("sled", sled, backend_sled, SledConfig, SledStorage);
 storage!("sqlite", sqlite, backend_sqlite, SqliteConfig, SqliteStorage);
 

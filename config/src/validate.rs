@@ -67,6 +67,8 @@ pub struct StorageSettings {
     pub sync_interval: Duration,
     /// Memory for payloads that wait.
     pub memory_budget_bytes: usize,
+    /// Length after which a log begins a new file.
+    pub segment_bytes: u64,
     /// What to do about a damaged record inside the log.
     pub on_damage: OnDamage,
     /// Whether to begin with an empty storage.
@@ -156,6 +158,7 @@ pub(crate) fn validate(
         durability: storage.durability,
         sync_interval: Duration::from_millis(storage.sync_interval_ms),
         memory_budget_bytes: storage.memory_budget_mb.saturating_mul(1 << 20),
+        segment_bytes: storage.segment_mb.saturating_mul(1 << 20),
         on_damage: storage.on_damage,
         clean_on_start: storage.clean_on_start,
     };

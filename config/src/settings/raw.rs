@@ -64,6 +64,8 @@ pub(crate) struct RawStorage {
     pub(crate) sync_interval_ms: u64,
     /// MiB.
     pub(crate) memory_budget_mb: usize,
+    /// MiB.
+    pub(crate) segment_mb: u64,
     pub(crate) on_damage: OnDamage,
     pub(crate) clean_on_start: bool,
 }

@@ -220,6 +220,12 @@ static STORAGE: Table = Table {
             "Memory for the payloads of events that wait, in MiB; beyond it they are read back from the storage.",
         ),
         key(
+            "segment_mb",
+            Int(1, 1024),
+            Default("64"),
+            "json-log: MiB after which it begins a new file. Space comes back file by file, so a small disk wants small ones.",
+        ),
+        key(
             "on_damage",
             Word(&["serve", "stop"]),
             Default("\"serve\""),

@@ -61,7 +61,7 @@ mod layers_and_values {
         assert_eq!((settings.storage.kind.as_str(), settings.storage.path.as_path()), ("json-log", Path::new("data")));
         assert_eq!(settings.storage.durability, Durability::Always);
         assert_eq!(settings.storage.sync_interval, Duration::from_secs(1));
-        assert_eq!(settings.storage.memory_budget_bytes, 256 << 20);
+        assert_eq!((settings.storage.memory_budget_bytes, settings.storage.segment_bytes), (256 << 20, 64 << 20));
         assert_eq!((settings.storage.on_damage, settings.storage.clean_on_start), (OnDamage::Serve, false));
         let [tcp] = &*settings.transports else { panic!("{:?}", settings.transports) };
         assert_eq!((tcp.kind, tcp.listen.as_str(), tcp.max_connections), ("tcp", "127.0.0.1:8000", 10_000));
