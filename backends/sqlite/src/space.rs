@@ -29,7 +29,11 @@ pub(crate) fn give_back(
     let began = Instant::now();
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let page = pragma("page_size")?.unsigned_abs();
+    let mut cutting = false;
     while pragma("freelist_count")?.unsigned_abs() * page > KEEP {
+        if !std::mem::replace(&mut cutting, true) {
+            tracing::debug!(path = %dir.display(), "the database has many free pages: cutting them off");
+        }
         run(connection, &format!("pragma incremental_vacuum({STEP})"))?;
         if hurry() || (!idle && began.elapsed() > SHARE) {
             return Ok(());
@@ -39,6 +43,7 @@ pub(crate) fn give_back(
     if idle && log > LOG {
         // It gives up at once if somebody reads; the next time will do.
         run(connection, "pragma wal_checkpoint(truncate)")?;
+        tracing::debug!(path = %dir.display(), bytes = log, "moved the log into the database");
     }
     Ok(())
 }
