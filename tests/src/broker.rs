@@ -1,10 +1,12 @@
 //! A broker process of the tests' own.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,7 +22,9 @@ const PORT_IS_FREE_AGAIN: Duration = Duration::from_secs(10);
 pub struct TestBroker {
     dir: TempDir,
     child: Option<Child>,
+    variables: Vec<(&'static str, OsString)>,
     log: Arc<Log>,
+    log_reader: Option<JoinHandle<()>>,
     addr: SocketAddr,
     port: u16,
 }
@@ -44,10 +48,28 @@ impl TestBroker {
     /// The same without starting it.
     #[must_use]
     pub fn prepare(config: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::prepare_in(&std::env::temp_dir(), config)
+    }
+
+    /// The same with its directory below `parent`.
+    #[must_use]
+    pub fn prepare_in(parent: &Path, config: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("herald-").tempdir_in(parent).unwrap();
         let text = format!("{config}\n");
         std::fs::write(dir.path().join("herald.toml"), text).unwrap();
-        Self { dir, child: None, log: Arc::default(), addr: SocketAddr::from(([127, 0, 0, 1], 0)), port: 0 }
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { dir, child: None, variables: Vec::new(), log: Arc::default(), log_reader: None, addr, port: 0 }
+    }
+
+    /// Sets an environment variable for the runs to come.
+    pub fn set_variable(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.variables.push((name, value.into()));
+    }
+
+    /// Leaves the directory where it is; the answer is its path.
+    pub fn keep_dir(&mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.dir.path().to_owned()
     }
 
     /// Starts the process, on the port that it had before if it had one, and waits until it listens.
@@ -79,7 +101,7 @@ impl TestBroker {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         self.log = Arc::default();
         let (log, stderr) = (Arc::clone(&self.log), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 log.lines.lock().unwrap().0.push(line);
                 log.more.notify_all();
@@ -87,6 +109,7 @@ impl TestBroker {
             log.lines.lock().unwrap().1 = true;
             log.more.notify_all();
         });
+        self.log_reader = Some(reader);
         self.child = Some(child);
     }
 
@@ -99,6 +122,7 @@ impl TestBroker {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HERALD_")) {
             command.env_remove(name);
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -131,6 +155,14 @@ impl TestBroker {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+        self.finish_log();
+    }
+
+    /// Reads what the process, which has ended, had still to say.
+    fn finish_log(&mut self) {
+        if let Some(reader) = self.log_reader.take() {
+            reader.join().unwrap();
+        }
     }
 
     /// Asks it to stop, and waits until it has.
@@ -145,6 +177,7 @@ impl TestBroker {
         let began = Instant::now();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
+                self.finish_log();
                 return status;
             }
             assert!(began.elapsed() < PATIENCE, "it does not stop:\n{}", self.log());

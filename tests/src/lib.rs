@@ -1,13 +1,15 @@
 //! Starts the real `herald` and talks to it over real sockets.
 //!
 //! [`TestBroker`] is a process with a directory of its own, which can be killed and started again; [`Telnet`] is a client that
-//! sees every line as it comes. Tests wait for conditions and never for the clock: [`PATIENCE`] only bounds how soon a failure
+//! sees every line as it comes. [`campaign`] loads and crashes one over and over and holds every event against its history; it is a
+//! program as well, `crash-campaign`. Tests wait for conditions and never for the clock: [`PATIENCE`] only bounds how soon a failure
 //! shows.
 
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "what a test cannot go on without fails it")]
 
 mod binary;
 mod broker;
+pub mod campaign;
 mod telnet;
 
 use std::time::Duration;

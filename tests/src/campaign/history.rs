@@ -4,145 +4,255 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::{Event, message};
-
-/// How much later than asked for an event may become due: the broker's clock begins when it reads the command.
-const SLACK: Duration = Duration::from_secs(1);
+use super::event::{Event, Queue, delivery};
+use super::settings::Mode;
+use super::tally::Tally;
 
 /// What a publisher knows of one of its events.
-struct Published {
-    priority: i32,
+pub(super) struct Published {
+    pub(super) topic: &'static str,
+    pub(super) priority: i32,
     /// Before it was sent for the first time.
-    sent: Instant,
+    pub(super) sent: Instant,
+    /// It may not be delivered for so long after that.
+    pub(super) delay: Duration,
     /// After the confirmation was read.
-    confirmed: Option<Instant>,
+    pub(super) confirmed: Option<Instant>,
     /// Published more than once, since a confirmation did not come: it may be two events.
-    retried: bool,
+    pub(super) retried: bool,
+}
+
+/// A delivery that was read from a socket.
+#[derive(Clone, Copy)]
+struct Read {
+    life: u64,
+    /// How often it had been delivered before, by its own account.
+    count: u64,
+    at: Instant,
 }
 
 /// What the consumers of a subscription know of one event.
 #[derive(Default)]
-struct Consumed {
+pub(super) struct Consumed {
     /// How often it was read from a socket.
     deliveries: u64,
-    /// How often a `nack` was answered.
+    /// How often a `nack` was answered, and when it was last.
     given_back: u64,
-    /// The life of the broker in which it was read last, and which count it had.
-    last: Option<(u64, u64)>,
-    ack_sent: bool,
-    ack_answered: bool,
+    given_back_at: Option<Instant>,
+    last: Option<Read>,
+    pub(super) ack_sent: bool,
+    /// When the answer was read.
+    pub(super) ack_answered: Option<Instant>,
     /// Given back with an answer, and not delivered since: when it may come at the earliest.
     due: Option<Instant>,
     /// Given back with a delay, whether or not the answer came: until when it may be delayed.
-    delayed: Option<Instant>,
+    pub(super) delayed: Option<Instant>,
+    /// The session that has it in flight.
+    held_by: Option<u64>,
 }
 
 /// One subscription's side of the story.
 #[derive(Default)]
-struct Side {
-    events: HashMap<String, Consumed>,
+pub(super) struct Side {
+    pub(super) events: HashMap<String, Consumed>,
+    /// After its making was answered: it gets all that is sent from then on.
+    pub(super) since: Option<Instant>,
     /// How many connections were attached so far.
     sessions: u64,
+    /// Confirmed events that were sent when it was there.
+    confirmed: u64,
+    /// Events with an `ack` sent.
+    ack_sent: u64,
+    /// Of those, how many were answered.
+    ack_answered: u64,
 }
 
 #[derive(Default)]
-struct State {
-    published: HashMap<String, Published>,
-    sides: HashMap<&'static str, Side>,
-    /// Grows with each kill. An orderly stop ends no life: it forgets nothing.
+pub(super) struct State {
+    pub(super) published: HashMap<String, Published>,
+    pub(super) sides: HashMap<Queue, Side>,
+    /// Grows with each crash. An orderly stop ends no life: it forgets nothing.
     life: u64,
-    redeliveries: u64,
+    /// Sessions whose connection is open as far as their client is concerned.
+    open: HashSet<u64>,
+    last_session: u64,
+    /// What this life's consumers have done, by event: it may not be on the disk.
+    touched: HashSet<(Queue, String)>,
+    /// For each topic, when the event was sent that was sent last of those confirmed: whatever was answered before that is as safe
+    /// as the event, because batches are made durable in their order.
+    safe_until: HashMap<&'static str, Instant>,
+    pub(super) redeliveries: u64,
+    pub(super) retried: u64,
+    pub(super) sent: HashMap<&'static str, u64>,
     violations: Vec<String>,
 }
 
 /// The history of a campaign.
-#[derive(Default)]
-pub(crate) struct History(Mutex<State>);
-
-/// What must hold among events that are taken one after the other while nobody publishes.
-pub(crate) struct Order {
-    name: &'static str,
-    began: Instant,
-    /// The priority of the event before.
-    previous: Option<i32>,
-    /// For each priority and publisher, the last event that was taken.
-    last_of: HashMap<(i32, String), String>,
-    /// For each priority, when the event was sent that was sent last of those taken.
-    sent: HashMap<i32, Instant>,
+pub(crate) struct History {
+    mode: Mode,
+    state: Mutex<State>,
 }
 
 impl State {
-    fn violation(&mut self, text: String) {
+    pub(super) fn violation(&mut self, text: String) {
         self.violations.push(text);
     }
 
-    fn event(&mut self, name: &'static str, id: &str) -> &mut Consumed {
-        self.sides.entry(name).or_default().events.entry(id.to_owned()).or_default()
+    pub(super) fn event(&mut self, queue: Queue, id: &str) -> &mut Consumed {
+        // Most are there already.
+        let events = &mut self.sides.entry(queue).or_default().events;
+        if !events.contains_key(id) {
+            events.insert(id.to_owned(), Consumed::default());
+        }
+        events.get_mut(id).unwrap()
     }
 }
 
 impl History {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+    pub(crate) fn new(mode: Mode) -> Self {
+        Self { mode, state: Mutex::default() }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
     }
 
     /// An event is about to be published.
-    pub(crate) fn sent(&self, id: &str, priority: i32) {
-        let published = Published { priority, sent: Instant::now(), confirmed: None, retried: false };
-        self.state().published.insert(id.to_owned(), published);
+    pub(crate) fn sent(&self, topic: &'static str, id: &str, priority: i32, delay_ms: u64) {
+        let (sent, delay) = (Instant::now(), Duration::from_millis(delay_ms));
+        let published = Published { topic, priority, sent, delay, confirmed: None, retried: false };
+        let mut state = self.state();
+        *state.sent.entry(topic).or_default() += 1;
+        state.published.insert(id.to_owned(), published);
     }
 
     /// An event is about to be published again.
     pub(crate) fn sent_again(&self, id: &str) {
-        self.state().published.get_mut(id).unwrap().retried = true;
+        let mut state = self.state();
+        let published = state.published.get_mut(id).unwrap();
+        let first = !std::mem::replace(&mut published.retried, true);
+        state.retried += u64::from(first);
     }
 
     pub(crate) fn confirmed(&self, id: &str) {
-        self.state().published.get_mut(id).unwrap().confirmed = Some(Instant::now());
+        let mut state = self.state();
+        let published = state.published.get_mut(id).unwrap();
+        published.confirmed = Some(Instant::now());
+        let (topic, sent, retried) = (published.topic, published.sent, published.retried);
+        if !retried {
+            // One that was sent again may have been confirmed for what was sent later only, which is fine as well.
+            let safe = state.safe_until.entry(topic).or_insert(sent);
+            *safe = (*safe).max(sent);
+        }
+        let sides = state
+            .sides
+            .iter_mut()
+            .filter(|(queue, side)| queue.topic == topic && side.since.is_some_and(|since| since <= sent));
+        sides.for_each(|(_, side)| side.confirmed += 1);
     }
 
-    /// The broker has been killed, and all that it had sent has been read.
-    pub(crate) fn killed(&self) {
-        self.state().life += 1;
+    /// The making of a subscription was answered.
+    pub(crate) fn subscribed(&self, queue: Queue) {
+        self.state().sides.entry(queue).or_default().since = Some(Instant::now());
+    }
+
+    /// The broker has crashed, and all that it had sent has been read.
+    ///
+    /// After a power cut, what was answered and not synced yet may be as if it had not been.
+    pub(crate) fn crashed(&self) {
+        let mut state = self.state();
+        state.life += 1;
+        state.open.clear();
+        let touched = std::mem::take(&mut state.touched);
+        let safe_until = std::mem::take(&mut state.safe_until);
+        if self.mode == Mode::Kill {
+            return;
+        }
+        for (queue, id) in touched {
+            let safe =
+                |at: Option<Instant>| at.is_none_or(|at| safe_until.get(queue.topic).is_some_and(|safe| at < *safe));
+            let event = state.event(queue, &id);
+            if !safe(event.given_back_at) {
+                (event.given_back, event.given_back_at, event.due) = (0, None, None);
+            }
+            if !safe(event.last.map(|last| last.at)) {
+                event.last = None;
+            }
+            if !safe(event.ack_answered) {
+                event.ack_answered = None;
+                state.sides.get_mut(&queue).unwrap().ack_answered -= 1;
+            }
+        }
+    }
+
+    /// The broker has stopped in an orderly way: everything is safe, and all connections are closed.
+    pub(crate) fn stopped(&self) {
+        let mut state = self.state();
+        state.open.clear();
+        state.touched.clear();
+    }
+
+    /// Whether this life has confirmed anything that was sent after `instant`.
+    pub(crate) fn is_safe(&self, topic: &str, instant: Instant) -> bool {
+        self.state().safe_until.get(topic).is_some_and(|safe| instant < *safe)
     }
 
     pub(crate) fn violation(&self, text: String) {
         self.state().violation(text);
     }
 
-    /// A connection is about to attach.
-    pub(crate) fn attaching(&self, name: &'static str) {
-        self.state().sides.entry(name).or_default().sessions += 1;
+    /// A connection is about to attach; the answer is its number.
+    pub(crate) fn attaching(&self, queue: Queue) -> u64 {
+        let mut state = self.state();
+        state.sides.entry(queue).or_default().sessions += 1;
+        state.last_session += 1;
+        let session = state.last_session;
+        state.open.insert(session);
+        session
+    }
+
+    /// A consumer is about to close its connection.
+    pub(crate) fn leaving(&self, session: u64) {
+        self.state().open.remove(&session);
     }
 
     /// A delivery has been read.
-    pub(crate) fn delivered(&self, name: &'static str, event: &Event) {
+    pub(crate) fn delivered(&self, queue: Queue, session: u64, event: &Event) {
         let mut state = self.state();
         let Event { id, priority, redelivered, line } = event;
+        let name = queue.name;
         let Some(published) = state.published.get(id) else {
             return state.violation(format!("{name}: {id} was never published"));
         };
         let unique = !published.retried;
-        let wrong_priority = published.priority != *priority;
-        let times = if *redelivered > 0 { format!(",\"redelivered\":{redelivered}") } else { String::new() };
-        let expected =
-            format!("{{\"topic\":\"t\",\"priority\":{priority},\"msg\":{},\"id\":\"{id}\"{times}}}", message(id));
-        if wrong_priority || *line != expected {
-            return state.violation(format!("{name}: {line} instead of {expected}"));
+        let expected = delivery(queue.topic, id, published.priority, *redelivered);
+        if published.priority != *priority || *line != expected {
+            let cut = |text: &str| text.chars().take(300).collect::<String>();
+            return state.violation(format!("{name}: {} instead of {}", cut(line), cut(&expected)));
+        }
+        let mut violations = Vec::new();
+        // Each copy of one that was sent again came later than this.
+        if published.sent.elapsed() < published.delay {
+            violations.push("came before the delay was over that it was published with".to_owned());
         }
         state.redeliveries += u64::from(*redelivered > 0);
         let life = state.life;
-        let sessions = state.sides.entry(name).or_default().sessions;
-        let known = state.event(name, id);
-        let mut violations = Vec::new();
+        let sessions = state.sides.entry(queue).or_default().sessions;
+        state.touched.insert((queue, id.clone()));
+        let holder = state.event(queue, id).held_by;
+        let is_held = holder.is_some_and(|holder| holder != session && state.open.contains(&holder));
+        let known = state.event(queue, id);
         if unique {
-            if known.ack_answered {
+            if known.ack_answered.is_some() {
                 violations.push("came back after its acknowledgement was answered".to_owned());
+            }
+            if is_held {
+                violations.push("came while it was in flight on another connection".to_owned());
             }
             if *redelivered < known.given_back {
                 violations.push(format!("was given back {} times, and counts {redelivered}", known.given_back));
             }
-            if let Some((of, count)) = known.last
+            if let Some(Read { life: of, count, .. }) = known.last
                 && (*redelivered < count || of == life && *redelivered == count)
             {
                 violations.push(format!("counted {count} in life {of}, and counts {redelivered} in life {life}"));
@@ -160,111 +270,121 @@ impl History {
         }
         known.due = None;
         known.deliveries += 1;
-        known.last = Some((life, *redelivered));
+        known.last = Some(Read { life, count: *redelivered, at: Instant::now() });
+        known.held_by = Some(session);
         for violation in violations {
             state.violation(format!("{name}: {id} {violation}"));
         }
     }
 
-    pub(crate) fn ack_sent(&self, name: &'static str, id: &str) {
-        self.state().event(name, id).ack_sent = true;
+    pub(crate) fn ack_sent(&self, queue: Queue, id: &str) {
+        let mut state = self.state();
+        let event = state.event(queue, id);
+        event.held_by = None;
+        let first = !std::mem::replace(&mut event.ack_sent, true);
+        state.sides.get_mut(&queue).unwrap().ack_sent += u64::from(first);
     }
 
-    pub(crate) fn ack_answered(&self, name: &'static str, id: &str) {
-        self.state().event(name, id).ack_answered = true;
+    pub(crate) fn ack_answered(&self, queue: Queue, id: &str) {
+        let mut state = self.state();
+        let first = state.event(queue, id).ack_answered.replace(Instant::now()).is_none();
+        state.sides.get_mut(&queue).unwrap().ack_answered += u64::from(first);
+        state.touched.insert((queue, id.to_owned()));
     }
 
-    /// A `nack` with a delay is being sent: the kill may come before its answer.
-    pub(crate) fn delay_sent(&self, name: &'static str, id: &str, until: Instant) {
-        self.state().event(name, id).delayed = Some(until);
+    /// A `nack` is being sent, with a delay until then if it has one: the crash may come before its answer.
+    pub(crate) fn nack_sent(&self, queue: Queue, id: &str, delayed: Option<Instant>) {
+        let mut state = self.state();
+        let event = state.event(queue, id);
+        event.held_by = None;
+        if delayed.is_some() {
+            event.delayed = delayed;
+        }
     }
 
     /// The answer to a `nack` has been read; the event is not to come before `due`.
-    pub(crate) fn requeued(&self, name: &'static str, id: &str, due: Instant) {
+    pub(crate) fn requeued(&self, queue: Queue, id: &str, due: Instant) {
         let mut state = self.state();
-        let event = state.event(name, id);
+        let event = state.event(queue, id);
         event.due = Some(due);
         event.given_back += 1;
+        event.given_back_at = Some(Instant::now());
+        state.touched.insert((queue, id.to_owned()));
     }
 
-    /// Nobody publishes from now on, until what is taken in this order is taken.
-    pub(crate) fn order(&self, name: &'static str) -> Order {
-        let began = Instant::now();
-        Order { name, began, previous: None, last_of: HashMap::new(), sent: HashMap::new() }
+    /// Takes the violations that were found since the last time.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().violations)
     }
 
-    /// The next event of an order: the most urgent comes first, and among equals each publisher's in its order, and none that was
-    /// confirmed before another was sent comes after that.
-    pub(crate) fn taken(&self, order: &mut Order, event: &Event) {
+    /// How many events of a subscription may wait, by what is known before its consumers are there: at least, at most.
+    pub(crate) fn bounds(&self, queue: Queue) -> (u64, u64) {
+        let state = self.state();
+        let sent = state.sent.get(queue.topic).copied().unwrap_or_default();
+        let Some(side) = state.sides.get(&queue) else { return (0, sent) };
+        (side.confirmed.saturating_sub(side.ack_sent), (sent + state.retried).saturating_sub(side.ack_answered))
+    }
+
+    /// Holds what is left of a subscription against everything that was confirmed.
+    ///
+    /// Every confirmed event was acknowledged, or dead-lettered (as soon as the broker does that), or was still there; of some it is
+    /// not known whether their acknowledgement arrived.
+    pub(crate) fn settle_up(&self, queue: Queue, drained: &HashSet<String>) -> Tally {
         let mut state = self.state();
-        let (name, Event { id, priority, .. }) = (order.name, event);
-        // What becomes due in the middle of it comes when it comes.
-        if state.event(name, id).delayed.is_some_and(|due| due + SLACK >= order.began) {
-            return;
+        let mut tally = Tally::default();
+        let mut lost = Vec::new();
+        let Some(side) = state.sides.get(&queue) else { return tally };
+        let held = |published: &Published| {
+            published.topic == queue.topic && side.since.is_some_and(|since| since <= published.sent)
+        };
+        for (id, published) in state.published.iter().filter(|(_, published)| held(published)) {
+            if published.confirmed.is_none() {
+                continue;
+            }
+            tally.confirmed += 1;
+            let event = side.events.get(id);
+            if drained.contains(id) {
+                tally.waiting += 1;
+            } else if event.is_some_and(|event| event.ack_answered.is_some()) {
+                tally.acknowledged += 1;
+            } else if event.is_some_and(|event| event.ack_sent) {
+                tally.undecided += 1;
+            } else {
+                tally.lost += 1;
+                lost.push(id.clone());
+            }
         }
-        if order.previous.is_some_and(|previous| previous < *priority) {
-            state.violation(format!("{name}: {id} of priority {priority} came after a less urgent one"));
+        if tally.lost > 0 {
+            lost.sort();
+            lost.truncate(20);
+            state.violation(format!("{}: {} confirmed events are lost: {lost:?}", queue.name, tally.lost));
         }
-        order.previous = Some(*priority);
-        let Some(published) = state.published.get(id) else { return };
-        if published.retried {
-            // Each time it goes to the end of its priority, so its place is not known.
-            return;
-        }
-        let (sent, confirmed) = (published.sent, published.confirmed);
-        let publisher = id.split('-').next().unwrap_or_default().to_owned();
-        if let Some(last) = order.last_of.insert((*priority, publisher), id.clone())
-            && last >= *id
-        {
-            state.violation(format!("{name}: {id} came after {last}"));
-        }
-        let latest = order.sent.entry(*priority).or_insert(sent);
-        if confirmed.is_some_and(|confirmed| confirmed < *latest) {
-            state.violation(format!("{name}: {id} came after an event that was sent when it was already confirmed"));
-        }
-        *latest = (*latest).max(sent);
+        tally
     }
 
-    pub(crate) fn check(&self) {
+    /// Everything that is known, one event a line, for whoever looks into a finding.
+    pub(crate) fn write_to(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let state = self.state();
-        let all = &state.violations;
-        assert!(all.is_empty(), "{} violations: {:#?}", all.len(), &all[..all.len().min(20)]);
-    }
-
-    /// Every confirmed event was acknowledged, or was there in the end.
-    pub(crate) fn check_complete(&self, name: &'static str, drained: &HashSet<String>) {
-        let state = self.state();
-        let side = &state.sides[name];
-        let confirmed = state.published.iter().filter(|(_, published)| published.confirmed.is_some());
-        let mut lost: Vec<&String> = confirmed
-            .map(|(id, _)| id)
-            .filter(|id| !side.events.get(*id).is_some_and(|event| event.ack_sent) && !drained.contains(*id))
-            .collect();
-        lost.sort();
-        assert!(lost.is_empty(), "{name}: {} confirmed events are lost: {:?}", lost.len(), &lost[..lost.len().min(20)]);
-    }
-
-    pub(crate) fn totals(&self) -> Totals {
-        let state = self.state();
-        let events = || state.sides.values().flat_map(|side| side.events.values());
-        Totals {
-            published: state.published.len(),
-            confirmed: state.published.values().filter(|published| published.confirmed.is_some()).count(),
-            retried: state.published.values().filter(|published| published.retried).count(),
-            acknowledged: events().filter(|event| event.ack_answered).count(),
-            given_back: events().map(|event| event.given_back).sum(),
-            redeliveries: state.redeliveries,
+        let began = state.published.values().map(|published| published.sent).min();
+        let ms = |at: Option<Instant>| {
+            at.zip(began).map_or(-1, |(at, began)| i64::try_from((at.max(began) - began).as_millis()).unwrap_or(-1))
+        };
+        let mut ids: Vec<_> = state.published.iter().collect();
+        ids.sort_by_key(|(id, _)| *id);
+        for (id, published) in ids {
+            let Published { topic, priority, sent, delay, confirmed, retried } = published;
+            write!(out, "{topic} {id} priority={priority} sent={} confirmed={} ", ms(Some(*sent)), ms(*confirmed))?;
+            write!(out, "delay={} retried={retried}", delay.as_millis())?;
+            for (queue, side) in &state.sides {
+                if let Some(event) = side.events.get(id) {
+                    let Consumed { deliveries, given_back, ack_sent, ack_answered, .. } = event;
+                    let (last, acked) = (ms(event.last.map(|last| last.at)), ms(*ack_answered));
+                    write!(out, " {}: deliveries={deliveries} given_back={given_back}", queue.name)?;
+                    write!(out, " last={last} ack_sent={ack_sent} acknowledged={acked}")?;
+                }
+            }
+            writeln!(out)?;
         }
+        Ok(())
     }
-}
-
-/// How much of everything a campaign has seen.
-#[derive(Debug)]
-pub(crate) struct Totals {
-    pub(crate) published: usize,
-    pub(crate) confirmed: usize,
-    pub(crate) retried: usize,
-    pub(crate) acknowledged: usize,
-    pub(crate) given_back: u64,
-    pub(crate) redeliveries: u64,
 }

@@ -8,53 +8,71 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::history::History;
-use crate::message;
+use super::consumer::Signals;
+use super::event::{BULK, publication};
+use super::history::History;
 
-/// Events on their way without a confirmation.
-const WINDOW: usize = 64;
+/// An event on its way.
+struct Outstanding {
+    id: String,
+    priority: i32,
+    delay_ms: u64,
+}
 
 pub(crate) struct Publisher {
-    number: usize,
+    topic: &'static str,
+    /// What its events' ids begin with.
+    name: String,
     next: u64,
-    /// Sent and not confirmed, with their priorities, in order.
-    unconfirmed: VecDeque<(String, i32)>,
+    /// Sent and not confirmed, in order.
+    unconfirmed: VecDeque<Outstanding>,
 }
 
 impl Publisher {
-    pub(crate) fn new(number: usize) -> Self {
-        Self { number, next: 0, unconfirmed: VecDeque::new() }
+    pub(crate) fn new(topic: &'static str, name: String) -> Self {
+        Self { topic, name, next: 0, unconfirmed: VecDeque::new() }
     }
 
-    pub(crate) fn number(&self) -> usize {
-        self.number
+    pub(crate) fn topic(&self) -> &'static str {
+        self.topic
     }
 
-    /// Publishes until the connection breaks.
-    pub(crate) fn run(&mut self, addr: SocketAddr, history: &History, seed: u64) {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Events on their way without a confirmation. Those are sent again after a crash and can be there twice then, so less can be
+    /// said of them: not all publishers have many.
+    fn window(&self) -> usize {
+        match (self.topic, &*self.name) {
+            (BULK, _) => 4,
+            (_, "0") => 64,
+            _ => 6,
+        }
+    }
+
+    /// Publishes until the connection breaks, it is told to leave, or `most` events are confirmed and none is on its way.
+    pub(crate) fn run(&mut self, addr: SocketAddr, history: &History, signals: &Signals, seed: u64, most: usize) {
         let mut rng = StdRng::seed_from_u64(seed);
         let Ok(stream) = TcpStream::connect(addr) else { return };
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
         let mut out = stream;
         let mut batch = String::from("hello {\"confirm\":true}\n");
-        for (id, priority) in &self.unconfirmed {
+        for Outstanding { id, priority, delay_ms } in &self.unconfirmed {
             history.sent_again(id);
-            batch += &line(id, *priority);
+            batch += &publication(self.topic, id, *priority, *delay_ms);
         }
         if out.write_all(batch.as_bytes()).is_err() {
             return;
         }
-        loop {
-            let room = WINDOW.saturating_sub(self.unconfirmed.len());
+        let most = most.max(self.unconfirmed.len());
+        let mut confirmed = 0;
+        while confirmed < most && !signals.told_to_leave() {
+            let room = self.window().min(most - confirmed).saturating_sub(self.unconfirmed.len());
             if room > 0 {
                 let mut batch = String::new();
                 for _ in 0..rng.random_range(1..=room) {
-                    // Their order is in their ids, so that a consumer can check it.
-                    let (id, priority) = (format!("{}-{:07}", self.number, self.next), rng.random_range(0..7));
-                    self.next += 1;
-                    history.sent(&id, priority);
-                    batch += &line(&id, priority);
-                    self.unconfirmed.push_back((id, priority));
+                    batch += &self.new_event(history, &mut rng);
                 }
                 if out.write_all(batch.as_bytes()).is_err() {
                     return;
@@ -67,21 +85,29 @@ impl Publisher {
             }
             let mut words = answer.split(' ');
             let (verb, id) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
-            let expected = self.unconfirmed.front().map(|(id, _)| id.as_str());
+            let expected = self.unconfirmed.front().map(|event| event.id.as_str());
             if !matches!(verb, "published" | "replaced") || expected != Some(id) {
                 history.violation(format!("{answer:?} instead of a confirmation of {expected:?}"));
                 return;
             }
             history.confirmed(id);
+            confirmed += 1;
             self.unconfirmed.pop_front();
-            if rng.random_range(0..8) == 0 {
+            if self.topic != BULK && rng.random_range(0..8) == 0 {
                 // Consumers that look at every event one by one must keep up.
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
     }
-}
 
-fn line(id: &str, priority: i32) -> String {
-    format!("pub t {{\"id\":\"{id}\",\"priority\":{priority},\"msg\":{}}}\n", message(id))
+    fn new_event(&mut self, history: &History, rng: &mut StdRng) -> String {
+        // Their order is in their ids, so that a consumer can check it.
+        let (id, priority) = (format!("{}-{:07}", self.name, self.next), rng.random_range(0..7));
+        let delay_ms = if rng.random_range(0..40) == 0 { rng.random_range(5..600) } else { 0 };
+        self.next += 1;
+        history.sent(self.topic, &id, priority, delay_ms);
+        let line = publication(self.topic, &id, priority, delay_ms);
+        self.unconfirmed.push_back(Outstanding { id, priority, delay_ms });
+        line
+    }
 }

@@ -1,0 +1,159 @@
+//! What comes out of a campaign.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::history::History;
+use super::settings::Settings;
+use super::tally::Tally;
+
+/// How much of everything a campaign has seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// Events sent.
+    pub published: u64,
+    /// Events confirmed to their publishers.
+    pub confirmed: u64,
+    /// Events sent again, because a crash came before their confirmation.
+    pub retried: u64,
+    /// Acknowledgements answered, in all subscriptions.
+    pub acknowledged: u64,
+    /// Deliveries that said that there had been others before.
+    pub redelivered: u64,
+}
+
+impl Totals {
+    pub(super) fn of(history: &History) -> Self {
+        let state = history.state();
+        let count = |count: usize| count as u64;
+        let events = state.sides.values().flat_map(|side| side.events.values());
+        Self {
+            published: count(state.published.len()),
+            confirmed: count(state.published.values().filter(|published| published.confirmed.is_some()).count()),
+            retried: state.retried,
+            acknowledged: count(events.filter(|event| event.ack_answered.is_some()).count()),
+            redelivered: state.redeliveries,
+        }
+    }
+}
+
+/// The outcome of a campaign.
+#[derive(Debug)]
+pub struct Report {
+    /// What was run.
+    pub settings: Settings,
+    /// Rounds that were finished.
+    pub rounds: u64,
+    /// Crashes, those in the middle of a start included.
+    pub crashes: u64,
+    /// Orderly stops.
+    pub stops: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// What happened in all.
+    pub totals: Totals,
+    /// What became of everything that was confirmed, over all subscriptions, in the end.
+    pub tally: Tally,
+    /// How often the storage's log said what shows that it gives space back.
+    pub cleaned: Vec<(&'static str, u64)>,
+    /// Times that the storage reported a torn end of its log, or damage.
+    pub torn: u64,
+    /// See `torn`.
+    pub damage_reports: u64,
+    /// What was found wrong.
+    pub findings: Vec<String>,
+    /// Where the evidence is, if anything was found.
+    pub evidence: Option<PathBuf>,
+}
+
+impl Report {
+    pub(super) fn new(settings: Settings) -> Self {
+        let cleaned = settings.backend.cleaning().iter().map(|what| (*what, 0)).collect();
+        Self {
+            settings,
+            rounds: 0,
+            crashes: 0,
+            stops: 0,
+            took: Duration::ZERO,
+            totals: Totals::default(),
+            tally: Tally::default(),
+            cleaned,
+            torn: 0,
+            damage_reports: 0,
+            findings: Vec::new(),
+            evidence: None,
+        }
+    }
+
+    /// Takes what a life of the broker has logged.
+    pub(super) fn read_log(&mut self, log: &str) {
+        for line in log.lines() {
+            for (what, count) in &mut self.cleaned {
+                *count += u64::from(line.contains(*what));
+            }
+            self.torn += u64::from(line.contains("torn end was cut off"));
+            self.damage_reports += u64::from(line.contains(" ERROR ") && line.contains("damage"));
+        }
+    }
+
+    /// What a campaign that is worth anything has seen, and this one has not.
+    #[must_use]
+    pub fn missed(&self) -> Vec<String> {
+        let (totals, rounds) = (&self.totals, self.rounds);
+        let mut missed = Vec::new();
+        let mut need = |is_there: bool, what: &str| {
+            if !is_there {
+                missed.push(what.to_owned());
+            }
+        };
+        need(totals.confirmed > rounds * 20 && totals.acknowledged > rounds * 20, "a load worth the name");
+        need(totals.redelivered > rounds, "redeliveries");
+        need(totals.retried > 0, "events sent again");
+        need(self.cleaned.iter().any(|(_, count)| *count > 0), "the storage giving space back");
+        missed
+    }
+
+    /// Whether everything was as promised, and there was enough of it.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.findings.is_empty() && self.tally.adds_up() && self.missed().is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { backend, durability, mode, seed, .. } = &self.settings;
+        let Totals { published, confirmed, retried, redelivered, .. } = self.totals;
+        let Tally { confirmed: owed, acknowledged, dead_lettered, waiting, undecided, lost } = self.tally;
+        writeln!(f, "{backend}, {mode}, durability {durability}, seed {seed}")?;
+        let (rounds, crashes, stops, seconds) = (self.rounds, self.crashes, self.stops, self.took.as_secs());
+        writeln!(f, "  {rounds} rounds, {crashes} crashes, {stops} orderly stops, {seconds} s")?;
+        writeln!(
+            f,
+            "  events      {published} sent, {confirmed} confirmed, {retried} of them sent again after a crash"
+        )?;
+        writeln!(f, "  owed        {owed} (confirmed events, once for each subscription that was there)")?;
+        writeln!(
+            f,
+            "              = {acknowledged} acknowledged + {dead_lettered} dead-lettered + {waiting} still waiting \
+             + {undecided} acknowledged without an answer"
+        )?;
+        writeln!(f, "  redelivered {redelivered}")?;
+        let cleaned: Vec<_> = self.cleaned.iter().map(|(what, count)| format!("\"{what}\" {count} times")).collect();
+        writeln!(f, "  space       {}", cleaned.join(", "))?;
+        writeln!(f, "  recovery    {} torn ends cut off, {} reports of damage", self.torn, self.damage_reports)?;
+        for missed in self.missed() {
+            writeln!(f, "  missed      {missed}: this campaign shows little")?;
+        }
+        if self.findings.is_empty() && lost == 0 {
+            return write!(f, "  found wrong 0");
+        }
+        writeln!(f, "  found wrong {}", self.findings.len())?;
+        for finding in self.findings.iter().take(20) {
+            writeln!(f, "    {finding}")?;
+        }
+        let evidence = self.evidence.as_deref().unwrap_or_else(|| std::path::Path::new("-"));
+        write!(f, "  evidence    {}", evidence.display())
+    }
+}

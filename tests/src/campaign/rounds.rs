@@ -1,0 +1,283 @@
+//! The rounds of a campaign.
+
+use std::fs;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::consumer::{Consumer, Signals};
+use super::event::{BULK, HOARD, LATE, Queue, SHARED, SINGLE, TOPIC};
+use super::history::History;
+use super::publisher::Publisher;
+use super::report::{Report, Totals};
+use super::settings::{Mode, Settings};
+use super::taking::{check_figures, drain, settle, subscribe, subscribe_in_passing, take_in_order};
+use super::tally::Tally;
+use crate::TestBroker;
+
+/// Events of 375 KB on average that are gathered before they are all taken at once: more than 32 MiB, from where sled gives space
+/// back, and more than the free space that SQLite keeps.
+const HOARDED: u64 = 110;
+
+/// No more is gathered than this.
+const HOARD_FULL: u64 = 130;
+
+/// Runs a campaign. Whatever goes wrong, panics included, is in the report; `progress` is told after each round.
+#[must_use]
+pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Report)) -> Report {
+    let began = Instant::now();
+    let mut report = Report::new(settings.clone());
+    let mut campaign = Campaign::new(settings);
+    let ended = catch_unwind(AssertUnwindSafe(|| campaign.run(&mut report, progress)));
+    if let Err(panic) = ended {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        report.findings.push(text.unwrap_or("a panic without a text").to_owned());
+    }
+    report.findings.extend(campaign.history.findings());
+    report.totals = Totals::of(&campaign.history);
+    report.took = began.elapsed();
+    if !report.findings.is_empty() {
+        report.evidence = Some(campaign.keep_evidence(&report));
+    }
+    report
+}
+
+struct Campaign<'s> {
+    settings: &'s Settings,
+    rng: StdRng,
+    broker: TestBroker,
+    history: Arc<History>,
+    queues: Vec<Queue>,
+    publishers: Vec<Publisher>,
+    hoarder: Publisher,
+    /// When a subscription was removed whose removal may not be synced yet.
+    removed_at: Option<Instant>,
+}
+
+impl<'s> Campaign<'s> {
+    fn new(settings: &'s Settings) -> Self {
+        let parent = settings.evidence.clone().unwrap_or_else(std::env::temp_dir);
+        fs::create_dir_all(&parent).unwrap();
+        let broker = TestBroker::prepare_in(&parent, &settings.config());
+        fs::create_dir(broker.dir().join("store")).unwrap();
+        Self {
+            settings,
+            rng: StdRng::seed_from_u64(settings.seed),
+            broker,
+            history: Arc::new(History::new(settings.mode)),
+            queues: Vec::new(),
+            publishers: (0..3).map(|number| Publisher::new(TOPIC, number.to_string())).collect(),
+            hoarder: Publisher::new(BULK, "b".to_owned()),
+            removed_at: None,
+        }
+    }
+
+    fn run(&mut self, report: &mut Report, progress: &mut dyn FnMut(&Report)) {
+        self.start();
+        for queue in [SHARED, SINGLE, HOARD] {
+            self.subscribe(queue);
+        }
+        for round in 0..self.settings.rounds {
+            self.round(round, report);
+            report.findings.extend(self.history.findings());
+            if !report.findings.is_empty() {
+                return;
+            }
+            report.rounds += 1;
+            progress(report);
+        }
+        report.tally = self.settle_up(1000);
+        report.findings.extend(self.history.findings());
+        self.collect_log(report);
+    }
+
+    fn round(&mut self, round: u64, report: &mut Report) {
+        let (last, at) = (self.settings.rounds - 1, |nth: u64, of: u64| round % of == nth);
+        if round == self.settings.rounds / 3 {
+            self.subscribe(LATE);
+        }
+        if at(2, 5) {
+            self.removed_at = Some(subscribe_in_passing(&self.broker));
+        }
+        if at(24, 25) && round < last {
+            self.settle_up(100);
+        } else if round > 0 {
+            take_in_order(&self.broker, [SINGLE, SHARED][usize::from(at(0, 2))], &self.history, 20);
+        }
+        let makes_space = at(7, 10);
+        if makes_space {
+            self.empty_hoard();
+        }
+        let orderly = at(9, 10);
+        self.load(makes_space, orderly);
+        self.collect_log(report);
+        if orderly {
+            report.stops += 1;
+        } else {
+            self.crashed(report);
+        }
+        if at(3, 4) {
+            // Killed again while it starts: in the middle of its recovery, or before, or a little after.
+            self.broker.run_briefly(Duration::from_micros(self.rng.random_range(0..40_000)));
+            self.collect_log(report);
+            self.crashed(report);
+        }
+        self.start();
+        let unsure = self.removed_at.is_some();
+        check_figures(&self.broker, &self.queues, unsure, &self.history);
+        if unsure {
+            self.removed_at = Some(subscribe_in_passing(&self.broker));
+        }
+    }
+
+    fn start(&mut self) {
+        self.broker.run();
+    }
+
+    /// Makes a subscription, and has it synced by publishing to it.
+    fn subscribe(&mut self, queue: Queue) {
+        subscribe(&self.broker, queue, &self.history);
+        self.queues.push(queue);
+        let (addr, seed) = (self.broker.addr(), self.rng.random());
+        let publisher = if queue.topic == BULK { &mut self.hoarder } else { &mut self.publishers[0] };
+        publisher.run(addr, &self.history, &Signals::default(), seed, 1);
+    }
+
+    /// Lets clients loose on the broker for a moment and stops it under their hands, or kills it. With `pause` they go before, and
+    /// it has time to look after its space.
+    fn load(&mut self, pause: bool, orderly: bool) {
+        let signals = Arc::new(Signals::default());
+        let mut consumers = vec![(SHARED, 1), (SHARED, 50), (SHARED, 7), (SINGLE, 20)];
+        if self.queues.contains(&LATE) {
+            consumers.push((LATE, 20));
+        }
+        let mut threads: Vec<JoinHandle<Option<Publisher>>> = Vec::new();
+        for (queue, prefetch) in consumers {
+            let consumer = Consumer { addr: self.broker.addr(), queue, prefetch, seed: self.rng.random() };
+            let (history, signals) = (Arc::clone(&self.history), Arc::clone(&signals));
+            threads.push(std::thread::spawn(move || {
+                consumer.run(&history, &signals);
+                None
+            }));
+        }
+        let hoards = !pause && self.history.bounds(HOARD).1 < HOARD_FULL;
+        let hoarder = std::mem::replace(&mut self.hoarder, Publisher::new(BULK, String::new()));
+        for mut publisher in self.publishers.drain(..).chain([hoarder]) {
+            let (history, signals, addr) = (Arc::clone(&self.history), Arc::clone(&signals), self.broker.addr());
+            let (seed, takes_part) = (self.rng.random(), publisher.topic() == TOPIC || hoards);
+            threads.push(std::thread::spawn(move || {
+                if takes_part {
+                    publisher.run(addr, &history, &signals, seed, usize::MAX);
+                }
+                Some(publisher)
+            }));
+        }
+        std::thread::sleep(Duration::from_millis(self.rng.random_range(20..self.settings.longest_load_ms)));
+        if pause {
+            signals.leave.store(true, Ordering::SeqCst);
+            self.join(threads);
+            threads = Vec::new();
+            // sled and SQLite look after it when nothing has come for a second.
+            std::thread::sleep(Duration::from_millis(self.rng.random_range(950..1400)));
+        }
+        signals.ending.store(true, Ordering::SeqCst);
+        if orderly {
+            assert!(self.broker.terminate().success(), "an orderly stop is a success:\n{}", self.broker.log());
+        } else {
+            self.broker.kill();
+        }
+        self.join(threads);
+        if orderly {
+            self.history.stopped();
+            self.removed_at = None;
+        }
+    }
+
+    fn join(&mut self, threads: Vec<JoinHandle<Option<Publisher>>>) {
+        for publisher in threads.into_iter().filter_map(|thread| thread.join().unwrap()) {
+            if publisher.topic() == BULK {
+                self.hoarder = publisher;
+            } else {
+                self.publishers.push(publisher);
+            }
+        }
+        self.publishers.sort_by(|a, b| a.name().cmp(b.name()));
+    }
+
+    /// What is to be done once the broker is dead and everything that it had sent was read.
+    fn crashed(&mut self, report: &mut Report) {
+        report.crashes += 1;
+        let is_safe = |at: &Instant| self.settings.mode == Mode::Kill || self.history.is_safe(TOPIC, *at);
+        self.removed_at = self.removed_at.filter(|at| !is_safe(at));
+        self.history.crashed();
+        copy_dir(&self.broker.dir().join("store"), &self.broker.dir().join("crashed"));
+    }
+
+    /// Gathers large events and takes them all, so that there is space to give back.
+    fn empty_hoard(&mut self) {
+        let (addr, seed) = (self.broker.addr(), self.rng.random());
+        let most = usize::try_from(HOARDED.saturating_sub(self.history.bounds(HOARD).0)).unwrap();
+        self.hoarder.run(addr, &self.history, &Signals::default(), seed, most);
+        drain(&self.broker, HOARD, &self.history, 8);
+    }
+
+    /// Takes everything there is, and looks whether it is what must be there; the first `most` of it one by one.
+    fn settle_up(&mut self, most: u64) -> Tally {
+        let mut sum = Tally::default();
+        for queue in self.queues.clone() {
+            settle(&self.broker, queue);
+            if queue.topic == TOPIC {
+                take_in_order(&self.broker, queue, &self.history, most);
+            }
+            let drained = drain(&self.broker, queue, &self.history, if queue.topic == BULK { 8 } else { 500 });
+            sum += self.history.settle_up(queue, &drained);
+        }
+        sum
+    }
+
+    /// What the broker has logged is read, and kept for the evidence.
+    fn collect_log(&self, report: &mut Report) {
+        let log = self.broker.log();
+        report.read_log(&log);
+        if self.settings.mode == Mode::Kill && report.damage_reports > 0 {
+            self.history.violation(format!("a kill has done damage:\n{log}"));
+        }
+        let path = self.broker.dir().join("broker.log");
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{log}\n-- the end of round {}", report.rounds).unwrap();
+    }
+
+    fn keep_evidence(&mut self, report: &Report) -> PathBuf {
+        let dir = self.broker.keep_dir();
+        let mut history = std::io::BufWriter::new(fs::File::create(dir.join("history.txt")).unwrap());
+        self.history.write_to(&mut history).unwrap();
+        fs::write(dir.join("last.log"), self.broker.log()).unwrap();
+        fs::write(dir.join("findings.txt"), format!("{:?}\n\n{}", report.settings, report.findings.join("\n")))
+            .unwrap();
+        dir
+    }
+}
+
+/// Copies a directory, in place of what is there.
+fn copy_dir(from: &Path, to: &Path) {
+    if to.exists() {
+        fs::remove_dir_all(to).unwrap();
+    }
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
