@@ -11,6 +11,10 @@
 //! | events whose content can be checked | `event` |
 //! | what comes out of it | [`Report`] |
 //!
+//! After a power cut at `always` ([`crate::power_cut`]) the same holds, but for what a client did and no sync covers yet: an
+//! acknowledgement, a `nack` or the making or removing of a subscription that was answered, with no event sent after the answer and
+//! confirmed before the cut. It may be as if it had not been.
+//!
 //! What is checked, after each crash or while it goes on:
 //!
 //! - confirmed = acknowledged + dead-lettered + still waiting, for each subscription: roughly after each start, by the broker's own
@@ -21,6 +25,7 @@
 //! - `redelivered` counts every answered `nack`, and never goes back;
 //! - while nobody publishes, in the order of priority, and within a priority in the order of publication;
 //! - durable subscriptions are there after a crash, and removed ones are not;
+//! - an orderly stop loses nothing even if the power fails after it;
 //! - the storage gave space back while all this happened.
 
 mod consumer;

@@ -10,6 +10,7 @@
 mod binary;
 mod broker;
 pub mod campaign;
+pub mod power_cut;
 mod telnet;
 
 use std::time::Duration;

@@ -188,6 +188,7 @@ impl History {
     /// The broker has stopped in an orderly way: everything is safe, and all connections are closed.
     pub(crate) fn stopped(&self) {
         let mut state = self.state();
+        state.safe_until.clear();
         state.open.clear();
         state.touched.clear();
     }

@@ -1,5 +1,6 @@
 //! What comes out of a campaign.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use super::history::History;
 use super::settings::Settings;
 use super::tally::Tally;
+use crate::power_cut::Survival;
 
 /// How much of everything a campaign has seen.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +59,10 @@ pub struct Report {
     pub tally: Tally,
     /// How often the storage's log said what shows that it gives space back.
     pub cleaned: Vec<(&'static str, u64)>,
+    /// How many power cuts spared what of the unsynced.
+    pub cuts: BTreeMap<&'static str, u64>,
+    /// Orderly stops after which it was checked that the power cut's library had seen every byte.
+    pub compared: u64,
     /// Times that the storage reported a torn end of its log, or damage.
     pub torn: u64,
     /// See `torn`.
@@ -79,11 +85,17 @@ impl Report {
             totals: Totals::default(),
             tally: Tally::default(),
             cleaned,
+            cuts: BTreeMap::new(),
+            compared: 0,
             torn: 0,
             damage_reports: 0,
             findings: Vec::new(),
             evidence: None,
         }
+    }
+
+    pub(super) fn count_cut(&mut self, survival: &Survival) {
+        *self.cuts.entry(survival.name()).or_default() += 1;
     }
 
     /// Takes what a life of the broker has logged.
@@ -140,6 +152,11 @@ impl fmt::Display for Report {
              + {undecided} acknowledged without an answer"
         )?;
         writeln!(f, "  redelivered {redelivered}")?;
+        if !self.cuts.is_empty() {
+            let cuts: Vec<_> = self.cuts.iter().map(|(what, count)| format!("{what} {count} times")).collect();
+            writeln!(f, "  survived    of the unsynced: {}", cuts.join(", "))?;
+            writeln!(f, "  recorded    every byte, compared after {} orderly stops", self.compared)?;
+        }
         let cleaned: Vec<_> = self.cleaned.iter().map(|(what, count)| format!("\"{what}\" {count} times")).collect();
         writeln!(f, "  space       {}", cleaned.join(", "))?;
         writeln!(f, "  recovery    {} torn ends cut off, {} reports of damage", self.torn, self.damage_reports)?;

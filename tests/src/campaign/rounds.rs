@@ -21,6 +21,7 @@ use super::settings::{Mode, Settings};
 use super::taking::{check_figures, drain, settle, subscribe, subscribe_in_passing, take_in_order};
 use super::tally::Tally;
 use crate::TestBroker;
+use crate::power_cut::PowerCut;
 
 /// Events of 375 KB on average that are gathered before they are all taken at once: more than 32 MiB, from where sled gives space
 /// back, and more than the free space that SQLite keeps.
@@ -53,6 +54,7 @@ struct Campaign<'s> {
     settings: &'s Settings,
     rng: StdRng,
     broker: TestBroker,
+    power_cut: Option<PowerCut>,
     history: Arc<History>,
     queues: Vec<Queue>,
     publishers: Vec<Publisher>,
@@ -65,12 +67,17 @@ impl<'s> Campaign<'s> {
     fn new(settings: &'s Settings) -> Self {
         let parent = settings.evidence.clone().unwrap_or_else(std::env::temp_dir);
         fs::create_dir_all(&parent).unwrap();
-        let broker = TestBroker::prepare_in(&parent, &settings.config());
-        fs::create_dir(broker.dir().join("store")).unwrap();
+        let mut broker = TestBroker::prepare_in(&parent, &settings.config());
+        // The data directory is made by the broker, in one that is there: its name must be synced as well.
+        let store = broker.dir().join("store");
+        fs::create_dir(&store).unwrap();
+        let cuts_power = settings.mode == Mode::PowerCut;
+        let power_cut = cuts_power.then(|| PowerCut::new(&mut broker, &store, settings.syncs_do_nothing));
         Self {
             settings,
             rng: StdRng::seed_from_u64(settings.seed),
             broker,
+            power_cut,
             history: Arc::new(History::new(settings.mode)),
             queues: Vec::new(),
             publishers: (0..3).map(|number| Publisher::new(TOPIC, number.to_string())).collect(),
@@ -119,12 +126,13 @@ impl<'s> Campaign<'s> {
         self.load(makes_space, orderly);
         self.collect_log(report);
         if orderly {
-            report.stops += 1;
+            self.stopped(report);
         } else {
             self.crashed(report);
         }
         if at(3, 4) {
             // Killed again while it starts: in the middle of its recovery, or before, or a little after.
+            self.arm();
             self.broker.run_briefly(Duration::from_micros(self.rng.random_range(0..40_000)));
             self.collect_log(report);
             self.crashed(report);
@@ -138,7 +146,24 @@ impl<'s> Campaign<'s> {
     }
 
     fn start(&mut self) {
+        self.arm();
         self.broker.run();
+    }
+
+    fn arm(&mut self) {
+        if let Some(power_cut) = &mut self.power_cut {
+            power_cut.arm();
+        }
+    }
+
+    /// Takes from the disk what was not synced.
+    fn cut_power(&mut self, report: &mut Report) {
+        if let Some(power_cut) = &mut self.power_cut {
+            match power_cut.cut(&mut self.rng) {
+                Ok(survival) => report.count_cut(&survival),
+                Err(error) => report.findings.push(format!("the power cut is worth nothing: {error}")),
+            }
+        }
     }
 
     /// Makes a subscription, and has it synced by publishing to it.
@@ -194,10 +219,6 @@ impl<'s> Campaign<'s> {
             self.broker.kill();
         }
         self.join(threads);
-        if orderly {
-            self.history.stopped();
-            self.removed_at = None;
-        }
     }
 
     fn join(&mut self, threads: Vec<JoinHandle<Option<Publisher>>>) {
@@ -211,12 +232,27 @@ impl<'s> Campaign<'s> {
         self.publishers.sort_by(|a, b| a.name().cmp(b.name()));
     }
 
+    /// What is to be done after an orderly stop: everything is synced, so even a power cut changes nothing.
+    fn stopped(&mut self, report: &mut Report) {
+        report.stops += 1;
+        self.removed_at = None;
+        self.history.stopped();
+        if let Some(power_cut) = &self.power_cut {
+            match power_cut.check_completeness() {
+                Ok(()) => report.compared += 1,
+                Err(error) => report.findings.push(format!("the power cut has not seen everything: {error}")),
+            }
+        }
+        self.cut_power(report);
+    }
+
     /// What is to be done once the broker is dead and everything that it had sent was read.
     fn crashed(&mut self, report: &mut Report) {
         report.crashes += 1;
         let is_safe = |at: &Instant| self.settings.mode == Mode::Kill || self.history.is_safe(TOPIC, *at);
         self.removed_at = self.removed_at.filter(|at| !is_safe(at));
         self.history.crashed();
+        self.cut_power(report);
         copy_dir(&self.broker.dir().join("store"), &self.broker.dir().join("crashed"));
     }
 
