@@ -62,6 +62,24 @@ pub(crate) fn look(dir: &Path) -> Result<bool, SledError> {
     Ok(true)
 }
 
+/// Makes the data directory with its missing parents. Their names are synced: a power failure must not take the directory away with
+/// everything that was confirmed in it.
+pub(crate) fn make(dir: &Path) -> Result<(), SledError> {
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(SledError::io("make the directory", dir, error));
+            }
+            _ => {}
+        }
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_dir(parent.unwrap_or_else(|| Path::new(".")))?;
+    }
+    Ok(())
+}
+
 fn first_bytes(path: &Path) -> Result<Vec<u8>, SledError> {
     let mut start = Vec::new();
     let read = File::open(path).and_then(|file| file.take(1024).read_to_end(&mut start));

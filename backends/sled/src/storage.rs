@@ -47,7 +47,7 @@ impl SledStorage {
         config.validate()?;
         let dir = &config.path;
         if !directory::look(dir)? {
-            std::fs::create_dir_all(dir).map_err(|source| SledError::io("make the directory", dir, source))?;
+            directory::make(dir)?;
         }
         let mut lock = Lock::acquire(dir)?;
         lock.sign()?;

@@ -93,6 +93,24 @@ fn is_fresh(start: &[u8]) -> bool {
     start.get(40..44) == Some(&[0; 4])
 }
 
+/// Makes the data directory with its missing parents. Their names are synced: a power failure must not take the directory away with
+/// everything that was confirmed in it.
+pub(crate) fn make(dir: &Path) -> Result<(), SqliteError> {
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(SqliteError::io("make the directory", dir, error));
+            }
+            _ => {}
+        }
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync(parent.unwrap_or_else(|| Path::new(".")))?;
+    }
+    Ok(())
+}
+
 fn first_bytes(path: &Path) -> Result<Vec<u8>, SqliteError> {
     let mut start = Vec::new();
     let read = File::open(path).and_then(|file| file.take(1024).read_to_end(&mut start));

@@ -46,7 +46,7 @@ impl SqliteStorage {
         config.validate()?;
         let dir = &config.path;
         if !directory::look(dir)? {
-            std::fs::create_dir_all(dir).map_err(|source| SqliteError::io("make the directory", dir, source))?;
+            directory::make(dir)?;
         }
         let mut lock = Lock::acquire(dir)?;
         if let Err(error) = directory::look_at_database(dir) {
