@@ -31,6 +31,7 @@
 pub mod bench;
 pub mod client;
 pub mod engine;
+pub mod faults;
 pub mod lifecycle;
 pub mod limits;
 pub mod model;
