@@ -1,7 +1,7 @@
 //! What can go wrong, and how it becomes the seam's [`StorageError`].
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use broker_core::storage::{StorageError, StorageErrorKind};
 use rusqlite::ErrorCode;
@@ -127,6 +127,11 @@ impl SqliteError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Corrupt { path: path.to_owned(), source }
             }
+            // SQLite says so of a full disk too, and of one that is read-only, and does not say which it was.
+            Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match path.parent().map(probe) {
+                Some(Err(reason)) => Self::io(action, path, reason),
+                _ => Self::Sqlite { action, path: path.to_owned(), source },
+            },
             _ => Self::Sqlite { action, path: path.to_owned(), source },
         }
     }
@@ -136,6 +141,16 @@ impl SqliteError {
         let context = self.to_string();
         StorageError::new(StorageErrorKind::Read, context).with_source(self)
     }
+}
+
+/// Whether a file can be made in `dir` and written to.
+fn probe(dir: &Path) -> io::Result<()> {
+    /// A few pages.
+    const BYTES: usize = 64 << 10;
+    let path = dir.join("herald.db-probe");
+    let made = fs::write(&path, vec![0; BYTES]);
+    let removed = fs::remove_file(&path);
+    made.and(removed)
 }
 
 /// What an operator can do about the commonest refusals.
@@ -157,7 +172,7 @@ fn sqlite_hint(error: &rusqlite::Error) -> &'static str {
         Some(ErrorCode::DiskFull) => ": no space left on the device",
         Some(ErrorCode::ReadOnly) => ": it is read-only",
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            ": it cannot be opened; the broker's user must own the data directory and its files"
+            ": the broker's user must own the data directory and its files"
         }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             ": another program has been writing to it; look with `sqlite3 -readonly` while the broker runs"
@@ -176,9 +191,7 @@ impl From<SqliteError> for StorageError {
             },
             SqliteError::Sqlite { source, .. } => match source.sqlite_error_code() {
                 Some(ErrorCode::DiskFull) => StorageErrorKind::Full,
-                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-                    StorageErrorKind::Unusable
-                }
+                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StorageErrorKind::Unusable,
                 _ => StorageErrorKind::Failed,
             },
             SqliteError::NotText { .. } => StorageErrorKind::Failed,
