@@ -1,10 +1,14 @@
 //! A sled database, opened the one way that this storage needs, and synced as sled does not.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::SledError;
+use crate::watch::Watch;
 use crate::{keys, record};
 
 /// sled writes and reuses its file in such steps. Larger than sled's own default because a tree page longer than a quarter of
@@ -18,9 +22,33 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) path: PathBuf,
-    pub(crate) db: sled::Db,
+    /// Goes before the handle: it has one as well.
+    watch: Watch,
+    pub(crate) db: Handle,
     /// sled's file once more: syncing any handle syncs the file.
     file: File,
+}
+
+/// sled's handle. Whoever lets go of the last one syncs the file once more, and sled panics if it cannot; what was promised to
+/// anybody was synced before.
+#[derive(Debug)]
+pub(crate) struct Handle(Option<sled::Db>);
+
+impl Deref for Handle {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("it is taken when it is dropped, and not before")
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::error!("sled could not sync its file when it was closed");
+        }
+    }
 }
 
 impl Database {
@@ -32,6 +60,7 @@ impl Database {
             .segment_size(SEGMENT_BYTES)
             // The writer flushes; a second flusher would only get in its way.
             .flush_every_ms(None);
+        remove_unfinished_snapshots(path)?;
         let began = Instant::now();
         let db = loop {
             match config.open() {
@@ -46,7 +75,8 @@ impl Database {
         };
         let file = path.join("db");
         let file = File::open(&file).map_err(|source| SledError::io("open", &file, source))?;
-        let database = Self { path: path.to_owned(), db, file };
+        let watch = Watch::start(db.clone()).map_err(|source| SledError::io("start a thread for", path, source))?;
+        let database = Self { path: path.to_owned(), watch, db: Handle(Some(db)), file };
         database.check_header()?;
         Ok(database)
     }
@@ -78,7 +108,9 @@ impl Database {
 
     /// Hands everything that was applied to the operating system.
     pub(crate) fn flush(&self) -> Result<(), SledError> {
-        self.db.flush().map(drop).map_err(|source| SledError::sled("write to the database", &self.path, source))
+        self.watch.over(|| {
+            self.db.flush().map(drop).map_err(|source| SledError::sled("write to the database", &self.path, source))
+        })
     }
 
     /// Syncs what was flushed, with the file's length, which sled's own flush leaves out on Linux.
@@ -91,6 +123,23 @@ impl Database {
         sync_dir(&self.path)?;
         self.path.parent().map_or(Ok(()), sync_dir)
     }
+}
+
+/// Removes the snapshots that sled was writing when it was interrupted: it would take one for the latest, and refuse to start
+/// over it. They are derived from the log, which is complete without them.
+fn remove_unfinished_snapshots(path: &Path) -> Result<(), SledError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(SledError::io("list", path, source)),
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            fs::remove_file(entry.path()).map_err(|source| SledError::io("remove", &entry.path(), source))?;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps sled's cache in its bounds while much is read in order.

@@ -137,13 +137,8 @@ pub(crate) fn current(dir: &Path) -> Result<(PathBuf, bool), SledError> {
     let found = list(dir)?;
     let Some(conf) = read_conf(dir)? else {
         return match found[..] {
-            [] => {
-                let path = path_of(dir, 1);
-                fs::create_dir_all(&path).map_err(|source| SledError::io("make", &path, source))?;
-                sync_dir(dir)?;
-                Ok((path, true))
-            }
-            // Its making was interrupted, or the file was lost; there is no doubt about which one it is.
+            [] => Ok((path_of(dir, 1), true)),
+            // Killed between making it and naming it, or the file was lost; there is no doubt about which one it is.
             [only] => Ok((path_of(dir, only), false)),
             _ => Err(SledError::Foreign {
                 path: dir.to_owned(),
@@ -165,6 +160,25 @@ pub(crate) fn current(dir: &Path) -> Result<(PathBuf, bool), SledError> {
         fs::remove_dir_all(&path).map_err(|source| SledError::io("remove", &path, source))?;
     }
     Ok((path_of(dir, current), false))
+}
+
+/// Makes the first database in `path`, by `make`, whole or not at all: sled does not open what it has made by half.
+pub(crate) fn make_first(
+    dir: &Path,
+    path: &Path,
+    make: impl FnOnce(&Path) -> Result<(), SledError>,
+) -> Result<(), SledError> {
+    let databases = dir.join(DATABASES);
+    let draft = databases.join("making");
+    match fs::remove_dir_all(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SledError::io("remove", &draft, error)),
+        _ => {}
+    }
+    fs::create_dir_all(&draft).map_err(|source| SledError::io("make", &draft, source))?;
+    sync_dir(dir)?;
+    make(&draft)?;
+    fs::rename(&draft, path).map_err(|source| SledError::io("make", path, source))?;
+    sync_dir(&databases)
 }
 
 /// Where the database that comes after `path` is to be made.

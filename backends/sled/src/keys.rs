@@ -12,6 +12,7 @@
 //! | `E` topic sequence | an event |
 //! | `X` topic sequence subscription | that a subscription is done with an event, or got it back |
 //! | `P` whole-key part | what of a record was too long for one value |
+//! | `0` | nothing, see `watch`; passed over |
 //!
 //! What is stored under `N T Q S C` is there twice, the second time under the small letter: losing one of these would cost all
 //! that refers to it. Topic, subscription and source are numbers of 4 bytes, sequences have 8, parts 2.
@@ -46,6 +47,11 @@ fn key<const N: usize>(kind: Kind, parts: [&[u8]; N]) -> Vec<u8> {
 
 pub(crate) fn header() -> Vec<u8> {
     key(Kind::Header, [])
+}
+
+/// Where nothing is kept, for a moment.
+pub(crate) fn nothing() -> Vec<u8> {
+    vec![b'0']
 }
 
 pub(crate) fn group() -> Vec<u8> {

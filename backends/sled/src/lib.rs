@@ -16,6 +16,7 @@
 //! | what a data directory holds, what opening refuses | `directory`, `lock` |
 //! | handing everything back | `recovery` |
 //! | noticing that sled went back to an earlier state | `mark` |
+//! | waking a flush that sled has forgotten | `watch` |
 //! | giving space back | `rebuild` |
 //!
 //! # Invariants
@@ -30,7 +31,7 @@
 //!
 //! # Threads
 //!
-//! `sled-write` applies, flushes and syncs. Reads run on the runtime's blocking threads, so
+//! `sled-write` applies, flushes and syncs; `sled-watch` looks after flushes that take long. Reads run on the runtime's blocking threads, so
 //! [`broker_core::storage::Storage::read`] needs a tokio runtime.
 
 mod changes;
@@ -49,6 +50,7 @@ mod record;
 mod recovery;
 mod shared;
 mod storage;
+mod watch;
 mod writer;
 
 pub use config::{Durability, OnDamage, SledConfig};

@@ -38,7 +38,7 @@ pub(crate) fn is_worth_it_when_idle(database: &Database) -> Result<bool, SledErr
     }
     let limit = LITTLE.min(bytes / SHARE);
     let mut live = 0;
-    for item in &*database.db {
+    for item in database.db.iter() {
         let (key, value) = item.map_err(|source| SledError::sled("read", &database.path, source))?;
         live += (key.len() + value.len()) as u64;
         if live > limit {
@@ -57,7 +57,7 @@ pub(crate) fn rebuild(config: &SledConfig, old: &Database) -> Result<Arc<Databas
     let reading = |source| SledError::sled("read", &old.path, source);
     let writing = |source| SledError::sled("write to the database", &path, source);
     let (mut batch, mut bytes, mut pace) = (Batch::default(), 0, Pace::default());
-    for item in &*old.db {
+    for item in old.db.iter() {
         let (key, value) = item.map_err(reading)?;
         pace.read(&old.db, &key, value.len()).map_err(reading)?;
         bytes += key.len() + value.len();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use broker_core::event::{EventKey, Seq};
@@ -32,7 +33,13 @@ pub(crate) fn recover(
     let dir = &shared.config.path;
     let (path, is_new) = directory::current(dir)?;
     // sled panics about most damage in its file.
-    let opened = catch_unwind(AssertUnwindSafe(|| Database::open(&path, shared.config.cache_bytes)));
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let open = |path: &Path| Database::open(path, shared.config.cache_bytes);
+        if is_new {
+            directory::make_first(dir, &path, |draft| open(draft).map(drop))?;
+        }
+        open(&path)
+    }));
     let database = opened.map_err(|_panic| SledError::Panicked { path: path.clone() })??;
     directory::set_current(dir, &path)?;
     let synced = if is_new { None } else { mark::read(dir) };

@@ -1,6 +1,5 @@
 //! The storage as the engine sees it: thin, the work is done by the writer.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -77,10 +76,7 @@ impl SledStorage {
             tracing::error!("the writing thread of the storage has panicked");
         }
         inbox.close();
-        // sled panics if it cannot sync when its last handle goes; what we promised was synced before.
-        if catch_unwind(AssertUnwindSafe(|| drop(shared.replace(None)))).is_err() {
-            tracing::error!("sled panicked when it was closed");
-        }
+        drop(shared.replace(None));
         drop(own.lock.take());
     }
 }
