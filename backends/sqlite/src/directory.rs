@@ -62,6 +62,13 @@ pub(crate) fn look(dir: &Path) -> Result<bool, SqliteError> {
     Ok(true)
 }
 
+/// Refuses a log without its database: SQLite would take the database for a new one, and remove the log.
+pub(crate) fn look_for_orphan(dir: &Path) -> Result<(), SqliteError> {
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let (database, log) = (database(dir), log(dir));
+    if bytes(&database) == 0 && bytes(&log) > 0 { Err(SqliteError::Orphan { log, database }) } else { Ok(()) }
+}
+
 /// Looks at the header of the database, which nobody has open: the directory is locked.
 pub(crate) fn look_at_database(dir: &Path) -> Result<(), SqliteError> {
     let path = database(dir);

@@ -94,6 +94,18 @@ pub enum SqliteError {
         /// What it seems to be.
         what: String,
     },
+    /// The database's log is there, the database is not.
+    #[error(
+        "{} holds committed changes to a database that is missing: bring {} back from wherever it went, or move the log away to begin with an empty database (nothing was changed)",
+        log.display(),
+        database.display()
+    )]
+    Orphan {
+        /// The log.
+        log: PathBuf,
+        /// What is missing.
+        database: PathBuf,
+    },
     /// A record does not check, and the configuration says to stop then.
     #[error(
         "damage in {} at {place}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to go on without that record",
@@ -200,6 +212,7 @@ impl From<SqliteError> for StorageError {
             | SqliteError::Pragma { .. }
             | SqliteError::NewerVersion { .. }
             | SqliteError::Foreign { .. }
+            | SqliteError::Orphan { .. }
             | SqliteError::Damaged { .. }
             | SqliteError::Config { .. } => StorageErrorKind::Unusable,
         };

@@ -48,6 +48,9 @@ impl SqliteStorage {
         if !directory::look(dir)? {
             directory::make(dir)?;
         }
+        if !config.clean_on_start {
+            directory::look_for_orphan(dir)?;
+        }
         let mut lock = Lock::acquire(dir)?;
         if let Err(error) = directory::look_at_database(dir) {
             lock.undo();
