@@ -6,9 +6,13 @@ use tokio::time::Instant;
 
 use crate::event::Millis;
 
+/// Clocks that are kept by the network are set by less, all the time.
+const WORTH_A_WORD: Duration = Duration::from_secs(1);
+
 /// Wall-clock time that does not jump: the time at the start plus what has passed since by the monotonic clock.
 ///
-/// A clock that is set while the broker runs moves no deadline; after a restart the new time counts.
+/// A clock that is set while the broker runs moves no deadline. After a restart the new time counts, unless it lies before the
+/// latest event that was stored: then time goes on from there, so that a clock that was set back delays nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     start: Instant,
@@ -17,8 +21,17 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new() -> Self {
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    /// `latest`: when the latest event that is stored was published.
+    pub(super) fn new(latest: Millis) -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let started = wall.max(Duration::from_millis(latest.0));
+        let behind = started - wall;
+        if behind >= WORTH_A_WORD {
+            tracing::warn!(
+                behind_ms = whole_ms(behind),
+                "the clock is behind the latest event that is stored: delays and expiry go on from that event's time"
+            );
+        }
         Self { start: Instant::now(), started }
     }
 

@@ -10,6 +10,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::event::Millis;
 use crate::name::TopicName;
 use crate::policy::Policies;
 use crate::queue::{Released, Topic};
@@ -27,6 +28,8 @@ const WAITING: usize = 4;
 pub(super) struct Recovered {
     pub(super) shards: Vec<Vec<Topic>>,
     pub(super) cursors: HashMap<String, String>,
+    /// When the latest event was published.
+    pub(super) latest: Millis,
     /// What the storage has to be told that it can free.
     pub(super) released: Vec<Mutation>,
 }
@@ -45,6 +48,7 @@ struct Shard {
 pub(super) struct Recoverer {
     shards: Vec<Shard>,
     cursors: HashMap<String, String>,
+    latest: Millis,
     released: AllReleased,
 }
 
@@ -66,7 +70,7 @@ impl Recoverer {
             Ok(Shard { batch: Vec::with_capacity(BATCH), bytes: 0, sender, thread })
         };
         let shards = (0..shards).map(start).collect::<Result<_, StorageError>>()?;
-        Ok(Self { shards, cursors: HashMap::new(), released })
+        Ok(Self { shards, cursors: HashMap::new(), latest: Millis::default(), released })
     }
 
     /// # Errors
@@ -82,7 +86,8 @@ impl Recoverer {
         }
         let released = std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner));
         let release = |(topic, Released { key, place })| Mutation::Release { topic, key, place };
-        Ok(Recovered { shards, cursors: self.cursors, released: released.into_iter().map(release).collect() })
+        let (cursors, latest) = (self.cursors, self.latest);
+        Ok(Recovered { shards, cursors, latest, released: released.into_iter().map(release).collect() })
     }
 
     fn hand_over(&mut self, at: usize) -> Result<(), StorageError> {
@@ -120,6 +125,7 @@ impl Recovery for Recoverer {
         let shard = &mut self.shards[at];
         if let Mutation::Publish(event) | Mutation::Rewrite { event, .. } = &mutation {
             shard.bytes += event.payload.len();
+            self.latest = self.latest.max(event.published_at);
         }
         shard.batch.push((mutation, place));
         if shard.batch.len() >= BATCH || shard.bytes >= BATCH_BYTES { self.hand_over(at) } else { Ok(()) }

@@ -27,7 +27,7 @@ impl Shared {
         let topics = recovered.shards.iter().map(Vec::len).sum();
         let subscriptions = recovered.shards.iter().flatten().map(crate::queue::Topic::subscriptions).sum();
         Self {
-            clock: Clock::new(),
+            clock: Clock::new(recovered.latest),
             level,
             policies: settings.policies.clone(),
             version: settings.version,

@@ -38,8 +38,8 @@ macro_rules! storage_faults {
             damage::a_flipped_bit_is_never_silent,
             files::a_missing_file_is_never_silent,
             files::stray_files_and_directories_are_left_alone,
-//            owner::what_belongs_to_another_user_is_refused_untouched,
-//            clock::order_delays_and_expiry_survive_a_clock_that_jumps,
+            owner::what_belongs_to_another_user_is_refused_untouched,
+            clock::order_delays_and_expiry_survive_a_clock_that_jumps,
         }
     };
     (@claims $backend:ty: $($module:ident::$claim:ident),+ $(,)?) => {

@@ -128,6 +128,12 @@ pub fn below(command: &mut Command, dir: &Path, control: &Path) {
     command.env("LD_PRELOAD", build(dir)).env(CONTROL, control);
 }
 
+/// Lets the process of another user that `command` will start run a test's body without the library: it may not be let to the
+/// files.
+pub(super) fn other_user(command: &mut Command) {
+    command.env_remove("LD_PRELOAD").env(CONTROL, "/dev/null");
+}
+
 /// Compiles the library in `dir`.
 fn build(dir: &Path) -> PathBuf {
     let (source, library) = (dir.join("faults.c"), dir.join("libfaults.so"));
