@@ -12,7 +12,6 @@ use broker_core::storage::{
 };
 
 use crate::config::{Durability, SledConfig};
-use crate::error::SledError;
 use crate::inbox::{Inbox, Pending, Request};
 use crate::lock::Lock;
 use crate::shared::Shared;
