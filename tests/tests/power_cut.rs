@@ -9,22 +9,35 @@ use herald_tests::{TestBroker, delivery, publish};
 fn the_first_event_that_is_confirmed_survives_with_the_directory_that_it_is_in() {
     for kind in Backend::ALL.map(Backend::kind) {
         let config = format!("[storage]\nkind = \"{kind}\"\npath = \"store/made/by/it\"\n");
-        let mut broker = TestBroker::prepare(&config);
-        let store = broker.dir().join("store");
-        std::fs::create_dir(&store).unwrap();
-        let mut power = PowerCut::new(&mut broker, &store, false);
-        power.arm();
-        broker.run();
-        let mut client = broker.telnet();
-        assert!(client.ask("hello {\"confirm\":true}").starts_with("hello"));
-        client.asks("sub t s", "successfully subscribed to topic t");
-        client.asks("detach t", "detached from topic t");
-        client.asks(&publish("t", "1", 0), "published t 1 synced");
-        broker.kill();
-        power.cut_sparing(&Survival::Nothing).unwrap();
-        broker.run();
-        let mut client = broker.telnet();
-        client.asks("sub t s", "successfully subscribed to topic t");
-        client.expect(&delivery("t", "1", 0));
+        cut_after_the_first_event(&config, &Survival::Nothing);
     }
+}
+
+/// sled's own file of settings is made with the database, and sled does not sync it.
+#[test]
+fn what_sled_writes_beside_its_database_is_synced_before_anything_is_confirmed() {
+    let config = "[storage]\nkind = \"sled\"\npath = \"store/data\"\n";
+    for seed in 4..8 {
+        cut_after_the_first_event(config, &Survival::Scattered { block: 512, percent: 50, seed });
+    }
+}
+
+fn cut_after_the_first_event(config: &str, survival: &Survival) {
+    let mut broker = TestBroker::prepare(config);
+    let store = broker.dir().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let mut power = PowerCut::new(&mut broker, &store, false);
+    power.arm();
+    broker.run();
+    let mut client = broker.telnet();
+    assert!(client.ask("hello {\"confirm\":true}").starts_with("hello"));
+    client.asks("sub t s", "successfully subscribed to topic t");
+    client.asks("detach t", "detached from topic t");
+    client.asks(&publish("t", "1", 0), "published t 1 synced");
+    broker.kill();
+    power.cut_sparing(survival).unwrap();
+    broker.run();
+    let mut client = broker.telnet();
+    client.asks("sub t s", "successfully subscribed to topic t");
+    client.expect(&delivery("t", "1", 0));
 }

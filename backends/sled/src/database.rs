@@ -15,6 +15,9 @@ use crate::{keys, record};
 /// it goes into a file that sled does not sync; see [`record::PART_BYTES`].
 const SEGMENT_BYTES: usize = 2 << 20;
 
+/// Where sled keeps the settings that must not change, followed by a checksum.
+const SETTINGS: &str = "conf";
+
 /// sled lets go of its own lock a little after the last handle is dropped. Our lock says that nobody else has the directory.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,7 @@ impl Drop for Handle {
 impl Database {
     /// Opens or makes the database in `path`. Blocking: sled reads its log.
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, SledError> {
+        check_settings(path)?;
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(cache_bytes)
@@ -77,6 +81,7 @@ impl Database {
         let file = File::open(&file).map_err(|source| SledError::io("open", &file, source))?;
         let watch = Watch::start(db.clone()).map_err(|source| SledError::io("start a thread for", path, source))?;
         let database = Self { path: path.to_owned(), watch, db: Handle(Some(db)), file };
+        database.sync_beside()?;
         database.check_header()?;
         Ok(database)
     }
@@ -95,8 +100,7 @@ impl Database {
             None if self.db.is_empty() => {
                 let value = record::seal(&key, &record::encode_number(known));
                 self.db.insert(key, value).map(drop).map_err(trouble)?;
-                self.flush().and_then(|()| self.sync())?;
-                self.sync_names()
+                self.flush().and_then(|()| self.sync())
             }
             None => {
                 // Of one damaged record nothing else is to suffer: the file beside the database says the same.
@@ -118,8 +122,12 @@ impl Database {
         self.file.sync_data().map_err(|source| SledError::io("sync the database", &self.path, source))
     }
 
-    /// Syncs the directory entries of sled's files.
-    fn sync_names(&self) -> Result<(), SledError> {
+    /// Syncs what sled makes beside its file and does not sync: its settings, and the names of all. At each start, since a run that was
+    /// killed may have made them and not got here.
+    fn sync_beside(&self) -> Result<(), SledError> {
+        let settings = self.path.join(SETTINGS);
+        let synced = File::open(&settings).and_then(|file| file.sync_all());
+        synced.map_err(|source| SledError::io("sync", &settings, source))?;
         sync_dir(&self.path)?;
         self.path.parent().map_or(Ok(()), sync_dir)
     }
@@ -140,6 +148,25 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), SledError> {
         }
     }
     Ok(())
+}
+
+/// Removes sled's settings if they do not check: sled refuses to open a database with such a file, and writes the same again if
+/// there is none. They are all fixed here, so nothing is lost with them.
+///
+/// sled does not sync the file, so a power failure in the moment in which a database is made can leave any part of it.
+fn check_settings(path: &Path) -> Result<(), SledError> {
+    let path = path.join(SETTINGS);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(SledError::io("read", &path, source)),
+    };
+    let checks = bytes.split_last_chunk().is_some_and(|(text, crc)| crc32fast::hash(text) == u32::from_le_bytes(*crc));
+    if checks {
+        return Ok(());
+    }
+    tracing::warn!(path = %path.display(), "the settings of sled do not check: they are written anew");
+    fs::remove_file(&path).map_err(|source| SledError::io("remove", &path, source))
 }
 
 /// Keeps sled's cache in its bounds while much is read in order.

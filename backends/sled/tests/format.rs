@@ -291,6 +291,22 @@ fn a_lost_conf_is_made_again_unless_there_is_doubt() {
     assert_eq!(recover(SledConfig::new(dir.path())).err().unwrap().kind(), StorageErrorKind::Unusable);
 }
 
+/// sled writes them once and does not sync them.
+#[test]
+fn settings_of_sled_that_a_power_failure_has_torn_are_made_anew() {
+    for bytes in [Vec::new(), vec![0; 63], b"segment_size: 2097152".to_vec()] {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path());
+        let settings = dir.path().join("db/000001/conf");
+        let whole = fs::read(&settings).unwrap();
+        fs::write(&settings, bytes).unwrap();
+        let (_, found, report) = recover(SledConfig::new(dir.path())).unwrap();
+        assert_eq!(report.damaged, 0);
+        expected().assert_same(&found, "torn settings");
+        assert_eq!(fs::read(&settings).unwrap(), whole);
+    }
+}
+
 #[test]
 fn clean_on_start_removes_the_database_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
