@@ -12,12 +12,14 @@
 //! | how requests reach shards | [`link`] |
 //! | one atomic batch over several shards | [`joint`] |
 //! | how queues are rebuilt at the start | [`recovery`] |
+//! | how it gets over a storage that has failed | [`reopening`] |
 
 mod clock;
 mod joint;
 mod link;
 mod message;
 mod recovery;
+mod reopening;
 mod shard;
 mod shared;
 mod turn;
@@ -43,6 +45,8 @@ use crate::queue::ClientId;
 use crate::storage::{
     Batch, Janitor, Level, Place, RecoveryReport, Storage, StorageError, StorageErrorKind, StoredEvent,
 };
+pub use reopening::{OnRecovery, Reopen, Reopening, ReopeningEngine};
+
 use joint::Joint;
 use message::{PublishPart, ShardMessage};
 use shared::Shared;
@@ -135,6 +139,26 @@ impl<S: Storage + ?Sized> LocalEngine<S> {
         Ok((engine, report))
     }
 
+    /// Completes when the storage has failed, and with it the engine.
+    async fn failed(&self) {
+        self.shared.failed().await;
+    }
+
+    /// Gives back what is in flight and ends all links; the storage is left to the caller.
+    async fn close_shards(&self) {
+        let mut closing = Vec::new();
+        for shard in &self.shards {
+            let (done, closed) = oneshot::channel();
+            if shard.send(ShardMessage::Close(done)).await.is_ok() {
+                closing.push(closed);
+            }
+        }
+        for closed in closing {
+            let _a_shard_that_panicked_has_said_so = closed.await;
+        }
+        self.shared.links.end();
+    }
+
     fn closed() -> Unavailable {
         Unavailable(Arc::from("the broker is shutting down"))
     }
@@ -216,16 +240,7 @@ impl<S: Storage + ?Sized> Engine for LocalEngine<S> {
     }
 
     async fn close(&self) {
-        let mut closing = Vec::new();
-        for shard in &self.shards {
-            let (done, closed) = oneshot::channel();
-            if shard.send(ShardMessage::Close(done)).await.is_ok() {
-                closing.push(closed);
-            }
-        }
-        for closed in closing {
-            let _a_shard_that_panicked_has_said_so = closed.await;
-        }
+        self.close_shards().await;
         if let Err(error) = self.storage.close().await {
             tracing::error!(%error, "the last sync failed");
         }

@@ -68,6 +68,8 @@ pub struct Session {
     delivered: usize,
     quitting: bool,
     ended: bool,
+    /// There is nobody to ask any more.
+    engine_gone: bool,
 }
 
 impl Session {
@@ -87,6 +89,7 @@ impl Session {
             delivered: 0,
             quitting: false,
             ended: false,
+            engine_gone: false,
         };
         session.say(|out| reply::line(out, reply::GREETING));
         session
@@ -107,6 +110,18 @@ impl Session {
     /// The client sends no more. A line without its ending is not executed; what is unanswered still will be.
     pub fn end_of_input(&mut self) {
         self.ended = true;
+    }
+
+    /// The engine has closed the link, although the broker goes on: what is unanswered will not be answered. The client is told
+    /// to connect again, and the session is finished once that has been written.
+    pub fn engine_gone(&mut self) {
+        self.requests.clear();
+        if std::mem::replace(&mut self.engine_gone, true) {
+            return;
+        }
+        self.pending = Pending::default();
+        self.quitting = true;
+        reply::engine_gone(self.output.text());
     }
 
     /// Takes what comes out of the link.
@@ -280,7 +295,9 @@ impl Session {
     }
 
     fn request(&mut self, slot: Slot, op: Op) {
-        self.requests.push(Request { slot, op });
+        if !self.engine_gone {
+            self.requests.push(Request { slot, op });
+        }
     }
 
     /// Says something in its turn.

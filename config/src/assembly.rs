@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use broker_core::engine::Engine;
-use broker_core::local::{EngineSettings, LocalEngine};
+use broker_core::local::{EngineSettings, Reopen, Reopening, ReopeningEngine};
 use broker_core::session::SessionSettings;
 use broker_core::source::{LocalPublisher, Publisher, SourceError};
 use broker_core::storage::{RecoveryReport, StorageError, StorageErrorKind};
@@ -305,10 +305,22 @@ async fn open_engine(settings: &Settings, emergency: CancellationToken) -> Resul
         version: env!("CARGO_PKG_VERSION"),
         emergency,
     };
-    let (engine, report) = LocalEngine::open(storage, engine_settings).await?;
-    let RecoveryReport { records, bytes, torn_bytes, damaged } = report;
+    let mut for_reopening = settings.storage.clone();
+    // What was stored since the start is not to be cleaned away.
+    for_reopening.clean_on_start = false;
+    let reopen: Reopen = Arc::new(move || open(&for_reopening));
+    let reopening = Reopening::new(reopen, Arc::new(say_what_was_found));
+    let (engine, report) = ReopeningEngine::open(storage, engine_settings, reopening).await?;
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let RecoveryReport { records, bytes, .. } = report;
     tracing::info!(storage = %kind, path = %path.display(), records, bytes, took_ms, "storage opened");
+    say_what_was_found(&report);
+    Ok(Arc::new(engine))
+}
+
+/// Warns of what is not as it should be.
+fn say_what_was_found(report: &RecoveryReport) {
+    let RecoveryReport { torn_bytes, damaged, .. } = *report;
     if torn_bytes > 0 {
         tracing::warn!(
             torn_bytes,
@@ -318,7 +330,6 @@ async fn open_engine(settings: &Settings, emergency: CancellationToken) -> Resul
     if damaged > 0 {
         tracing::error!(damaged, "damaged records were found and left where they are; the broker goes on without them");
     }
-    Ok(Arc::new(engine))
 }
 
 fn warn_of_durability(storage: &StorageSettings) {

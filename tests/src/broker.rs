@@ -22,11 +22,11 @@ const PORT_IS_FREE_AGAIN: Duration = Duration::from_secs(10);
 pub struct TestBroker {
     dir: TempDir,
     child: Option<Child>,
-    variables: Vec<(&'static str, OsString)>,
     log: Arc<Log>,
     log_reader: Option<JoinHandle<()>>,
     addr: SocketAddr,
     port: u16,
+    environment: Vec<(OsString, OsString)>,
 }
 
 /// What the process has written to standard error.
@@ -58,12 +58,8 @@ impl TestBroker {
         let text = format!("{config}\n");
         std::fs::write(dir.path().join("herald.toml"), text).unwrap();
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { dir, child: None, variables: Vec::new(), log: Arc::default(), log_reader: None, addr, port: 0 }
-    }
-
-    /// Sets an environment variable for the runs to come.
-    pub fn set_variable(&mut self, name: &'static str, value: impl Into<OsString>) {
-        self.variables.push((name, value.into()));
+        let (log, log_reader, environment) = (Arc::default(), None, Vec::new());
+        Self { dir, child: None, log, log_reader, addr, port: 0, environment }
     }
 
     /// Leaves the directory where it is; the answer is its path.
@@ -122,8 +118,13 @@ impl TestBroker {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HERALD_")) {
             command.env_remove(name);
         }
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Sets a variable of the environment in which it will run.
+    pub fn env(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
+        self.environment.push((name.into(), value.into()));
     }
 
     /// Its directory: `herald.toml` and `data` are in it.

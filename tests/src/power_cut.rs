@@ -59,11 +59,11 @@ impl PowerCut {
             preload.push(":");
             preload.push(others);
         }
-        broker.set_variable("LD_PRELOAD", preload);
-        broker.set_variable("POWER_CUT_ROOT", root);
-        broker.set_variable("POWER_CUT_JOURNAL", &journal);
+        broker.env("LD_PRELOAD", preload);
+        broker.env("POWER_CUT_ROOT", root);
+        broker.env("POWER_CUT_JOURNAL", &journal);
         if syncs_do_nothing {
-            broker.set_variable("POWER_CUT_IGNORE_SYNC", "1");
+            broker.env("POWER_CUT_IGNORE_SYNC", "1");
         }
         Self { root: root.to_owned(), journal, disk: Disk::default() }
     }

@@ -1,9 +1,10 @@
 //! A client's way to the shards: splits its requests, and says goodbye for it.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -27,17 +28,47 @@ pub(super) fn connect(
     let (sender, events) = mpsc::channel(LINK_EVENTS);
     let gauge = Arc::new(Gauge::default());
     shared.connections.fetch_add(1, Ordering::Relaxed);
+    let weak = sender.downgrade();
+    shared.links.add(client, sender);
     let sink = LocalSink {
         client,
         name: Arc::from(name),
         connected: vec![false; shards.len()],
         shards,
-        events: sender,
+        events: weak,
         gauge: Arc::clone(&gauge),
         shared,
         runtime: Handle::current(),
     };
     Link { requests: Box::new(sink), events, gauge }
+}
+
+/// The links of an engine, those included that no shard knows yet: what ends all of them.
+#[derive(Debug)]
+pub(super) struct Links(Mutex<Option<HashMap<ClientId, mpsc::Sender<Vec<LinkEvent>>>>>);
+
+impl Links {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Some(HashMap::new())))
+    }
+
+    fn add(&self, client: ClientId, events: mpsc::Sender<Vec<LinkEvent>>) {
+        // One that comes after the end has ended.
+        if let Some(links) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            links.insert(client, events);
+        }
+    }
+
+    fn remove(&self, client: ClientId) {
+        if let Some(links) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            links.remove(&client);
+        }
+    }
+
+    /// Ends all links, once the shards have let go of them, and any that is still to come.
+    pub(super) fn end(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 struct LocalSink {
@@ -46,7 +77,8 @@ struct LocalSink {
     shards: Vec<mpsc::Sender<ShardMessage>>,
     /// The shards that know the client. An idle connection is known to none.
     connected: Vec<bool>,
-    events: mpsc::Sender<Vec<LinkEvent>>,
+    /// Weak, so that the link ends when the engine lets go of it; see [`Links`].
+    events: mpsc::WeakSender<Vec<LinkEvent>>,
     gauge: Arc<Gauge>,
     shared: Arc<Shared>,
     runtime: Handle,
@@ -100,7 +132,7 @@ impl RequestSink for LocalSink {
                     let connect = ShardMessage::Connect {
                         client: self.client,
                         name: Arc::clone(&self.name),
-                        events: self.events.clone(),
+                        events: self.events.upgrade().ok_or(EngineGone)?,
                         gauge: Arc::clone(&self.gauge),
                     };
                     self.shards[shard].send(connect).await.map_err(|_gone| EngineGone)?;
@@ -117,6 +149,7 @@ impl RequestSink for LocalSink {
 impl Drop for LocalSink {
     fn drop(&mut self) {
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.links.remove(self.client);
         for (shard, connected) in self.shards.iter().zip(&self.connected) {
             if !connected {
                 continue;

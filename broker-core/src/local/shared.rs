@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio_util::sync::CancellationToken;
+
 use super::EngineSettings;
 use super::clock::Clock;
+use super::link::Links;
 use super::recovery::Recovered;
 use crate::engine::Unavailable;
 use crate::policy::Policies;
@@ -17,9 +20,11 @@ pub(super) struct Shared {
     pub(super) policies: Policies,
     pub(super) version: &'static str,
     pub(super) connections: AtomicUsize,
+    pub(super) links: Links,
     pub(super) topics: Limit,
     pub(super) subscriptions: Limit,
     failure: OnceLock<Unavailable>,
+    failed: CancellationToken,
 }
 
 impl Shared {
@@ -32,9 +37,11 @@ impl Shared {
             policies: settings.policies.clone(),
             version: settings.version,
             connections: AtomicUsize::new(0),
+            links: Links::new(),
             topics: Limit::new(topics, settings.max_topics),
             subscriptions: Limit::new(subscriptions, settings.max_subscriptions),
             failure: OnceLock::new(),
+            failed: CancellationToken::new(),
         }
     }
 
@@ -45,19 +52,30 @@ impl Shared {
 
     /// Takes the engine out of service; the first reason stands.
     pub(super) fn fail(&self, error: &StorageError) -> Unavailable {
-        self.failure
-            .get_or_init(|| {
-                let mut reason = error.to_string();
-                let mut cause = std::error::Error::source(error);
-                while let Some(next) = cause {
-                    reason = format!("{reason}: {next}");
-                    cause = next.source();
-                }
-                tracing::error!(%reason, "storage is out of service: nothing is confirmed until the broker has been restarted");
-                Unavailable(Arc::from(reason))
-            })
-            .clone()
+        let reason = self.failure.get_or_init(|| {
+            let reason = chain(error);
+            tracing::error!(%reason, "storage is out of service: nothing is confirmed until it has been opened again and recovered");
+            Unavailable(Arc::from(reason))
+        });
+        self.failed.cancel();
+        reason.clone()
     }
+
+    /// Completes when the engine has been taken out of service.
+    pub(super) async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &StorageError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
 }
 
 /// A count with a limit.

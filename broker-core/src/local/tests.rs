@@ -1,6 +1,7 @@
 //! The engine over a storage whose commits the tests control.
 
 mod memory;
+mod reopening;
 
 use std::sync::Arc;
 use std::time::Duration;

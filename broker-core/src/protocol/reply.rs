@@ -94,6 +94,11 @@ pub fn removed(out: &mut BytesMut, topic: &TopicName, subscription: &Subscriptio
     line(out, format_args!("error: subscription \"{subscription}\" of topic {topic} was removed"));
 }
 
+/// The engine has begun anew, and knows nothing of this connection.
+pub fn engine_gone(out: &mut BytesMut) {
+    line(out, "error: the storage was opened again after a failure; what was confirmed is there: connect again");
+}
+
 /// As many connections as are allowed are open.
 pub fn server_full(out: &mut BytesMut, connections: usize) {
     line(out, format_args!("error: server is full: {connections} connections"));

@@ -35,6 +35,8 @@ pub(crate) enum Ended {
     Idle(Duration),
     /// The broker is stopping.
     Shutdown,
+    /// The engine has closed the link and goes on with another one.
+    EngineGone,
 }
 
 impl fmt::Display for Ended {
@@ -45,6 +47,7 @@ impl fmt::Display for Ended {
             Self::NotReading(limit) => write!(f, "output not taken for {} ms", limit.as_millis()),
             Self::Idle(limit) => write!(f, "silent for {} ms", limit.as_millis()),
             Self::Shutdown => f.write_str("the broker is stopping"),
+            Self::EngineGone => f.write_str("the storage was opened again"),
         }
     }
 }
@@ -61,12 +64,14 @@ pub(crate) async fn run(
     let mut session = Session::new(broker.session, broker.engine.level(), gauge);
     let mut received = Vec::new();
     let mut stopping = false;
+    let mut engine_gone = false;
     let mut heard = Instant::now();
     loop {
         // The engine never waits for a client, so its events are taken even while it cannot take requests.
         let batch = session.take_requests();
         if !batch.is_empty() && send(requests.send(batch), &mut events, &mut session).await.is_err() {
-            return Ended::Shutdown;
+            engine_gone = true;
+            session.engine_gone();
         }
         if session.output().has_remaining() {
             // Outside the select, so that nothing can drop it half-written; a client that does not read costs one time-out.
@@ -87,7 +92,11 @@ pub(crate) async fn run(
             // What it has in flight goes back at once, however long the goodbye takes.
             drop((requests, events));
             say_goodbye(&mut stream).await;
-            return if stopping { Ended::Shutdown } else { Ended::ByClient };
+            return match (stopping, engine_gone) {
+                (true, _) => Ended::Shutdown,
+                (false, true) => Ended::EngineGone,
+                (false, false) => Ended::ByClient,
+            };
         }
         let idle = async {
             match config.idle_timeout() {
@@ -103,7 +112,11 @@ pub(crate) async fn run(
             }
             count = events.recv_many(&mut received, EVENTS) => {
                 if count == 0 {
-                    return Ended::Shutdown;
+                    if stopping {
+                        return Ended::Shutdown;
+                    }
+                    engine_gone = true;
+                    session.engine_gone();
                 }
                 received.drain(..).flatten().for_each(|event| session.event(event));
                 if received.capacity() > EVENTS {

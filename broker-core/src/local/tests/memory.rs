@@ -61,6 +61,15 @@ impl MemoryStorage {
         self.state.lock().unwrap().failed = Some(error);
     }
 
+    /// What was held back fails as well.
+    pub(super) fn fail_held(&self) {
+        let mut state = self.state.lock().unwrap();
+        let error = state.failed.clone().expect("it has failed");
+        let (written, safe) = (std::mem::take(&mut state.written), std::mem::take(&mut state.safe));
+        written.into_iter().for_each(|(completer, _)| completer.complete(Err(error.clone())));
+        safe.into_iter().for_each(|completer| completer.complete(Err(error.clone())));
+    }
+
     pub(super) fn reads(&self) -> usize {
         self.state.lock().unwrap().reads
     }

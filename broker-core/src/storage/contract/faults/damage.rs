@@ -13,7 +13,7 @@ use crate::event::Payload;
 use crate::storage::{Mutation, ReadKey, Storage, StorageError, StorageErrorKind};
 
 /// Cuts tried in one file. Those near both ends of what the last batch wrote are tried byte by byte, the others in steps;
-/// `HERALD_FAULTS_ALL` tries every byte.
+/// `FAULTS_OF_HERALD_ALL` tries every byte.
 const CUTS: usize = 400;
 
 /// Bits flipped.
@@ -77,7 +77,7 @@ pub fn a_file_cut_anywhere_in_its_last_batch_keeps_what_was_before<B: ContractBa
 }
 
 fn cut_points(first: usize, end: usize) -> BTreeSet<usize> {
-    if end - first <= CUTS || std::env::var_os("HERALD_FAULTS_ALL").is_some() {
+    if end - first <= CUTS || std::env::var_os("FAULTS_OF_HERALD_ALL").is_some() {
         return (first..end).collect();
     }
     let near = CUTS / 4;

@@ -12,7 +12,7 @@ use super::workload::{batches, chain, commit_all, open, runtime, scratch};
 use crate::storage::{Storage, StorageErrorKind};
 
 /// Names the directory that the process of another user is to open.
-const DIRECTORY: &str = "HERALD_FAULTS_DIRECTORY";
+const DIRECTORY: &str = "FAULTS_OF_HERALD_DIRECTORY";
 
 /// How the directories and files of a storage are made inaccessible.
 const MODES: [(u32, u32); 3] = [(0o555, 0o444), (0o555, 0o644), (0o000, 0o000)];

@@ -34,7 +34,7 @@ struct control {
 static struct control *control;
 
 __attribute__((constructor)) static void start(void) {
-    const char *path = getenv("HERALD_FAULTS");
+    const char *path = getenv("FAULTS_OF_HERALD");
     if (path == NULL) return;
     int fd = syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
     if (fd < 0) return;

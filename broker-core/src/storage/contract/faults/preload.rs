@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const SOURCE: &str = include_str!("preload.c");
 
 /// Names the file through which the library is told what to do; set in the process that has it in front.
-const CONTROL: &str = "HERALD_FAULTS";
+const CONTROL: &str = "FAULTS_OF_HERALD";
 
 /// How long that file is; as `struct control` in the library.
 const CONTROL_BYTES: usize = 4096;
@@ -70,7 +70,7 @@ impl Faults {
         Self { control: Mutex::new(control) }
     }
 
-    /// Works the library of another process, whose control file is `path`; the file is made. See [`below`].
+    /// Works the library of another process, whose control file is `path`; the file is made. See [`environment`].
     #[must_use]
     pub fn of_another_process(path: &Path) -> Self {
         std::fs::write(path, [0; CONTROL_BYTES]).expect("the control file can be made");
@@ -123,9 +123,10 @@ impl Faults {
     }
 }
 
-/// Lets a process that `command` will start have the library in front, worked through the file `control`.
-pub fn below(command: &mut Command, dir: &Path, control: &Path) {
-    command.env("LD_PRELOAD", build(dir)).env(CONTROL, control);
+/// The environment that puts the library, compiled in `dir`, in front of a process, worked through the file `control`.
+#[must_use]
+pub fn environment(dir: &Path, control: &Path) -> [(&'static str, PathBuf); 2] {
+    [("LD_PRELOAD", build(dir)), (CONTROL, control.to_owned())]
 }
 
 /// Lets the process of another user that `command` will start run a test's body without the library: it may not be let to the
@@ -159,7 +160,7 @@ pub fn run(name: &str, body: impl FnOnce(&Faults)) {
     let limited = format!("ulimit -v {ADDRESS_SPACE_KIB} && exec \"$@\"");
     command.args(["-c", &limited, "sh"]).arg(std::env::current_exe().expect("this program has a path"));
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]);
-    below(&mut command, dir.path(), &control);
+    command.envs(environment(dir.path(), &control));
     let output = command.output().expect("this program can be started again");
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the process with faults below it failed: {}\n{text}", output.status);
