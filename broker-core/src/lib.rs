@@ -10,6 +10,8 @@
 //! | the engine over a storage: shards, group commit | [`local`] |
 //! | what a storage promises to the engine | [`storage`] |
 //! | lines to commands, outcomes to replies | [`protocol`], [`session`] |
+//! | checking and repairing what a storage keeps | [`storage::check`] |
+//! | everything a storage holds as JSON lines, and back | [`transfer`] |
 //! | what clients connect to, what feeds the broker | [`transport`], [`source`] |
 //! | rules of a topic from the configuration | [`policy`] |
 
@@ -23,4 +25,5 @@ pub mod queue;
 pub mod session;
 pub mod source;
 pub mod storage;
+pub mod transfer;
 pub mod transport;

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::event::{EventKey, Millis, Payload, Seq};
 use crate::name::{SubscriptionName, TopicName};
 
+pub mod check;
 #[cfg(feature = "contract-tests")]
 pub mod contract;
 
@@ -148,8 +149,9 @@ pub struct Requeued {
 /// One change of what the broker must remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mutation {
-    /// A topic's latest sequence. Never submitted: storages keep it from the events and subscriptions that they see, and hand
-    /// it back first in [`Storage::recover`], so that sequences are not used twice.
+    /// A topic's latest sequence. Storages keep it from the events and subscriptions that they see, and hand it back first in
+    /// [`Storage::recover`], so that sequences are not used twice. Only an import submits it (see [`crate::transfer`]): then the
+    /// topic is there, and has used at least that one.
     Topic {
         /// The topic.
         topic: TopicName,

@@ -286,7 +286,7 @@ async fn bind(settings: &TransportSettings) -> Result<Box<dyn Transport>, StartE
 async fn open_engine(settings: &Settings, emergency: CancellationToken) -> Result<Arc<dyn Engine>, StartError> {
     let StorageSettings { kind, path, .. } = &settings.storage;
     let open = match registry::find(Seam::Storage, kind) {
-        Ok(Make::Storage(open)) => open,
+        Ok(Make::Storage(make)) => make.open,
         Ok(_) => unreachable!("the registry gives a storage for a storage"),
         Err(absent) => return Err(StartError::Absent(absent.to_string())),
     };

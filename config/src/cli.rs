@@ -7,6 +7,8 @@
 //! | `feed` | `feed` |
 //! | `pub`, `sub` | `publish`, `subscribe` |
 //! | `topics`, `stats` | `inspect` |
+//! | `fsck`, `export`, `import` | `fsck`, `export`, `import` |
+//! | what these have in common: a data directory without a broker | `offline` |
 //! | `config` | `config` |
 //! | `completions` | `completions` |
 //! | exit statuses | [`exit`] |
@@ -16,8 +18,12 @@ mod completions;
 mod config;
 mod demo;
 pub mod exit;
+mod export;
 mod feed;
+mod fsck;
+mod import;
 mod inspect;
+mod offline;
 mod publish;
 mod remote;
 mod serve;
@@ -64,6 +70,12 @@ enum Command {
     Topics(inspect::TopicsArgs),
     /// Show the figures of a running broker
     Stats(inspect::StatsArgs),
+    /// Check a data directory, and repair it
+    Fsck(fsck::Args),
+    /// Write what a data directory holds to standard output, as JSON lines
+    Export(export::Args),
+    /// Fill an empty data directory with an export
+    Import(import::Args),
     /// Check, show or write a configuration
     Config(config::Args),
     /// Print completions for a shell
@@ -101,6 +113,9 @@ async fn run(command: Command) -> anyhow::Result<exit::Status> {
         Command::Sub(args) => subscribe::run(args).await,
         Command::Topics(args) => inspect::topics(args).await,
         Command::Stats(args) => inspect::stats(args).await,
+        Command::Fsck(args) => fsck::run(args).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Import(args) => import::run(args).await,
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -39,6 +39,14 @@ impl Output {
         Ok(self.0.write_all(text.as_bytes())?)
     }
 
+    /// Writes `bytes` as they are.
+    ///
+    /// # Errors
+    /// [`OutputError`].
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        Ok(self.0.write_all(bytes)?)
+    }
+
     /// Writes `line` and its ending.
     ///
     /// # Errors

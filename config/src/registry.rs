@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use broker_core::source::{Source, SourceError};
+use broker_core::storage::check::Check;
 use broker_core::storage::{Storage, StorageError};
 use broker_core::transport::{Transport, TransportError};
 
@@ -38,8 +39,14 @@ impl fmt::Display for Seam {
     }
 }
 
-/// Opens a storage. Blocking.
-pub(crate) type MakeStorage = fn(&StorageSettings) -> Result<Arc<dyn Storage>, StorageError>;
+/// What makes a storage. Both are blocking.
+#[derive(Clone, Copy)]
+pub(crate) struct MakeStorage {
+    /// Opens it.
+    pub(crate) open: fn(&StorageSettings) -> Result<Arc<dyn Storage>, StorageError>,
+    /// Takes its directory for checking.
+    pub(crate) check: fn(&StorageSettings) -> Result<Box<dyn Check>, StorageError>,
+}
 /// A transport on its way to being bound.
 pub(crate) type Binding = Pin<Box<dyn Future<Output = Result<Box<dyn Transport>, TransportError>> + Send>>;
 /// Binds a transport.
@@ -91,17 +98,17 @@ static PLUGINS: [Plugin; 10] = [
 ];
 
 #[cfg(feature = "json-log")]
-const JSON_LOG: Availability = Availability::Built(Make::Storage(json_log::open));
+const JSON_LOG: Availability = Availability::Built(Make::Storage(json_log::MAKE));
 #[cfg(not(feature = "json-log"))]
 const JSON_LOG: Availability = Availability::NotBuilt;
 
 #[cfg(feature = "sled")]
-const SLED: Availability = Availability::Built(Make::Storage(sled::open));
+const SLED: Availability = Availability::Built(Make::Storage(sled::MAKE));
 #[cfg(not(feature = "sled"))]
 const SLED: Availability = Availability::NotBuilt;
 
 #[cfg(feature = "sqlite")]
-const SQLITE: Availability = Availability::Built(Make::Storage(sqlite::open));
+const SQLITE: Availability = Availability::Built(Make::Storage(sqlite::MAKE));
 #[cfg(not(feature = "sqlite"))]
 const SQLITE: Availability = Availability::NotBuilt;
 
@@ -202,16 +209,21 @@ pub(crate) struct BuiltSource {
 
 /// The storages take the same settings, save those that only one of them has: those are named at the end of its line.
 macro_rules! storage {
-    ($feature:literal, $module:ident, $krate:ident, $config:ident, $storage:ident $(, $own:ident)*) => {
+    ($feature:literal, $module:ident, $krate:ident, $config:ident, $storage:ident, $check:ident $(, $own:ident)*) => {
         #[cfg(feature = $feature)]
         mod $module {
-            use $krate::{Durability, OnDamage, $config, $storage};
+            use $krate::{Durability, OnDamage, $check, $config, $storage};
 
-            use super::{Arc, Storage, StorageError};
+            use super::{Arc, MakeStorage};
             use crate::settings::raw;
             use crate::validate::StorageSettings;
 
-            pub(super) fn open(settings: &StorageSettings) -> Result<Arc<dyn Storage>, StorageError> {
+            pub(super) const MAKE: MakeStorage = MakeStorage {
+                open: |settings| Ok(Arc::new($storage::open(config(settings))?)),
+                check: |settings| Ok(Box::new($check::open(config(settings))?)),
+            };
+
+            fn config(settings: &StorageSettings) -> $config {
                 let mut config = $config::new(&settings.path);
                 config.durability = match settings.durability {
                     raw::Durability::Always => Durability::Always,
@@ -225,15 +237,15 @@ macro_rules! storage {
                 };
                 config.clean_on_start = settings.clean_on_start;
                 $(config.$own = settings.$own;)*
-                Ok(Arc::new($storage::open(config)?))
+                config
             }
         }
     };
 }
 
-storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage, segment_bytes);
-storage!("sled", sled, backend_sled, SledConfig, SledStorage);
-storage!("sqlite", sqlite, backend_sqlite, SqliteConfig, SqliteStorage);
+storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage, JsonLogCheck, segment_bytes);
+storage!("sled", sled, backend_sled, SledConfig, SledStorage, SledCheck);
+storage!("sqlite", sqlite, backend_sqlite, SqliteConfig, SqliteStorage, SqliteCheck);
 
 #[cfg(feature = "tcp")]
 mod tcp {

@@ -64,6 +64,16 @@ pub enum JsonLogError {
         /// What is wrong with it.
         what: String,
     },
+    /// Something is left after a repair.
+    #[error(
+        "{} is not clean after the repair: a mistake of Herald's; run `herald fsck` to see what is left (what was moved out is in {}/damaged)",
+        path.display(),
+        path.display()
+    )]
+    NotClean {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// A batch that this format cannot hold.
     #[error("{what} is beyond what the log can hold: {bytes} bytes, at most {limit}")]
     TooLarge {
@@ -124,7 +134,9 @@ impl From<JsonLogError> for StorageError {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::Unusable,
                 _ => StorageErrorKind::Failed,
             },
-            JsonLogError::TooLarge { .. } | JsonLogError::NotText { .. } => StorageErrorKind::Failed,
+            JsonLogError::TooLarge { .. } | JsonLogError::NotText { .. } | JsonLogError::NotClean { .. } => {
+                StorageErrorKind::Failed
+            }
             JsonLogError::Locked { .. } => StorageErrorKind::Locked,
             JsonLogError::NewerVersion { .. }
             | JsonLogError::Foreign { .. }

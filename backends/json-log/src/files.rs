@@ -60,6 +60,12 @@ pub trait Files: Send + Sync + fmt::Debug + 'static {
     /// Those of the operating system.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DataFile>>;
 
+    /// Renames a file; another of the new name is replaced in the same step. Durable only after [`Files::sync_dir`].
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes a file; durable only after [`Files::sync_dir`].
     ///
     /// # Errors
@@ -77,6 +83,12 @@ pub trait Files: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// Those of the operating system; that another holds the lock is not one.
     fn lock(&self, path: &Path, note: &str) -> io::Result<Locking>;
+
+    /// Locks the file `path` and leaves it as it is; does not wait. `None`: there is no such file.
+    ///
+    /// # Errors
+    /// Those of the operating system; that another holds the lock is not one.
+    fn lock_quietly(&self, path: &Path) -> io::Result<Option<Locking>>;
 }
 
 /// The operations on an open file. Positions are explicit, so that readers and the writer share a handle.
@@ -165,6 +177,10 @@ impl Files for SystemFiles {
         Ok(Arc::new(SystemFile(options.open(path)?)))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
     fn unlink(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -189,6 +205,22 @@ impl Files for SystemFiles {
         file.set_len(0)?;
         file.write_all(note.as_bytes())?;
         Ok(Locking::Held(Box::new(SystemLock { _file: file })))
+    }
+
+    fn lock_quietly(&self, path: &Path) -> io::Result<Option<Locking>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Locking::Held(Box::new(SystemLock { _file: file })))),
+            Err(TryLockError::WouldBlock) => {
+                let mut held = String::new();
+                let _unreadable = file.take(4096).read_to_string(&mut held);
+                Ok(Some(Locking::Busy(held)))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 }
 

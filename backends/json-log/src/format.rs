@@ -23,13 +23,18 @@
 //!   kept as a string under `text` instead.
 //! - `settle` and `forget` list sequences by priority; `[51,53]` are all from 51 to 53.
 //! - `requeue` lists `[priority, sequence, deliveries]` or `[priority, sequence, deliveries, due]`.
-//! - `freed` says that the segments up to a number are gone; it is durable before the first of them is removed.
+//! - `freed` says that the segments up to a number are gone; it is durable before the first of them is removed. Repairing
+//!   writes it too, about segments that were missing.
+//! - `repaired` says that lines between the one before it and the one after it are gone, and where the repair has put them. It takes
+//!   the place in the count of the last of them.
 
 mod decode;
 mod encode;
 
 pub(crate) use decode::{Body, Frame, Header, Names, Record, decode, decode_event, frame};
-pub(crate) use encode::{CatalogueLine, Encoder, Span, encode_catalogue_line, encode_freed, encode_header};
+pub(crate) use encode::{
+    CatalogueLine, Encoder, Span, encode_again, encode_catalogue_line, encode_freed, encode_header, encode_repaired,
+};
 
 /// The version of the format that this release writes, and the newest that it reads.
 pub(crate) const VERSION: u64 = 1;

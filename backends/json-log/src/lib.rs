@@ -14,6 +14,7 @@
 //! | syncing beside writing | `sync` |
 //! | reading payloads | `reads`, `place` |
 //! | what opening repairs, reports, refuses | `recovery`, `lines`, `lock` |
+//! | `herald fsck`: what is wrong, and the repair | [`JsonLogCheck`], `check`, `repair` |
 //! | freeing space | `cleaner`, `segment` |
 //! | the operating system, and where faults are put in for tests | [`files`] |
 //!
@@ -32,6 +33,7 @@
 //! blocking threads, so [`broker_core::storage::Storage::read`] needs a tokio runtime.
 
 mod catalogue;
+mod check;
 mod cleaner;
 mod config;
 mod error;
@@ -43,12 +45,14 @@ mod lock;
 mod place;
 mod reads;
 mod recovery;
+mod repair;
 mod segment;
 mod shared;
 mod storage;
 mod sync;
 mod writer;
 
+pub use check::JsonLogCheck;
 pub use config::{Durability, JsonLogConfig, OnDamage};
 pub use error::JsonLogError;
 pub use storage::JsonLogStorage;

@@ -36,6 +36,21 @@ pub(crate) fn acquire(files: &dyn Files, dir: &Path) -> Result<Box<dyn LockGuard
     }
 }
 
+/// Takes the lock of `dir` without a trace of it. `None`: no broker has ever had the directory.
+pub(crate) fn acquire_quietly(files: &dyn Files, dir: &Path) -> Result<Option<Box<dyn LockGuard>>, JsonLogError> {
+    let path = dir.join(LOCK_FILE);
+    match files.lock_quietly(&path) {
+        Ok(None) => Ok(None),
+        Ok(Some(Locking::Held(guard))) => Ok(Some(guard)),
+        Ok(Some(Locking::Busy(note))) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let holder = describe(&note, u64::try_from(now).unwrap_or_default());
+            Err(JsonLogError::Locked { path: dir.to_owned(), holder })
+        }
+        Err(source) => Err(JsonLogError::io("lock", &path, source)),
+    }
+}
+
 fn describe(note: &str, now: u64) -> String {
     match serde_json::from_str::<Holder>(note) {
         Ok(Holder { pid, host, started }) => {

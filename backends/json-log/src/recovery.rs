@@ -18,7 +18,7 @@ use crate::catalogue::Catalogue;
 use crate::config::OnDamage;
 use crate::error::JsonLogError;
 use crate::files::{DataFile, OpenMode, read_full};
-use crate::format::{Frame, KIND, MAGIC, Names, Record, VERSION, decode, frame};
+use crate::format::{Frame, Header, KIND, MAGIC, Names, Record, VERSION, decode, frame};
 use crate::lines::{LineReader, Piece};
 use crate::place::{self, MAX_OFFSET};
 use crate::segment::{Segment, parse_file_name};
@@ -33,35 +33,92 @@ pub(crate) type Start = (Active, Catalogue, u64);
 
 /// Replays the log into `recovery` and makes it ready for writing.
 pub(crate) fn recover(shared: &Shared, recovery: &mut dyn Recovery) -> Result<(RecoveryReport, Start), StorageError> {
-    let mut replay = Replay {
-        shared,
-        recovery,
-        names: Names::default(),
-        catalogue: Catalogue::default(),
-        report: RecoveryReport::default(),
-        recorded: None,
-        last: None,
-        bad: 0,
-        freed_through: 0,
-        next_batch: 1,
-    };
+    let mut replay = Replay::new(shared, recovery, None);
     let segments = list(shared)?;
-    for segment in &segments {
-        shared.segments.insert(segment.clone());
-    }
-    let Some((last, full)) = segments.split_last() else {
+    let Some(Last { segment, file, tail }) = read_all(&mut replay, &segments, OpenMode::Write)? else {
         let active = Active::create(shared, 1, &replay.catalogue, replay.next_batch)?;
         return Ok((replay.report, (active, replay.catalogue, replay.next_batch)));
     };
+    Ok(begin_writing(replay, &segment, file, &tail)?)
+}
 
+/// Reads the log as [`recover`] does and changes nothing: `witness` sees what would be made of each piece of it.
+pub(crate) fn examine(shared: &Shared, witness: &mut dyn Witness) -> Result<RecoveryReport, StorageError> {
+    let mut nobody = Nobody;
+    let mut replay = Replay::new(shared, &mut nobody, Some(witness));
+    let segments = list(shared)?;
+    let last = read_all(&mut replay, &segments, OpenMode::Read)?;
+    if let Some(Last { segment, file, tail }) = last {
+        let torn = segment.bytes() - tail.end;
+        if torn > 0 {
+            replay.report.torn_bytes = torn;
+            replay.see(Seen::Torn { segment: &segment, file: &*file, offset: tail.end, len: torn })?;
+        }
+    }
+    Ok(replay.report)
+}
+
+/// Who examines needs no mutations.
+pub(crate) struct Nobody;
+
+impl Recovery for Nobody {
+    fn replay(&mut self, _mutation: Mutation, _place: Place) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+/// What reading makes of what is there, in its order.
+pub(crate) enum Seen<'a> {
+    /// A segment begins. `follows`: the one before it is there.
+    Segment { segment: &'a Arc<Segment>, file: &'a Arc<dyn DataFile>, end: u64, follows: bool },
+    /// Its header checks.
+    Header(&'a Header),
+    /// What names it began with has been read; with what is known from before, these are all. `whole`: its own list is.
+    Catalogue { catalogue: &'a Catalogue, whole: bool },
+    /// A record that is taken.
+    Kept { frame: Frame, body: &'a [u8] },
+    /// A line that is not.
+    Bad { offset: u64, len: u64, what: &'a str },
+    /// Lines are not there that should be before this byte.
+    Missing { offset: u64, what: &'a str },
+    /// The line before this byte is good, its ending is not.
+    Ending { offset: u64 },
+    /// It has been read to its end.
+    End,
+    /// Segments are not there that should be.
+    Gone { first: u64, last: u64 },
+    /// What follows the last whole batch.
+    Torn { segment: &'a Arc<Segment>, file: &'a dyn DataFile, offset: u64, len: u64 },
+}
+
+/// Sees what reading makes of a log.
+pub(crate) trait Witness {
+    /// Takes note of it.
+    fn see(&mut self, seen: Seen<'_>) -> Result<(), StorageError>;
+}
+
+/// The segment that is written to.
+struct Last {
+    segment: Arc<Segment>,
+    file: Arc<dyn DataFile>,
+    tail: Tail,
+}
+
+/// Replays all segments; the last one is opened with `mode`.
+fn read_all(replay: &mut Replay<'_>, segments: &[Arc<Segment>], mode: OpenMode) -> Result<Option<Last>, StorageError> {
+    let shared = replay.shared;
+    for segment in segments {
+        shared.segments.insert(segment.clone());
+    }
+    let Some((last, full)) = segments.split_last() else { return Ok(None) };
     let mut previous = None;
     for segment in full {
         let file = open(shared, segment, OpenMode::Read)?;
         replay.follows(previous, segment.number);
-        replay.segment(segment, &*file, segment.bytes())?;
+        replay.segment(segment, &file, segment.bytes())?;
         previous = Some(segment.number);
     }
-    let file = open(shared, last, OpenMode::Write)?;
+    let file = open(shared, last, mode)?;
     let mut tail = find_tail(&*file, last.bytes()).map_err(|source| JsonLogError::io("read", &last.path, source))?;
     if !tail.has_records && is_foreign(&*file, last)? {
         if full.is_empty() {
@@ -72,9 +129,9 @@ pub(crate) fn recover(shared: &Shared, recovery: &mut dyn Recovery) -> Result<(R
         tail.end = last.bytes();
     }
     replay.follows(previous, last.number);
-    replay.segment(last, &*file, tail.end)?;
-    replay.report_missing(&segments)?;
-    Ok(begin_writing(replay, last, file, &tail)?)
+    replay.segment(last, &file, tail.end)?;
+    replay.report_missing(segments)?;
+    Ok(Some(Last { segment: last.clone(), file, tail }))
 }
 
 /// The segments of the directory, in order.
@@ -208,6 +265,8 @@ struct Recorded {
     left: u64,
     /// Whether it has all lines so far.
     complete: bool,
+    /// Whether it has a header.
+    headed: bool,
 }
 
 /// What is known while the log is read.
@@ -224,13 +283,42 @@ struct Replay<'r> {
     bad: u64,
     freed_through: u64,
     next_batch: u64,
+    /// Whether the names that a segment begins with are being read.
+    in_names: bool,
+    follows: bool,
+    /// Who checks or repairs, and is told instead of the log.
+    witness: Option<&'r mut dyn Witness>,
 }
 
-impl Replay<'_> {
+impl<'r> Replay<'r> {
+    fn new(shared: &'r Shared, recovery: &'r mut dyn Recovery, witness: Option<&'r mut dyn Witness>) -> Self {
+        Self {
+            shared,
+            recovery,
+            names: Names::default(),
+            catalogue: Catalogue::default(),
+            report: RecoveryReport::default(),
+            recorded: None,
+            last: None,
+            bad: 0,
+            freed_through: 0,
+            next_batch: 1,
+            in_names: false,
+            follows: false,
+            witness,
+        }
+    }
+
+    fn see(&mut self, seen: Seen<'_>) -> Result<(), StorageError> {
+        self.witness.as_mut().map_or(Ok(()), |witness| witness.see(seen))
+    }
+
     /// Replays a segment up to `end`.
-    fn segment(&mut self, segment: &Segment, file: &dyn DataFile, end: u64) -> Result<(), StorageError> {
+    fn segment(&mut self, segment: &Arc<Segment>, file: &Arc<dyn DataFile>, end: u64) -> Result<(), StorageError> {
         let trouble = |source: io::Error| JsonLogError::io("read", &segment.path, source);
-        let mut reader = LineReader::new(file, end);
+        self.see(Seen::Segment { segment, file, end, follows: self.follows })?;
+        self.in_names = true;
+        let mut reader = LineReader::new(&**file, end);
         let mut lines = 0_usize;
         while let Some(piece) = reader.next().map_err(trouble)? {
             lines += 1;
@@ -239,8 +327,11 @@ impl Replay<'_> {
             }
             match piece {
                 Piece::Record { offset, len, body, .. } => self.line(segment, offset, len, body)?,
-                Piece::Bad { offset, what, .. } => self.bad_line(segment, offset, what)?,
-                Piece::Ending { offset } => self.damage(&segment.path, offset, "a line ending that is none")?,
+                Piece::Bad { offset, len, what, .. } => self.bad_line(segment, offset, len, what)?,
+                Piece::Ending { offset } => {
+                    self.see(Seen::Ending { offset })?;
+                    self.damage(&segment.path, offset, "a line ending that is none")?;
+                }
             }
         }
         self.end_catalogue()?;
@@ -250,9 +341,10 @@ impl Replay<'_> {
             let missing = last.left > self.bad;
             last.left = 0;
             if missing {
-                self.damage(&segment.path, end, "the segment ends inside a batch")?;
+                self.missing(segment, end, "the segment ends inside a batch")?;
             }
         }
+        self.see(Seen::End)?;
         self.bad = 0;
         self.report.bytes += end;
         self.take_released();
@@ -268,28 +360,28 @@ impl Replay<'_> {
 
     fn line(&mut self, segment: &Segment, offset: u64, len: u64, body: &[u8]) -> Result<(), StorageError> {
         let Some((frame, record)) = decode(body, &mut self.names) else {
-            return self.bad_line(segment, offset, "a record that this release does not understand");
+            return self.bad_line(segment, offset, len, "a record that this release does not understand");
         };
         match record {
             Record::Alien { kind, version } => Err(alien(&segment.path, kind, version).into()),
             Record::Header(header) => {
                 if header.segment != segment.number || offset != 0 {
-                    return self.bad_line(segment, offset, "the header of another segment");
+                    return self.bad_line(segment, offset, len, "the header of another segment");
                 }
                 let lost = self.last.is_some_and(|last| header.next_batch > last.batch.saturating_add(1));
                 if lost {
-                    self.damage(&segment.path, offset, "the last batches of the segment before it are missing")?;
+                    self.missing(segment, offset, "the last batches of the segment before it are missing")?;
                 }
                 self.last = Some(Frame { batch: header.next_batch.saturating_sub(1), left: 0 });
                 self.bad = 0;
                 self.next_batch = self.next_batch.max(header.next_batch);
                 self.freed_through = self.freed_through.max(header.oldest.saturating_sub(1));
-                let recorded = Recorded { catalogue: Catalogue::default(), left: frame.left, complete: true };
-                self.recorded = Some(recorded);
-                Ok(())
+                let (catalogue, left) = (Catalogue::default(), frame.left);
+                self.recorded = Some(Recorded { catalogue, left, complete: true, headed: true });
+                self.see(Seen::Header(&header))
             }
             Record::Mutation(mutation) if frame.batch == 0 => {
-                let headless = || Recorded { catalogue: Catalogue::default(), left: 0, complete: false };
+                let headless = || Recorded { catalogue: Catalogue::default(), left: 0, complete: false, headed: false };
                 let recorded = self.recorded.get_or_insert_with(headless);
                 recorded.complete &= frame.left.checked_add(1) == Some(recorded.left);
                 recorded.left = frame.left;
@@ -298,9 +390,15 @@ impl Replay<'_> {
             }
             record => {
                 self.end_catalogue()?;
-                if !self.in_order(segment, offset, frame)? {
+                let excused = matches!(record, Record::Repaired);
+                if !self.in_order(segment, offset, len, frame, excused)? {
                     return Ok(());
                 }
+                let is_event = matches!(record, Record::Mutation(Mutation::Publish(_) | Mutation::Rewrite { .. }));
+                if is_event && offset > MAX_OFFSET {
+                    return self.bad_line(segment, offset, len, "an event beyond what a segment can hold");
+                }
+                self.see(Seen::Kept { frame, body })?;
                 match record {
                     Record::Freed { through } => {
                         self.freed_through = self.freed_through.max(through);
@@ -308,14 +406,22 @@ impl Replay<'_> {
                         Ok(())
                     }
                     Record::Mutation(mutation) => self.mutation(segment, offset, len, mutation),
-                    Record::Header(_) | Record::Alien { .. } => Ok(()),
+                    Record::Header(_) | Record::Alien { .. } | Record::Repaired => Ok(()),
                 }
             }
         }
     }
 
     /// Checks a record's place among the others: lines that somebody took out are as much damage as ones that were changed.
-    fn in_order(&mut self, segment: &Segment, offset: u64, frame: Frame) -> Result<bool, StorageError> {
+    /// `excused`: a repair has taken note that lines before it are gone.
+    fn in_order(
+        &mut self,
+        segment: &Segment,
+        offset: u64,
+        len: u64,
+        frame: Frame,
+        excused: bool,
+    ) -> Result<bool, StorageError> {
         let missing = match self.last {
             None => Some(0),
             Some(last) if frame.batch > last.batch => Some(last.left.saturating_add(frame.batch - last.batch - 1)),
@@ -323,14 +429,14 @@ impl Replay<'_> {
             Some(_) => None,
         };
         let Some(missing) = missing else {
-            self.bad_line(segment, offset, "a record that is out of order")?;
+            self.bad_line(segment, offset, len, "a record that is out of order")?;
             return Ok(false);
         };
         let bad = std::mem::take(&mut self.bad);
         self.last = Some(frame);
         self.next_batch = self.next_batch.max(frame.batch.saturating_add(1));
-        if missing > bad {
-            self.damage(&segment.path, offset, "lines before this record are missing")?;
+        if missing > bad && !excused {
+            self.missing(segment, offset, "lines before this record are missing")?;
         }
         Ok(true)
     }
@@ -339,9 +445,6 @@ impl Replay<'_> {
         let mut at = Place::default();
         match &mutation {
             Mutation::Publish(_) | Mutation::Rewrite { .. } => {
-                if offset > MAX_OFFSET {
-                    return self.bad_line(segment, offset, "an event beyond what a segment can hold");
-                }
                 at = place::pack(segment.number, offset, len);
                 segment.add_live(at);
             }
@@ -375,17 +478,26 @@ impl Replay<'_> {
     /// Takes over what the segment's catalogue knows and the records before it did not say: everything in the oldest segment,
     /// and in others what was lost with damaged records or missing segments.
     fn end_catalogue(&mut self) -> Result<(), StorageError> {
-        let Some(recorded) = self.recorded.take() else { return Ok(()) };
-        let complete = recorded.complete && recorded.left == 0;
-        for mutation in self.catalogue.differences(&recorded.catalogue, complete) {
-            self.hand_back(mutation, Place::default())?;
+        let mut whole = false;
+        if let Some(recorded) = self.recorded.take() {
+            let complete = recorded.complete && recorded.left == 0;
+            whole = complete && recorded.headed;
+            for mutation in self.catalogue.differences(&recorded.catalogue, complete) {
+                self.hand_back(mutation, Place::default())?;
+            }
+        }
+        if std::mem::replace(&mut self.in_names, false)
+            && let Some(witness) = &mut self.witness
+        {
+            witness.see(Seen::Catalogue { catalogue: &self.catalogue, whole })?;
         }
         Ok(())
     }
 
     /// Says which segment comes next.
     fn follows(&mut self, previous: Option<u64>, number: u64) {
-        if previous.is_none_or(|previous| number != previous + 1) {
+        self.follows = previous.is_some_and(|previous| number == previous + 1);
+        if !self.follows {
             self.last = None;
         }
     }
@@ -399,6 +511,7 @@ impl Replay<'_> {
             if segment.number > expected.max(freed) {
                 let path = self.shared.segments.path(expected);
                 let what = format!("segments {expected} to {} are missing", segment.number - 1);
+                self.see(Seen::Gone { first: expected, last: segment.number - 1 })?;
                 self.damage(&path, 0, &what)?;
             }
             expected = expected.max(segment.number + 1);
@@ -406,13 +519,22 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn bad_line(&mut self, segment: &Segment, offset: u64, what: &str) -> Result<(), StorageError> {
+    fn bad_line(&mut self, segment: &Segment, offset: u64, len: u64, what: &str) -> Result<(), StorageError> {
         self.bad += 1;
+        self.see(Seen::Bad { offset, len, what })?;
+        self.damage(&segment.path, offset, what)
+    }
+
+    fn missing(&mut self, segment: &Segment, offset: u64, what: &str) -> Result<(), StorageError> {
+        self.see(Seen::Missing { offset, what })?;
         self.damage(&segment.path, offset, what)
     }
 
     fn damage(&mut self, path: &Path, offset: u64, what: &str) -> Result<(), StorageError> {
         self.report.damaged += 1;
+        if self.witness.is_some() {
+            return Ok(());
+        }
         self.shared.damage(path, offset, what);
         match self.shared.config.on_damage {
             OnDamage::Serve => Ok(()),

@@ -73,12 +73,33 @@ impl JsonLogStorage {
         if config.clean_on_start {
             clean(&*files, dir)?;
         }
-        Ok(Self {
+        Ok(Self::with_lock(config, files, guard))
+    }
+
+    /// Over a directory that was looked at and locked before.
+    pub(crate) fn with_lock(config: JsonLogConfig, files: Arc<dyn Files>, guard: Box<dyn LockGuard>) -> Self {
+        Self {
             shared: Arc::new(Shared::new(config, files)),
             inbox: Arc::default(),
             nudge: Arc::default(),
             own: Mutex::new(Own { lock: Some(guard), ..Own::default() }),
-        })
+        }
+    }
+
+    /// Writes the note that the segments up to `through` are gone, after recovery. Blocking.
+    pub(crate) fn note_gone(&self, through: u64) -> Result<(), StorageError> {
+        let (done, answer) = std::sync::mpsc::sync_channel(1);
+        self.inbox.push(Request::Free { through, done }).map_err(|_closed| StorageError::closed())?;
+        answer.recv().unwrap_or_else(|_gone| Err(StorageError::closed()))
+    }
+
+    /// As [`Storage::close`], without a runtime. Blocking.
+    pub(crate) fn close_now(&self) -> Result<(), StorageError> {
+        if self.shared.closed.swap(true, AcqRel) {
+            return Err(StorageError::closed());
+        }
+        Self::shut(&self.shared, &self.inbox, &self.nudge, std::mem::take(&mut *self.own()));
+        self.shared.failure().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     fn own(&self) -> MutexGuard<'_, Own> {
@@ -236,7 +257,7 @@ impl Drop for JsonLogStorage {
 }
 
 /// Looks at what is in the directory before anything there is changed.
-fn look(files: &dyn Files, dir: &Path, entries: &[Entry]) -> Result<(), JsonLogError> {
+pub(crate) fn look(files: &dyn Files, dir: &Path, entries: &[Entry]) -> Result<(), JsonLogError> {
     let segments: Vec<_> = entries.iter().filter(|entry| parse_file_name(&entry.name).is_some()).collect();
     for entry in entries {
         let is_stray = Path::new(&entry.name).extension() == Some(OsStr::new("jsonl"));

@@ -6,6 +6,7 @@
 //!   conf            one line of JSON: what this is, its format version, which database is the current one
 //!   db/000001/      a sled database; its number grows when it is rebuilt
 //!   mark            how far it is known to be synced
+//!   damaged/        what repairs have moved out
 //! ```
 //!
 //! `conf` and `db` are also what a plain sled database has at its top, which other storages know how to recognize.
@@ -179,6 +180,40 @@ pub(crate) fn make_first(
     make(&draft)?;
     fs::rename(&draft, path).map_err(|source| SledError::io("make", path, source))?;
     sync_dir(&databases)
+}
+
+/// What [`current`] would find, without a change.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The current database.
+    pub(crate) path: PathBuf,
+    /// What interrupted rebuilds and repairs have left.
+    pub(crate) others: Vec<PathBuf>,
+    /// Whether the file that says which one is the current one is there.
+    pub(crate) has_conf: bool,
+}
+
+/// Finds the current database; `None`: there is none yet.
+pub(crate) fn find(dir: &Path) -> Result<Option<Found>, SledError> {
+    let found = list(dir)?;
+    let conf = read_conf(dir)?;
+    let foreign = |what: String| Err(SledError::Foreign { path: dir.to_owned(), what });
+    let current = match (&conf, &found[..]) {
+        (None, []) => return Ok(None),
+        (None, [only]) => *only,
+        (None, _) => {
+            return foreign(format!(
+                "without its file {CONF}, which says which of {} databases is the current one",
+                found.len()
+            ));
+        }
+        (Some(conf), found) => match number(&conf.database).filter(|current| found.contains(current)) {
+            Some(current) => current,
+            None => return foreign(format!("incomplete: the database {DATABASES}/{} is missing", conf.database)),
+        },
+    };
+    let others = found.into_iter().filter(|other| *other != current).map(|other| path_of(dir, other)).collect();
+    Ok(Some(Found { path: path_of(dir, current), others, has_conf: conf.is_some() }))
 }
 
 /// Where the database that comes after `path` is to be made.

@@ -94,6 +94,25 @@ pub enum SledError {
         /// What is wrong with it.
         what: String,
     },
+    /// Nothing of the database can be read.
+    #[error(
+        "sled can read nothing of the database {}, not even without its snapshots: restore a copy of the data directory, or move it away to begin with an empty one (nothing was changed)",
+        path.display()
+    )]
+    Hopeless {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Something is left after a repair.
+    #[error(
+        "{} is not clean after the repair: a mistake of Herald's; run `herald fsck` to see what is left (what was moved out is in {}/damaged)",
+        path.display(),
+        path.display()
+    )]
+    NotClean {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The configuration is not usable.
     #[error("invalid sled configuration: {}", problems.join("; "))]
     Config {
@@ -152,6 +171,8 @@ impl From<SledError> for StorageError {
             | SledError::NewerVersion { .. }
             | SledError::Foreign { .. }
             | SledError::Damaged { .. }
+            | SledError::NotClean { .. }
+            | SledError::Hopeless { .. }
             | SledError::Config { .. } => StorageErrorKind::Unusable,
         };
         let context = error.to_string();

@@ -33,10 +33,10 @@ pub(crate) enum Kind {
 }
 
 /// The first byte of the keys of parts.
-const PART: u8 = b'P';
+pub(crate) const PART: u8 = b'P';
 
 /// The bit that makes a small letter: the key of the second copy.
-const COPY: u8 = 0x20;
+pub(crate) const COPY: u8 = 0x20;
 
 fn key<const N: usize>(kind: Kind, parts: [&[u8]; N]) -> Vec<u8> {
     let mut key = Vec::with_capacity(17);

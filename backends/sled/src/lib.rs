@@ -18,6 +18,7 @@
 //! | noticing that sled went back to an earlier state | `mark` |
 //! | waking a flush that sled has forgotten | `watch` |
 //! | giving space back | `rebuild` |
+//! | `herald fsck`: what is wrong, and the repair | [`SledCheck`], `check`, `verdict`, `repair`, `side` |
 //!
 //! # Invariants
 //!
@@ -35,6 +36,7 @@
 //! [`broker_core::storage::Storage::read`] needs a tokio runtime.
 
 mod changes;
+mod check;
 mod config;
 mod database;
 mod directory;
@@ -48,11 +50,15 @@ mod reads;
 mod rebuild;
 mod record;
 mod recovery;
+mod repair;
 mod shared;
+mod side;
 mod storage;
+mod verdict;
 mod watch;
 mod writer;
 
+pub use check::SledCheck;
 pub use config::{Durability, OnDamage, SledConfig};
 pub use error::SledError;
 pub use storage::SledStorage;

@@ -47,6 +47,25 @@ impl Lock {
         }
     }
 
+    /// Takes the lock of `dir` without a trace of it. `None`: no broker has ever had the directory.
+    pub(crate) fn acquire_quietly(dir: &Path) -> Result<Option<Self>, SledError> {
+        let path = dir.join(LOCK_FILE);
+        let trouble = |source| SledError::io("lock", &path, source);
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(trouble)?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { file, path })),
+            Err(TryLockError::WouldBlock) => {
+                let mut note = String::new();
+                let _unreadable_is_empty = file.read_to_string(&mut note);
+                Err(SledError::Locked { path: dir.to_owned(), holder: describe(&note, now()) })
+            }
+            Err(TryLockError::Error(source)) => Err(trouble(source)),
+        }
+    }
+
     /// Writes down who has it. Not done before the directory was found to be ours: until then nothing in it changes.
     pub(crate) fn sign(&mut self) -> Result<(), SledError> {
         let holder = Holder { pid: std::process::id(), host: host(), started: now() };

@@ -78,8 +78,8 @@ pub(crate) fn rebuild(config: &SledConfig, old: &Database) -> Result<Arc<Databas
 }
 
 /// Removes a database that is not the current one any more. Its handles may still be in use: they read on without its name.
-pub(crate) fn discard(old: &Database) {
-    if let Err(error) = std::fs::remove_dir_all(&old.path) {
-        tracing::warn!(path = %old.path.display(), %error, "what a rebuild has replaced is removed at the next start");
+pub(crate) fn discard(old: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(old) {
+        tracing::warn!(path = %old.display(), %error, "what a rebuild has replaced is removed at the next start");
     }
 }

@@ -23,7 +23,7 @@ const PAGE: usize = 1024;
 
 /// How far a topic's sequence goes ahead if both records of it are lost: further than it can have been used since the latest
 /// event that is left.
-const LEAP: u64 = 1 << 40;
+pub(crate) const LEAP: u64 = 1 << 40;
 
 /// Opens the current database and hands back what is in it.
 pub(crate) fn recover(
@@ -48,7 +48,7 @@ pub(crate) fn recover(
     let mut database = Arc::new(database);
     if rebuild::is_worth_it_at_start(&database, report.bytes) {
         let new = rebuild::rebuild(&shared.config, &database)?;
-        rebuild::discard(&database);
+        rebuild::discard(&database.path);
         database = new;
     }
     Ok((report, names, database))

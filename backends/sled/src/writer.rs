@@ -200,7 +200,7 @@ impl Writer {
                 let old = std::mem::replace(&mut self.database, Arc::clone(&new));
                 self.shared.replace(Some(new));
                 self.unsynced_since = None;
-                rebuild::discard(&old);
+                rebuild::discard(&old.path);
             }
             Ok(None) => {}
             // The old database is as good as before, unless it is the one that failed; then the next write says so.

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::config::{Durability, SqliteConfig};
 use crate::error::SqliteError;
-use crate::schema;
+use crate::{directory, schema};
 
 /// Half the depth and fewer overflow pages than with SQLite's own 4 KiB, for events of a few hundred bytes.
 const PAGE_BYTES: i64 = 8192;
@@ -67,6 +68,48 @@ pub(crate) fn reading(path: &Path) -> Result<Connection, SqliteError> {
     set(&connection, path, "query_only", "1", "1")?;
     set(&connection, path, "cell_size_check", "1", "1")?;
     Ok(connection)
+}
+
+/// A connection that changes nothing on disk, not even beside the database. Nobody else has it open.
+///
+/// SQLite keeps an index of its log in a file of its own, makes a log that is not there, and empties it at the end. With a log, none
+/// of that happens if the index is in memory (`locking_mode = exclusive`), which takes no lock on a file that is open for
+/// reading only with a layer that has no locks. Without one, the file can be called immutable.
+pub(crate) fn inspecting(dir: &Path) -> Result<Connection, SqliteError> {
+    let path = directory::database(dir);
+    let trouble = |source| SqliteError::sqlite("open", &path, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let has_log = std::fs::metadata(directory::log(dir)).is_ok_and(|log| log.len() > 0);
+    let connection = if has_log {
+        let layer = if cfg!(windows) { c"win32-none" } else { c"unix-none" };
+        let connection = Connection::open_with_flags_and_vfs(&path, flags, layer).map_err(trouble)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(trouble)?;
+        connection.execute_batch("pragma locking_mode = exclusive").map_err(trouble)?;
+        connection
+    } else {
+        let address = address(&path);
+        Connection::open_with_flags(address, flags | OpenFlags::SQLITE_OPEN_URI).map_err(trouble)?
+    };
+    // It may fail on a damaged file, which is to be found out elsewhere.
+    let _checked_or_not = connection.execute_batch("pragma cell_size_check = 1");
+    Ok(connection)
+}
+
+/// The address of a file that nobody changes.
+fn address(path: &Path) -> String {
+    use std::fmt::Write as _;
+    let mut address = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => address.push(char::from(*byte)),
+            b'\\' if cfg!(windows) => address.push('/'),
+            other => {
+                let _a_string_takes_all = write!(address, "%{other:02x}");
+            }
+        }
+    }
+    address.push_str("?immutable=1");
+    address
 }
 
 /// Sets a pragma and checks that it is so.

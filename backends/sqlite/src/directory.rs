@@ -6,6 +6,8 @@
 //!   herald.db        the database
 //!   herald.db-wal    what was committed and is not in the database yet; gone after an orderly stop
 //!   herald.db-shm    an index of that, for SQLite
+//!   herald.db.draft  the database that a repair is making, if there is one
+//!   damaged/         what repairs have moved out
 //! ```
 
 use std::fs::{self, File};
@@ -30,6 +32,11 @@ pub(crate) fn database(dir: &Path) -> PathBuf {
 /// The database's log.
 pub(crate) fn log(dir: &Path) -> PathBuf {
     dir.join("herald.db-wal")
+}
+
+/// Where a repair makes a new database.
+pub(crate) fn draft(dir: &Path) -> PathBuf {
+    dir.join("herald.db.draft")
 }
 
 /// The files of the database.

@@ -119,6 +119,16 @@ pub enum SqliteError {
         /// What is wrong with it.
         what: String,
     },
+    /// Something is left after a repair.
+    #[error(
+        "{} is not clean after the repair: a mistake of Herald's; run `herald fsck` to see what is left (what was moved out is in {}/damaged)",
+        path.display(),
+        path.display()
+    )]
+    NotClean {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The configuration is not usable.
     #[error("invalid sqlite configuration: {}", problems.join("; "))]
     Config {
@@ -214,6 +224,7 @@ impl From<SqliteError> for StorageError {
             | SqliteError::Foreign { .. }
             | SqliteError::Orphan { .. }
             | SqliteError::Damaged { .. }
+            | SqliteError::NotClean { .. }
             | SqliteError::Config { .. } => StorageErrorKind::Unusable,
         };
         let context = error.to_string();

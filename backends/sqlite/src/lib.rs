@@ -18,6 +18,7 @@
 //! | what a data directory holds, what opening refuses | `directory`, `lock` |
 //! | handing everything back | `recovery` |
 //! | giving space back | `space` |
+//! | `herald fsck`: what is wrong, and the repair | [`SqliteCheck`], `check`, `verdict`, `repair`, `salvage`, `side` |
 //!
 //! # Invariants
 //!
@@ -34,6 +35,7 @@
 //! [`broker_core::storage::Storage::read`] needs a tokio runtime.
 
 mod changes;
+mod check;
 mod config;
 mod connection;
 mod directory;
@@ -44,13 +46,18 @@ mod names;
 mod readers;
 mod reads;
 mod recovery;
+mod repair;
 mod row;
+mod salvage;
 mod schema;
 mod shared;
+mod side;
 mod space;
 mod storage;
+mod verdict;
 mod writer;
 
+pub use check::SqliteCheck;
 pub use config::{Durability, OnDamage, SqliteConfig};
 pub use error::SqliteError;
 pub use storage::SqliteStorage;

@@ -50,6 +50,25 @@ impl Lock {
         }
     }
 
+    /// Takes the lock of `dir` without a trace of it. `None`: no broker has ever had the directory.
+    pub(crate) fn acquire_quietly(dir: &Path) -> Result<Option<Self>, SqliteError> {
+        let path = dir.join(LOCK_FILE);
+        let trouble = |source| SqliteError::io("lock", &path, source);
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(trouble)?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { file, path, is_new: false })),
+            Err(TryLockError::WouldBlock) => {
+                let mut note = String::new();
+                let _unreadable_is_empty = file.read_to_string(&mut note);
+                Err(SqliteError::Locked { path: dir.to_owned(), holder: describe(&note, now()) })
+            }
+            Err(TryLockError::Error(source)) => Err(trouble(source)),
+        }
+    }
+
     /// Gives it up and leaves no trace of it, in a directory that turned out not to be ours.
     pub(crate) fn undo(self) {
         if self.is_new {

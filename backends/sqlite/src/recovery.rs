@@ -21,7 +21,7 @@ const PAGE: usize = 1024;
 
 /// How far a topic's sequence goes ahead if its row does not check: further than it can have been used since the latest event
 /// that is left.
-const LEAP: u64 = 1 << 40;
+pub(crate) const LEAP: u64 = 1 << 40;
 
 /// Opens the database and hands back what is in it.
 pub(crate) fn recover(

@@ -15,6 +15,7 @@ use crate::name::TopicName;
 use crate::policy::Policies;
 use crate::queue::{Released, Topic};
 use crate::storage::{Mutation, Place, Recovery, StorageError, StorageErrorKind};
+use crate::transfer::{IMPORT_CURSOR, Progress};
 use worker::Worker;
 
 /// Mutations handed to a shard's thread together, and the bytes of payloads after which there are no more.
@@ -50,6 +51,7 @@ pub(super) struct Recoverer {
     cursors: HashMap<String, String>,
     latest: Millis,
     released: AllReleased,
+    import: Option<Progress>,
 }
 
 fn ended(shard: usize) -> StorageError {
@@ -70,12 +72,16 @@ impl Recoverer {
             Ok(Shard { batch: Vec::with_capacity(BATCH), bytes: 0, sender, thread })
         };
         let shards = (0..shards).map(start).collect::<Result<_, StorageError>>()?;
-        Ok(Self { shards, cursors: HashMap::new(), latest: Millis::default(), released })
+        Ok(Self { shards, cursors: HashMap::new(), latest: Millis::default(), released, import: None })
     }
 
     /// # Errors
-    /// When a shard's thread did not come to its end.
+    /// When a shard's thread did not come to its end, or when this is only the beginning of an import: served as it is, it would
+    /// pass for the whole.
     pub(super) fn finish(mut self) -> Result<Recovered, StorageError> {
+        if let Some(progress) = self.import.as_ref().filter(|progress| !progress.finished) {
+            return Err(progress.refusal());
+        }
         for at in 0..self.shards.len() {
             self.hand_over(at)?;
         }
@@ -116,8 +122,14 @@ fn topic_of(mutation: &Mutation) -> Option<&TopicName> {
 impl Recovery for Recoverer {
     fn replay(&mut self, mutation: Mutation, place: Place) -> Result<(), StorageError> {
         let Some(topic) = topic_of(&mutation) else {
-            if let Mutation::Cursor { source, value } = mutation {
-                self.cursors.insert(source, value);
+            match mutation {
+                Mutation::Cursor { source, value } if source == IMPORT_CURSOR => {
+                    self.import = Some(Progress::parse(&value));
+                }
+                Mutation::Cursor { source, value } => {
+                    self.cursors.insert(source, value);
+                }
+                _ => {}
             }
             return Ok(());
         };

@@ -27,7 +27,9 @@ fn every_subcommand_has_an_example_in_its_help() {
 fn subcommands_are_those_of_the_documentation() {
     let command = Cli::command();
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["serve", "demo", "feed", "pub", "sub", "topics", "stats", "config", "completions"]);
+    let documented =
+        ["serve", "demo", "feed", "pub", "sub", "topics", "stats", "fsck", "export", "import", "config", "completions"];
+    assert_eq!(names, documented);
 }
 
 #[test]
@@ -46,6 +48,12 @@ fn what_the_documentation_shows_is_taken() {
         "herald topics --json",
         "herald stats",
         "herald stats tweets --json",
+        "herald fsck",
+        "herald fsck --repair --json --config herald.toml --set storage.path=data",
+        "herald export",
+        "herald export tweets --set storage.kind=sled",
+        "herald import backup.jsonl",
+        "herald import - --json --set storage.path=new",
         "herald config check --config herald.toml",
         "herald config show --set a=b",
         "herald config init",
@@ -68,6 +76,9 @@ fn wrong_usage_is_status_2() {
         "herald sub t --count 0",
         "herald sub t --connections 0",
         "herald demo --port 70000",
+        "herald fsck data",
+        "herald export a b",
+        "herald import",
         "herald config init --force",
         "herald completions tcsh",
     ] {

@@ -43,6 +43,8 @@ pub(crate) enum Record {
     Alien { kind: String, version: u64 },
     /// The segments up to this number are gone.
     Freed { through: u64 },
+    /// Lines before this one are gone, which a repair has taken note of.
+    Repaired,
     /// A change.
     Mutation(Mutation),
 }
@@ -113,6 +115,9 @@ pub(crate) fn decode(body: &[u8], names: &mut Names) -> Option<(Frame, Record)> 
     let frame = Frame { batch: line.batch, left: line.left };
     if let Some(freed) = line.freed {
         return Some((frame, Record::Freed { through: freed.through }));
+    }
+    if line.repaired.is_some() {
+        return Some((frame, Record::Repaired));
     }
     Some((frame, Record::Mutation(line.into_mutation(names)?)))
 }
@@ -343,6 +348,8 @@ struct Line<'a> {
     forget: Option<ForgetLine<'a>>,
     cursor: Option<CursorLine<'a>>,
     freed: Option<FreedLine>,
+    /// What it says is for people.
+    repaired: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]

@@ -199,6 +199,29 @@ pub(crate) fn encode_freed(out: &mut Vec<u8>, batch: u64, through: u64) {
     seal(out, start);
 }
 
+/// Appends the note that lines before the next one are gone: `lines` of them were moved to the file `moved_to`.
+pub(crate) fn encode_repaired(out: &mut Vec<u8>, frame: super::Frame, lines: u64, moved_to: &str) {
+    let start = out.len();
+    out.extend_from_slice(br#"{"batch":"#);
+    push_u64(out, frame.batch);
+    push_left(out, b",", frame.left);
+    out.extend_from_slice(br#""repaired":{"lines":"#);
+    push_u64(out, lines);
+    if lines > 0 {
+        out.extend_from_slice(br#","moved_to":"#);
+        write_json_string(out, moved_to);
+    }
+    out.push(b'}');
+    seal(out, start);
+}
+
+/// Appends a line as it was: `body` is the part of it that its checksum covers.
+pub(crate) fn encode_again(out: &mut Vec<u8>, body: &[u8]) {
+    let start = out.len();
+    out.extend_from_slice(body);
+    seal(out, start);
+}
+
 fn push_left(out: &mut Vec<u8>, before: &[u8], left: u64) {
     out.extend_from_slice(before);
     out.extend_from_slice(br#""left":"#);

@@ -118,6 +118,25 @@ impl SimDisk {
         self.0.lock().unwrap().operations
     }
 
+    /// All files as they are now.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let disk = self.0.lock().unwrap();
+        disk.now.iter().map(|(path, inode)| (path.clone(), disk.inodes[*inode].data.clone())).collect()
+    }
+
+    /// A disk with these files, all durable.
+    pub fn of(files: &BTreeMap<PathBuf, Vec<u8>>, plan: Plan) -> Self {
+        let sim = Self::new(plan);
+        let mut disk = sim.0.lock().unwrap();
+        for (at, (path, data)) in files.iter().enumerate() {
+            disk.inodes.push(Inode { data: data.clone(), synced: data.clone() });
+            disk.now.insert(path.clone(), at);
+        }
+        disk.durable = disk.now.clone();
+        drop(disk);
+        sim
+    }
+
     /// What is found after the power is back, with a new plan.
     pub fn reboot(&self, survives: Survives, plan: Plan) -> Self {
         let disk = self.0.lock().unwrap();
@@ -223,6 +242,14 @@ impl Files for SimDisk {
         Ok(Arc::new(SimFile { disk: self.clone(), inode }))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.0.lock().unwrap();
+        disk.whole_step()?;
+        let inode = disk.now.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.now.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.0.lock().unwrap();
         disk.whole_step()?;
@@ -242,6 +269,10 @@ impl Files for SimDisk {
             return Ok(Locking::Busy(String::new()));
         }
         Ok(Locking::Held(Box::new(SimLock(self.clone()))))
+    }
+
+    fn lock_quietly(&self, path: &Path) -> io::Result<Option<Locking>> {
+        self.lock(path, "").map(Some)
     }
 }
 

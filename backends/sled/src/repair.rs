@@ -1,0 +1,113 @@
+//! Making a database clean: what checks goes to a new one, which takes the place of the old one in one step. The old one is kept.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use broker_core::storage::StorageError;
+use broker_core::storage::check::{Inspector, Repaired, SideRecord};
+use sled::Batch;
+
+use crate::check::Copy;
+use crate::config::SledConfig;
+use crate::database::{Database, sync_dir};
+use crate::error::SledError;
+use crate::side::Side;
+use crate::verdict::{Judge, Verdict};
+use crate::{directory, keys, mark, rebuild};
+
+/// Bytes written with one flush.
+const STEP: usize = 1 << 20;
+
+/// Repairs the database; the directory is locked.
+pub(crate) fn repair(config: &SledConfig, inspector: &mut dyn Inspector) -> Result<Repaired, StorageError> {
+    let dir = &config.path;
+    let Some(found) = directory::find(dir)? else { return Ok(Repaired::default()) };
+    for other in &found.others {
+        remove(other)?;
+    }
+    let synced = found.has_conf.then(|| mark::read(dir)).flatten();
+    let path = directory::next(dir, &found.path);
+    let mut side = Side::new(dir)?;
+    let copy = Copy::of(&found.path)?;
+    let filled = copy.with_database(config.cache_bytes, |old| fill(old, &path, config, synced, &mut side, inspector));
+    if let Err(first) = filled {
+        tracing::warn!(error = %first, "sled could not read it with its snapshots: trying without");
+        remove(&path)?;
+        let copy = Copy::of(&found.path)?;
+        copy.remove_snapshots()?;
+        copy.with_database(config.cache_bytes, |old| fill(old, &path, config, synced, &mut side, inspector)).map_err(
+            |second| {
+                tracing::error!(error = %second, "sled could not read it without them either");
+                let _what_is_left_is_removed_by_the_next_start = remove(&path);
+                StorageError::from(SledError::Hopeless { path: found.path.clone() })
+            },
+        )?;
+    }
+    let mut side_files: Vec<_> = side.finish()?.into_iter().collect();
+    side_files.push(side.keep(&found.path, "sled")?);
+    directory::set_current(dir, &path)?;
+    rebuild::discard(&found.path);
+    Ok(Repaired { records: side.records, side_files })
+}
+
+fn remove(path: &Path) -> Result<(), SledError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SledError::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the old database into a new one.
+fn fill(
+    old: &Database,
+    path: &Path,
+    config: &SledConfig,
+    synced: Option<u64>,
+    side: &mut Side,
+    inspector: &mut dyn Inspector,
+) -> Result<(), StorageError> {
+    let new = Database::open(path, config.cache_bytes)?;
+    let reading = |source| SledError::sled("read", &old.path, source);
+    let writing = |source| SledError::sled("write to the database", path, source);
+    let (mut batch, mut bytes, mut done) = (Batch::default(), 0, 0);
+    let judge = Judge::new(old, synced)?;
+    judge.each(&mut |key, value, verdict| {
+        match verdict {
+            Verdict::Good => {
+                for part in old.db.scan_prefix(keys::parts(key)) {
+                    let (part, value) = part.map_err(reading)?;
+                    bytes += part.len() + value.len();
+                    batch.insert(part, value);
+                }
+                bytes += key.len() + value.len();
+                batch.insert(key, value);
+            }
+            Verdict::Out(what) => set_aside(side, &judge, key, value, what)?,
+            Verdict::Mended(what, mended) => {
+                set_aside(side, &judge, key, value, &what)?;
+                mended.into_iter().for_each(|(key, value)| batch.insert(key, value));
+            }
+        }
+        if bytes >= STEP {
+            new.db.apply_batch(std::mem::take(&mut batch)).map_err(writing)?;
+            new.flush()?;
+            done += bytes as u64;
+            bytes = 0;
+            inspector.progress(done, done);
+        }
+        Ok(())
+    })?;
+    new.db.apply_batch(batch).map_err(writing)?;
+    new.flush()?;
+    new.sync()?;
+    sync_dir(path)?;
+    path.parent().map_or(Ok(()), sync_dir)?;
+    Ok(())
+}
+
+fn set_aside(side: &mut Side, judge: &Judge<'_>, key: &[u8], value: &[u8], what: &str) -> Result<(), SledError> {
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let at = format!("key {hex}: {}", judge.describe(key));
+    side.take(SideRecord { file: "sled", at: &at, what, bytes: value })
+}

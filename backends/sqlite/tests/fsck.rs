@@ -1,0 +1,228 @@
+//! Checking finds whatever is wrong and changes nothing; repairing keeps whatever is not wrong.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use backend_sqlite::{OnDamage, SqliteCheck, SqliteConfig, SqliteStorage};
+use broker_core::storage::check::{Check, Finding, Inspector, Severity};
+use broker_core::storage::contract::Model;
+use broker_core::storage::contract::bench::{cursor, event, key, settle, subscribe, subscription, topic};
+use broker_core::storage::{Batch, Mutation, Requeued, Storage, StorageError, StorageErrorKind};
+use rusqlite::Connection;
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Inspector for Findings {
+    fn finding(&mut self, finding: Finding) {
+        self.0.push(finding);
+    }
+}
+
+/// Every file below `dir` with its bytes.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            found.extend(files(&entry));
+        } else {
+            found.insert(entry.clone(), fs::read(&entry).unwrap());
+        }
+    }
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    for (path, bytes) in files(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::write(target, bytes).unwrap();
+    }
+}
+
+fn history(events: u64) -> Vec<Vec<Mutation>> {
+    let mut batches = vec![vec![subscribe("a", "one", 0), subscribe("a", "two", 0), subscribe("b", "late", 7)]];
+    for first in (1..=events).step_by(50) {
+        let seqs = first..(first + 50).min(events + 1);
+        let mut batch: Vec<_> = seqs.clone().map(|seq| Mutation::Publish(event("a", 0, seq, 200))).collect();
+        batch.push(settle("a", "one", [first]));
+        let requeued = Requeued { key: key(0, first + 1), deliveries: 3, due_at: None };
+        batch.push(Mutation::Requeue { topic: topic("a"), subscription: subscription("two"), events: vec![requeued] });
+        batch.push(cursor("feed", first));
+        batches.push(batch);
+    }
+    batches
+}
+
+/// A database with so many events. `log`: what was committed last is in SQLite's log, as after a kill.
+fn make(dir: &Path, events: u64, log: bool) {
+    let held = tempfile::tempdir().unwrap();
+    let made = if log { held.path() } else { dir };
+    let storage = SqliteStorage::open(SqliteConfig::new(made)).unwrap();
+    storage.recover(&mut Model::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        for mutations in history(events) {
+            storage.submit(Batch { mutations }).safe.await.unwrap();
+        }
+        if log {
+            copy(made, dir);
+        }
+        storage.close().await.unwrap();
+    });
+}
+
+fn check(dir: &Path) -> Result<Vec<Finding>, StorageError> {
+    let mut findings = Findings::default();
+    let before = files(dir);
+    let checked = SqliteCheck::open(SqliteConfig::new(dir))?.check(&mut findings)?;
+    assert!(files(dir) == before, "checking changes nothing: {:?}", files(dir).keys());
+    let damage = findings.0.iter().filter(|finding| finding.severity == Severity::Damage).count();
+    assert_eq!(checked.damage, damage as u64);
+    Ok(findings.0)
+}
+
+fn recover(dir: &Path, on_damage: OnDamage) -> Result<Model, StorageError> {
+    let storage = SqliteStorage::open(SqliteConfig { on_damage, ..SqliteConfig::new(dir) })?;
+    let mut found = Model::default();
+    storage.recover(&mut found)?;
+    Ok(found)
+}
+
+/// Repairs; afterwards it is clean, and a broker starts.
+#[track_caller]
+fn repaired(dir: &Path) -> Model {
+    SqliteCheck::open(SqliteConfig::new(dir)).unwrap().repair(&mut Findings::default()).unwrap();
+    let left = check(dir).unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    recover(dir, OnDamage::Stop).unwrap()
+}
+
+fn sql(dir: &Path, statements: &str) {
+    Connection::open(dir.join("herald.db")).unwrap().execute_batch(statements).unwrap();
+}
+
+#[test]
+fn a_clean_database_is_clean_with_and_without_a_log() {
+    for log in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), 120, log);
+        assert_eq!(dir.path().join("herald.db-wal").exists(), log);
+        assert!(check(dir.path()).unwrap().is_empty());
+        let expected = recover(dir.path(), OnDamage::Stop).unwrap();
+        assert_eq!(expected.topics["a"].events.len(), 120, "what is in the log is seen");
+        expected.assert_same(&repaired(dir.path()), "repaired for nothing");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    assert!(check(empty.path()).unwrap().is_empty());
+    assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_row_that_does_not_check_is_found_and_moved_out() {
+    for (statement, rows, what) in [
+        ("update events set payload = payload || ' ' where seq = 5", 1, "event 5 of topic a"),
+        ("update events set seq = 4000 where seq = 6", 1, "event 4000 of topic a"),
+        ("update settled set crc = crc + 1", 3, "the settlement of event 1 of topic a by subscription number 1"),
+        ("update requeued set deliveries = 9", 3, "the delivery count of event 2 of topic a for subscription number 2"),
+        ("update cursors set value = 'x'", 1, "the cursor of source feed"),
+        ("update topics set last_seq = 0 where name = 'a'", 1, "topic a (number 1)"),
+        ("update subscriptions set since = 3 where name = 'two'", 1, "subscription two (number 2) of topic a"),
+        (
+            "update topics set name = cast(x'ff' as text) where name = 'b'",
+            2,
+            "a row of topics with the key [Integer(2)]",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), 120, false);
+        sql(dir.path(), statement);
+        let findings = check(dir.path()).unwrap();
+        assert_eq!(findings.len(), rows, "{statement}: {findings:?}");
+        assert!(findings[0].to_string().contains(what), "{statement}: {}", findings[0]);
+        let stopped = recover(dir.path(), OnDamage::Stop).unwrap_err();
+        assert_eq!(
+            stopped.kind(),
+            if what.contains("Integer") { StorageErrorKind::Failed } else { StorageErrorKind::Unusable }
+        );
+        let before = recover(dir.path(), OnDamage::Serve).ok();
+        let found = repaired(dir.path());
+        if let Some(mut before) = before {
+            // A sequence that only a row says that does not check was never used.
+            before.topics.values_mut().filter(|topic| topic.last_seq == 4000).for_each(|topic| topic.last_seq = 120);
+            before.assert_same(&found, statement);
+        }
+        let side = fs::read_to_string(dir.path().join("damaged/000001.ndjson")).unwrap();
+        assert_eq!(side.lines().count(), rows, "{side}");
+        side.lines().for_each(|line| drop(serde_json::from_str::<serde_json::Value>(line).unwrap()));
+    }
+}
+
+/// Single bits, anywhere: found or without meaning, and repaired.
+#[test]
+fn a_flipped_bit_costs_little() {
+    let origin = tempfile::tempdir().unwrap();
+    make(origin.path(), 1500, false);
+    let bytes = fs::read(origin.path().join("herald.db")).unwrap();
+    let whole = recover(origin.path(), OnDamage::Stop).unwrap().topics["a"].events.len();
+    let (mut found_any, mut dear) = (0, 0);
+    // Behind the first page's header, which tells that it is SQLite at all.
+    for at in (101..bytes.len()).step_by(bytes.len() / 60) {
+        let dir = tempfile::tempdir().unwrap();
+        copy(origin.path(), dir.path());
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 0x10;
+        fs::write(dir.path().join("herald.db"), bytes).unwrap();
+        let Ok(findings) = check(dir.path()) else { continue };
+        if findings.is_empty() {
+            assert_eq!(recover(dir.path(), OnDamage::Stop).unwrap().topics["a"].events.len(), whole, "byte {at}");
+            continue;
+        }
+        found_any += 1;
+        let left = repaired(dir.path()).topics["a"].events.len();
+        // More only where it is a page that leads to others.
+        dear += u32::from(left + 40 < whole);
+    }
+    assert!(found_any > 30 && dear <= 2, "{dear} of {found_any}");
+}
+
+#[test]
+fn a_destroyed_page_costs_the_rows_on_it_and_the_old_database_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), 3000, false);
+    let path = dir.path().join("herald.db");
+    let mut bytes = fs::read(&path).unwrap();
+    // Two pages, so that there are rows before, between and behind.
+    let pages = bytes.len() / 8192;
+    for page in [pages / 3, 2 * pages / 3] {
+        bytes[page * 8192..page * 8192 + 64].fill(0xff);
+    }
+    fs::write(&path, &bytes).unwrap();
+    let findings = check(dir.path()).unwrap();
+    assert!(findings[0].what.contains("structure"), "{findings:?}");
+    let left = repaired(dir.path()).topics["a"].events.len();
+    assert!(left < 3000 && left > 2850, "{left}");
+    assert_eq!(fs::read(dir.path().join("damaged/000001.herald.db")).unwrap(), bytes);
+}
+
+#[test]
+fn what_an_interrupted_repair_left_is_a_note_and_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), 300, false);
+    sql(dir.path(), "update events set crc = 1 where seq = 5");
+    fs::write(dir.path().join("herald.db.draft"), "half").unwrap();
+    let findings = check(dir.path()).unwrap();
+    assert_eq!(findings[0].severity, Severity::Note, "{findings:?}");
+    recover(dir.path(), OnDamage::Serve).unwrap();
+}
+
+#[test]
+fn a_directory_that_a_broker_has_is_refused_with_who_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let _storage = SqliteStorage::open(SqliteConfig::new(dir.path())).unwrap();
+    let error = SqliteCheck::open(SqliteConfig::new(dir.path())).unwrap_err();
+    assert_eq!(error.kind(), StorageErrorKind::Locked);
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+}
