@@ -8,6 +8,7 @@ use std::time::Duration;
 use broker_core::name::{MAX_NAME_BYTES, TopicName};
 use broker_core::policy::{DuplicateId, Policies, TopicPolicy};
 use broker_core::protocol::command::CommandWords;
+use broker_core::transfer::IMPORT_CURSOR;
 use tracing_subscriber::EnvFilter;
 
 use crate::registry;
@@ -259,6 +260,8 @@ impl Validate<'_> {
             let path = entry("sources", places.get(at).copied().unwrap_or(at));
             if raw.name.is_empty() || raw.name.len() > MAX_NAME_BYTES {
                 self.problem(&below(&path, "name"), "expected a name of 1 to 255 bytes".to_owned());
+            } else if raw.name == IMPORT_CURSOR {
+                self.problem(&below(&path, "name"), format!("{} is reserved: choose another name", quoted(&raw.name)));
             } else if let Some(other) = sources.iter().position(|other| other.name == raw.name) {
                 let other = entry("sources", places.get(other).copied().unwrap_or(other));
                 let text = format!(

@@ -11,10 +11,11 @@ use broker_core::storage::check::{At, Check, Checked, Finding, Inspector, Repair
 use crate::config::{JsonLogConfig, OnDamage};
 use crate::error::JsonLogError;
 use crate::files::{DataFile, Entry, Files, LockGuard, SystemFiles, read_full};
-use crate::recovery::{Seen, Witness, examine};
+use crate::recovery::examine;
 use crate::repair::{self, DRAFT_ENDING};
 use crate::segment::parse_file_name;
 use crate::shared::Shared;
+use crate::witness::{Seen, Witness};
 use crate::{lock, storage};
 
 /// Checks and repairs a log that no broker has.

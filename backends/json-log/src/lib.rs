@@ -13,8 +13,8 @@
 //! | writing, and the queue into it | `writer`, `inbox` |
 //! | syncing beside writing | `sync` |
 //! | reading payloads | `reads`, `place` |
-//! | what opening repairs, reports, refuses | `recovery`, `lines`, `lock` |
-//! | `herald fsck`: what is wrong, and the repair | [`JsonLogCheck`], `check`, `repair` |
+//! | what opening repairs, reports, refuses | `recovery`, `tail`, `lines`, `lock` |
+//! | `herald fsck`: what is wrong, and the repair | [`JsonLogCheck`], `check`, `repair`, `witness` |
 //! | freeing space | `cleaner`, `segment` |
 //! | the operating system, and where faults are put in for tests | [`files`] |
 //!
@@ -50,6 +50,8 @@ mod segment;
 mod shared;
 mod storage;
 mod sync;
+mod tail;
+mod witness;
 mod writer;
 
 pub use check::JsonLogCheck;

@@ -3,8 +3,8 @@
 //! Nothing is changed before everything was read, and what is changed then can be interrupted anywhere: the next recovery
 //! finds the same torn tail, or none.
 //!
-//! Only the last segment can have a torn tail, because a segment is synced before the next is begun. There, what comes after
-//! the last whole batch is cut. Anything else that does not check is damage: it is left where it is.
+//! Only the last segment can have a torn tail, see [`crate::tail`]. Anything else that does not check is damage: it is left where
+//! it is.
 
 use std::io;
 use std::path::Path;
@@ -17,12 +17,14 @@ use broker_core::storage::{Mutation, Place, Recovery, RecoveryReport, StorageErr
 use crate::catalogue::Catalogue;
 use crate::config::OnDamage;
 use crate::error::JsonLogError;
-use crate::files::{DataFile, OpenMode, read_full};
-use crate::format::{Frame, Header, KIND, MAGIC, Names, Record, VERSION, decode, frame};
+use crate::files::{DataFile, OpenMode};
+use crate::format::{Frame, KIND, Names, Record, VERSION, decode};
 use crate::lines::{LineReader, Piece};
 use crate::place::{self, MAX_OFFSET};
 use crate::segment::{Segment, parse_file_name};
 use crate::shared::Shared;
+use crate::tail::{Tail, find_tail, is_foreign};
+use crate::witness::{Nobody, Seen, Witness};
 use crate::writer::Active;
 
 /// Lines after which the engine is asked what it does not need: often enough to keep that list short.
@@ -56,45 +58,6 @@ pub(crate) fn examine(shared: &Shared, witness: &mut dyn Witness) -> Result<Reco
         }
     }
     Ok(replay.report)
-}
-
-/// Who examines needs no mutations.
-pub(crate) struct Nobody;
-
-impl Recovery for Nobody {
-    fn replay(&mut self, _mutation: Mutation, _place: Place) -> Result<(), StorageError> {
-        Ok(())
-    }
-}
-
-/// What reading makes of what is there, in its order.
-pub(crate) enum Seen<'a> {
-    /// A segment begins. `follows`: the one before it is there.
-    Segment { segment: &'a Arc<Segment>, file: &'a Arc<dyn DataFile>, end: u64, follows: bool },
-    /// Its header checks.
-    Header(&'a Header),
-    /// What names it began with has been read; with what is known from before, these are all. `whole`: its own list is.
-    Catalogue { catalogue: &'a Catalogue, whole: bool },
-    /// A record that is taken.
-    Kept { frame: Frame, body: &'a [u8] },
-    /// A line that is not.
-    Bad { offset: u64, len: u64, what: &'a str },
-    /// Lines are not there that should be before this byte.
-    Missing { offset: u64, what: &'a str },
-    /// The line before this byte is good, its ending is not.
-    Ending { offset: u64 },
-    /// It has been read to its end.
-    End,
-    /// Segments are not there that should be.
-    Gone { first: u64, last: u64 },
-    /// What follows the last whole batch.
-    Torn { segment: &'a Arc<Segment>, file: &'a dyn DataFile, offset: u64, len: u64 },
-}
-
-/// Sees what reading makes of a log.
-pub(crate) trait Witness {
-    /// Takes note of it.
-    fn see(&mut self, seen: Seen<'_>) -> Result<(), StorageError>;
 }
 
 /// The segment that is written to.
@@ -148,79 +111,6 @@ fn list(shared: &Shared) -> Result<Vec<Arc<Segment>>, JsonLogError> {
 
 fn open(shared: &Shared, segment: &Segment, mode: OpenMode) -> Result<Arc<dyn DataFile>, JsonLogError> {
     shared.files.open(&segment.path, mode).map_err(|source| JsonLogError::io("open", &segment.path, source))
-}
-
-/// How the last segment ends.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tail {
-    /// Where its last whole batch ends; what follows is torn.
-    end: u64,
-    /// Where its catalogue ends; `None` if that or the header is not whole, so that it cannot be the oldest one day.
-    begin: Option<u64>,
-    /// Whether any of its lines checks.
-    has_records: bool,
-}
-
-/// Finds the end of the last whole batch.
-///
-/// A batch whose last lines are all there, but damaged, is whole; one that ends early is not. A line without a line ending,
-/// or with zeros, was cut off: it does not count as there.
-fn find_tail(file: &dyn DataFile, len: u64) -> io::Result<Tail> {
-    let mut reader = LineReader::new(file, len);
-    let mut tail = Tail::default();
-    // The batch that is being read, and how many lines of it are owed.
-    let mut batch = None;
-    let mut owed = 0_u64;
-    let mut all_good = true;
-    while let Some(piece) = reader.next()? {
-        let (offset, end, frame) = match piece {
-            Piece::Record { offset, len, body, ended: true } => {
-                tail.has_records = true;
-                all_good &= offset > 0 || body.starts_with(MAGIC);
-                (offset, offset + len, frame(body))
-            }
-            Piece::Bad { offset, len, whole: true, .. } => (offset, offset + len, None),
-            Piece::Record { .. } | Piece::Bad { .. } => {
-                all_good = false;
-                continue;
-            }
-            Piece::Ending { .. } => continue,
-        };
-        let Some(frame) = frame else {
-            all_good = false;
-            if owed > 0 {
-                owed -= 1;
-                if owed == 0 {
-                    tail.end = end;
-                }
-            }
-            continue;
-        };
-        if batch == Some(frame.batch) {
-            all_good &= frame.left.checked_add(1) == Some(owed);
-        } else if owed > 0 {
-            // Lines of the batch before are missing in front of valid ones: damage, not a torn tail.
-            tail.end = offset;
-        }
-        batch = Some(frame.batch);
-        owed = frame.left;
-        if owed == 0 {
-            tail.end = end;
-            if frame.batch == 0 && all_good {
-                tail.begin = Some(end);
-            }
-        }
-    }
-    Ok(tail)
-}
-
-/// Whether a file without a valid line was not written by this storage: it does not begin as a segment does, as far as it goes,
-/// nor with the zeros of a power failure.
-fn is_foreign(file: &dyn DataFile, segment: &Segment) -> Result<bool, JsonLogError> {
-    let mut start = [0; MAGIC.len()];
-    let read = read_full(file, &mut start, 0).map_err(|source| JsonLogError::io("read", &segment.path, source))?;
-    let start = &start[..read];
-    Ok(!MAGIC.starts_with(start) && start.iter().any(|byte| *byte != 0))
 }
 
 /// Cuts the torn tail and opens the log for writing.

@@ -20,10 +20,11 @@ use crate::config::JsonLogConfig;
 use crate::error::JsonLogError;
 use crate::files::{DataFile, Files, LockGuard, OpenMode, read_full};
 use crate::format::{Frame, Header, encode_again, encode_header, encode_repaired};
-use crate::recovery::{Nobody, Seen, Witness, examine};
+use crate::recovery::examine;
 use crate::segment::parse_file_name;
 use crate::shared::Shared;
 use crate::storage::JsonLogStorage;
+use crate::witness::{Nobody, Seen, Witness};
 
 /// What the name of a draft ends in: not read by anybody.
 pub(crate) const DRAFT_ENDING: &str = "draft";

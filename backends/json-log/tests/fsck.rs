@@ -198,7 +198,7 @@ fn what_is_moved_out_is_found_in_the_side_file() {
     let path = files.keys().next().unwrap().clone();
     let good = lines(&files[&path]);
     let at = good.iter().position(|line| memchr::memmem::find(line, b"\"seq\":2,").is_some()).unwrap();
-    let mut bad = good.clone();
+    let mut bad = good;
     bad[at][30] ^= 1;
     files.insert(path, bad.concat());
     let disk = SimDisk::of(&files, Plan::Nothing);

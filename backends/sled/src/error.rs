@@ -21,7 +21,7 @@ pub enum SledError {
     },
     /// sled found that its own file does not check.
     #[error(
-        "the sled database {} is damaged where sled cannot go on without it: restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
+        "the sled database {} is damaged where sled cannot go on without it: save what sled can read with `herald fsck --repair`, restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
         path.display()
     )]
     Corrupt {
@@ -32,7 +32,7 @@ pub enum SledError {
     },
     /// sled found damage in its file that it has no error for.
     #[error(
-        "the sled database {} is damaged where sled cannot go on (it panicked, see above): restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
+        "the sled database {} is damaged where sled cannot go on (it panicked, see above): save what sled can read with `herald fsck --repair`, restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
         path.display()
     )]
     Panicked {

@@ -22,8 +22,7 @@ pub enum SqliteError {
     },
     /// SQLite found that the structure of its file is damaged.
     #[error(
-        "the database {} is damaged where SQLite cannot go on without it: save what is left with `sqlite3 {} .recover`, restore a copy, or move it away to begin with an empty one (nothing was removed)",
-        path.display(),
+        "the database {} is damaged where SQLite cannot go on without it: save what is left with `herald fsck --repair`, restore a copy, or move it away to begin with an empty one (nothing was removed)",
         path.display()
     )]
     Corrupt {

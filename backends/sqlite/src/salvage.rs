@@ -53,7 +53,9 @@ impl Salvage<'_> {
                     )?;
                 }
             }
-            "source" => drop(self.read("", &[], "desc", 0, visit)?),
+            "source" => {
+                let _from_its_end = self.read("", &[], "desc", 0, visit)?;
+            }
             key => self.range(key, 0, &[], 0, i64::MAX, &mut searches, visit)?,
         }
         if searches == 0 {

@@ -170,7 +170,7 @@ fn a_damaged_page_is_refused_with_what_to_do() {
     fs::write(&path, &bytes).unwrap();
     let error = recover(SqliteConfig::new(dir.path())).err().unwrap();
     assert_eq!(error.kind(), StorageErrorKind::Unusable, "{error}");
-    assert!(error.to_string().contains(".recover"), "{error}");
+    assert!(error.to_string().contains("herald fsck --repair"), "{error}");
 }
 
 #[test]

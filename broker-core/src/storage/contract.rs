@@ -82,6 +82,7 @@ macro_rules! storage_contract {
             restarts::an_event_without_holders_takes_nobody_else_with_it,
             restarts::a_moved_event_comes_back_with_exactly_its_holders,
             restarts::cursors_come_back_with_the_batch_that_they_came_with,
+            restarts::a_topic_comes_back_with_the_sequence_that_an_import_gave_it,
             reads::events_are_read_in_the_order_of_the_keys,
             reads::nothing_is_read_for_what_is_gone,
             reads::an_event_is_readable_as_soon_as_it_is_written,

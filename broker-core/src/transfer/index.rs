@@ -255,7 +255,7 @@ impl Recovery for Index {
                 self.released.extend(gone.into_iter().map(|entry| entry.place));
             }
             Mutation::Cursor { source, value } if source == IMPORT_CURSOR => {
-                self.import = Some(Progress::parse(&value))
+                self.import = Some(Progress::parse(&value));
             }
             Mutation::Cursor { source, value } => drop(self.cursors.insert(source, value)),
             Mutation::Release { .. } => {}

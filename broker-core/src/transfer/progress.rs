@@ -60,7 +60,7 @@ impl Recovery for Contents {
     fn replay(&mut self, mutation: Mutation, _place: Place) -> Result<(), StorageError> {
         match mutation {
             Mutation::Cursor { source, value } if source == IMPORT_CURSOR => {
-                self.import = Some(Progress::parse(&value))
+                self.import = Some(Progress::parse(&value));
             }
             _ => self.anything = true,
         }

@@ -262,3 +262,16 @@ pub async fn cursors_come_back_with_the_batch_that_they_came_with<B: ContractBac
         bench.expected.places = found.places;
     }
 }
+
+/// An import says what a topic has used; nothing else does, if all of it was acknowledged.
+pub async fn a_topic_comes_back_with_the_sequence_that_an_import_gave_it<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    let used = |name: &str, last_seq| Mutation::Topic { topic: topic(name), last_seq: Seq(last_seq) };
+    bench.commit(vec![used("used", 77), used("held", 9), subscribe("held", "s", 0)]).await;
+    bench.commit(vec![Mutation::Publish(event("held", 0, 4, 10)), used("used", 5)]).await;
+    for when in ["closed", "closed again"] {
+        let found = bench.close_and_reopen().await;
+        let last_seq = |name: &str| found.topics.get(name).map(|topic| topic.last_seq);
+        assert_eq!((last_seq("used"), last_seq("held")), (Some(77), Some(9)), "{when}");
+    }
+}
