@@ -18,7 +18,7 @@
 //! | what a data directory holds, what opening refuses | `directory`, `lock` |
 //! | handing everything back | `recovery` |
 //! | giving space back | `space` |
-//! | `herald fsck`: what is wrong, and the repair | [`SqliteCheck`], `check`, `verdict`, `repair`, `salvage`, `side` |
+//! | `herald fsck`: what is wrong, and the repair | [`SqliteCheck`], `check`, `verdict`, `repair`, `salvage`, `pages`, `side` |
 //!
 //! # Invariants
 //!
@@ -43,6 +43,7 @@ mod error;
 mod inbox;
 mod lock;
 mod names;
+mod pages;
 mod readers;
 mod reads;
 mod recovery;

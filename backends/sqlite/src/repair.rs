@@ -1,6 +1,7 @@
 //! Making a database clean: rows that do not check go out in one transaction; where SQLite's own structure is damaged, what can be
 //! read goes to a new database.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -140,9 +141,16 @@ fn fill(
     let mut judge = Judge::default();
     let mut written = 0_u64;
     for table in &TABLES {
-        let topics: Vec<i64> = judge.topics().collect();
         let salvage = Salvage { connection: &old, path, table };
-        salvage.each(&topics, &mut |row| {
+        // A row that was found in more than one way is one row.
+        let mut seen = HashSet::new();
+        let by_name = matches!(table.name, "topics" | "subscriptions");
+        salvage.each(&mut |row| {
+            if let (true, Some(Value::Integer(id))) = (by_name, row.first())
+                && !seen.insert(*id)
+            {
+                return Ok(());
+            }
             let verdict = judge.judge(&old, table, &row);
             if let Verdict::Out(what) | Verdict::Mended(what, _) = &verdict {
                 set_aside(side, &judge, table, &row, what)?;

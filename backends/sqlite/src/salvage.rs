@@ -1,20 +1,18 @@
 //! Reading a table around pages that SQLite cannot read.
 //!
-//! A query ends at the first damaged page. So a table is read from its beginning to there, from its end to there, and between the
-//! two wherever a search finds a row again.
+//! A query ends at the first damaged page. What it has not read by then is looked for in the pages themselves, with what leads to
+//! them or without; names are also in an index, without what belongs to them.
 
 use std::path::Path;
 
 use broker_core::storage::StorageError;
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, Row};
 
-use crate::check::is_structure;
+use crate::check::{is_structure, order};
 use crate::error::SqliteError;
-use crate::verdict::{Table, values};
-
-/// Searches in one table at most: each takes some microseconds.
-const SEARCHES: u32 = 200_000;
+use crate::pages::Pages;
+use crate::verdict::{Table, checksum, values};
 
 /// Reads a table.
 pub(crate) struct Salvage<'s> {
@@ -23,127 +21,108 @@ pub(crate) struct Salvage<'s> {
     pub(crate) table: &'s Table,
 }
 
+/// What no checksum is: they have 32 bits.
+const NO_CHECKSUM: i64 = -1;
+
+/// Why looking through the pages has ended.
+enum Stopped {
+    Read(std::io::Error),
+    Visit(StorageError),
+}
+
+impl From<std::io::Error> for Stopped {
+    fn from(error: std::io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
 type Visit<'v> = &'v mut dyn FnMut(Vec<Value>) -> Result<(), StorageError>;
 
-/// How reading a range has ended.
+/// How reading has ended.
 enum Ended {
     Well,
-    /// At a damaged page, after the row with this key.
-    Damaged(Option<i64>),
+    /// At a damaged page.
+    Damaged,
 }
 
 impl Salvage<'_> {
-    /// Every row that can be read, those of the topics in `topics` with some effort. A row may come twice.
-    pub(crate) fn each(&self, topics: &[i64], visit: Visit<'_>) -> Result<(), StorageError> {
-        if let Ended::Well = self.read("", &[], "", 0, visit)? {
-            return Ok(());
-        }
-        let mut searches = SEARCHES;
-        match self.table.columns[0] {
-            "topic_id" if self.table.key > 1 => {
-                for topic in topics {
-                    self.range(
-                        "topic_id = ?3 and seq",
-                        1,
-                        &[Value::Integer(*topic)],
-                        0,
-                        i64::MAX,
-                        &mut searches,
-                        visit,
-                    )?;
-                }
+    /// Every row that can be read. A row may come twice.
+    pub(crate) fn each(&self, visit: Visit<'_>) -> Result<(), StorageError> {
+        match self.read(visit)? {
+            Ended::Well => Ok(()),
+            Ended::Damaged => {
+                self.pages(visit)?;
+                self.names(visit)
             }
-            "source" => {
-                let _from_its_end = self.read("", &[], "desc", 0, visit)?;
-            }
-            key => self.range(key, 0, &[], 0, i64::MAX, &mut searches, visit)?,
         }
-        if searches == 0 {
-            tracing::warn!(
-                table = self.table.name,
-                "too much of the table is damaged to look behind every damaged page"
-            );
+    }
+
+    /// Rows in pages that nothing leads to. Only good ones are taken: these are certain to be of this table.
+    fn pages(&self, visit: Visit<'_>) -> Result<(), StorageError> {
+        let trouble = |source| SqliteError::io("read", self.path, source);
+        let Some(mut pages) = Pages::open(self.path).map_err(trouble)? else { return Ok(()) };
+        let is_table = matches!(self.table.name, "topics" | "subscriptions");
+        let each = pages.each(self.table.columns.len(), is_table, |row| {
+            if checksum(self.table, &row) { visit(row).map_err(Stopped::Visit) } else { Ok(()) }
+        });
+        each.map_err(|stopped| match stopped {
+            Stopped::Read(source) => trouble(source).into(),
+            Stopped::Visit(error) => error,
+        })
+    }
+
+    /// Names from their index: the row of one is judged by its checksum, which these have not, so it is put right.
+    fn names(&self, visit: Visit<'_>) -> Result<(), StorageError> {
+        let query = match self.table.name {
+            "topics" => "select topic_id, name from topics indexed by sqlite_autoindex_topics_1 order by name",
+            "subscriptions" => {
+                "select subscription_id, topic_id, name from subscriptions indexed by sqlite_autoindex_subscriptions_1
+                    order by topic_id, name"
+            }
+            _ => return Ok(()),
+        };
+        let found = self.connection.prepare(query).and_then(|mut statement| {
+            let count = statement.column_count();
+            let row = |row: &Row<'_>| (0..count).map(|at| row.get(at)).collect::<Result<Vec<Value>, _>>();
+            let rows = statement.query_map((), row)?;
+            rows.collect::<Result<Vec<_>, _>>()
+        });
+        // An index that is damaged as well is of no use.
+        for mut row in found.unwrap_or_default() {
+            row.resize(self.table.columns.len() - 1, Value::Integer(0));
+            row.push(Value::Integer(NO_CHECKSUM));
+            visit(row)?;
         }
         Ok(())
     }
 
-    /// The rows with a key between `above` and `below`, without both.
-    #[expect(clippy::too_many_arguments, reason = "it calls itself with other bounds, and nobody else does")]
-    fn range(
-        &self,
-        key: &str,
-        column: usize,
-        more: &[Value],
-        above: i64,
-        below: i64,
-        searches: &mut u32,
-        visit: Visit<'_>,
-    ) -> Result<(), StorageError> {
-        if below.saturating_sub(above) <= 1 || *searches == 0 {
-            return Ok(());
-        }
-        *searches -= 1;
-        let condition = format!("where {key} > ?1 and {} < ?2", key.rsplit(' ').next().unwrap_or(key));
-        let bounds = |above: i64, below: i64| {
-            [Value::Integer(above), Value::Integer(below)].into_iter().chain(more.iter().cloned()).collect::<Vec<_>>()
-        };
-        let Ended::Damaged(last) = self.read(&condition, &bounds(above, below), "", column, visit)? else {
-            return Ok(());
-        };
-        let above = last.unwrap_or(above).max(above);
-        let Ended::Damaged(first) = self.read(&condition, &bounds(above, below), "desc", column, visit)? else {
-            return Ok(());
-        };
-        let below = first.unwrap_or(below).min(below);
-        // A single key cannot be searched any closer.
-        if below.saturating_sub(above) > 2 {
-            let middle = above.midpoint(below);
-            self.range(key, column, more, above, middle + 1, searches, visit)?;
-            self.range(key, column, more, middle, below, searches, visit)?;
-        }
-        Ok(())
-    }
-
-    fn read(
-        &self,
-        condition: &str,
-        bounds: &[Value],
-        direction: &str,
-        column: usize,
-        visit: Visit<'_>,
-    ) -> Result<Ended, StorageError> {
-        let Table { name, columns, key } = self.table;
-        let order: Vec<String> = columns[..*key].iter().map(|column| format!("{column} {direction}")).collect();
-        let query = format!("select {} from {name} {condition} order by {}", columns.join(", "), order.join(", "));
-        let mut last = None;
-        let damaged = |error: rusqlite::Error, last| {
+    /// As SQLite reads it, up to the first damaged page.
+    fn read(&self, visit: Visit<'_>) -> Result<Ended, StorageError> {
+        let Table { name, columns, .. } = self.table;
+        let query = format!("select {} from {name} order by {}", columns.join(", "), order(self.table));
+        let damaged = |error: rusqlite::Error| {
             if is_structure(&error) {
-                return Ok(Ended::Damaged(last));
+                return Ok(Ended::Damaged);
             }
             Err(SqliteError::sqlite("read", self.path, error).into())
         };
         let mut statement = match self.connection.prepare_cached(&query) {
             Ok(statement) => statement,
-            Err(error) => return damaged(error, last),
+            Err(error) => return damaged(error),
         };
-        let mut rows = match statement.query(params_from_iter(bounds)) {
+        let mut rows = match statement.query(()) {
             Ok(rows) => rows,
-            Err(error) => return damaged(error, last),
+            Err(error) => return damaged(error),
         };
         loop {
             let row = match rows.next() {
                 Ok(None) => return Ok(Ended::Well),
                 Ok(Some(row)) => values(self.table, row),
-                Err(error) => return damaged(error, last),
+                Err(error) => Err(error),
             };
             match row {
-                Ok(row) => {
-                    if let Some(Value::Integer(key)) = row.get(column) {
-                        last = Some(*key);
-                    }
-                    visit(row)?;
-                }
-                Err(error) => return damaged(error, last),
+                Ok(row) => visit(row)?,
+                Err(error) => return damaged(error),
             }
         }
     }

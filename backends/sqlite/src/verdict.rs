@@ -82,11 +82,6 @@ const TYPES: &str = "its columns are of other types than were written";
 const CHECKSUM: &str = "its checksum does not match";
 
 impl Judge {
-    /// The topics that are known.
-    pub(crate) fn topics(&self) -> impl Iterator<Item = i64> {
-        self.topics.keys().copied()
-    }
-
     /// A row for people.
     pub(crate) fn describe(&self, table: &Table, row: &[Value]) -> String {
         use Value::{Integer, Text};
@@ -184,6 +179,43 @@ impl Judge {
     }
 
     fn event(&self, values: &[Value]) -> Verdict {
+        let Some((event, crc)) = EventRow::of_values(values) else { return Verdict::Out(TYPES) };
+        let Some(topic) = self.topics.get(&event.topic_id) else { return Verdict::Out("its topic is lost") };
+        match event.crc() == crc {
+            false => Verdict::Out(CHECKSUM),
+            true if event.event(topic).is_none() => Verdict::Out("it is not an event"),
+            true => Verdict::Good,
+        }
+    }
+}
+
+/// Whether a row of a table has the checksum that it should have, whatever else there is.
+pub(crate) fn checksum(table: &Table, values: &[Value]) -> bool {
+    use Value::{Integer, Text};
+    match (table.name, values) {
+        ("topics", [Integer(id), Text(name), Integer(last_seq), Integer(crc)]) => {
+            *crc == row::topic_crc(*id, name, *last_seq)
+        }
+        ("subscriptions", [Integer(id), Integer(of), Text(name), Integer(since), Integer(crc)]) => {
+            *crc == row::subscription_crc(*id, *of, name, *since)
+        }
+        ("events", _) => EventRow::of_values(values).is_some_and(|(event, crc)| event.crc() == crc),
+        ("settled", [Integer(of), Integer(seq), Integer(by), Integer(crc)]) => *crc == row::settled_crc(*of, *seq, *by),
+        ("requeued", [Integer(of), Integer(seq), Integer(by), Integer(deliveries), due, Integer(crc)]) => {
+            let due = match due {
+                Integer(due) => Some(*due),
+                _ => None,
+            };
+            *crc == row::requeued_crc(*of, *seq, *by, *deliveries, due)
+        }
+        ("cursors", [Text(source), Text(value), Integer(crc)]) => *crc == row::cursor_crc(source, value),
+        _ => false,
+    }
+}
+
+impl<'r> EventRow<'r> {
+    /// The event in the columns of a row, with its checksum; `None`: they are of other types.
+    fn of_values(values: &'r [Value]) -> Option<(Self, i64)> {
         use Value::{Integer, Null, Text};
         let optional = |value: &Value| match value {
             Null => Some(None),
@@ -202,27 +234,19 @@ impl Judge {
             Integer(crc),
         ] = values
         else {
-            return Verdict::Out(TYPES);
+            return None;
         };
-        let (Some(expires_at), Some(due_at)) = (optional(expires_at), optional(due_at)) else {
-            return Verdict::Out(TYPES);
-        };
-        let Some(topic) = self.topics.get(topic_id) else { return Verdict::Out("its topic is lost") };
-        let event = EventRow {
+        let event = Self {
             topic_id: *topic_id,
             seq: *seq,
             priority: *priority,
             published_at: *published_at,
-            expires_at,
-            due_at,
+            expires_at: optional(expires_at)?,
+            due_at: optional(due_at)?,
             insert_at: *insert_at,
             payload,
         };
-        match event.crc() == *crc {
-            false => Verdict::Out(CHECKSUM),
-            true if event.event(topic).is_none() => Verdict::Out("it is not an event"),
-            true => Verdict::Good,
-        }
+        Some((event, *crc))
     }
 }
 

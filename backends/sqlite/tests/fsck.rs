@@ -169,7 +169,7 @@ fn a_flipped_bit_costs_little() {
     let whole = recover(origin.path(), OnDamage::Stop).unwrap().topics["a"].events.len();
     let (mut found_any, mut dear) = (0, 0);
     // Behind the first page's header, which tells that it is SQLite at all.
-    for at in (101..bytes.len()).step_by(bytes.len() / 60) {
+    for at in (101..bytes.len()).step_by(bytes.len() / 40) {
         let dir = tempfile::tempdir().unwrap();
         copy(origin.path(), dir.path());
         let mut bytes = bytes.clone();
@@ -182,10 +182,9 @@ fn a_flipped_bit_costs_little() {
         }
         found_any += 1;
         let left = repaired(dir.path()).topics["a"].events.len();
-        // More only where it is a page that leads to others.
         dear += u32::from(left + 40 < whole);
     }
-    assert!(found_any > 30 && dear <= 2, "{dear} of {found_any}");
+    assert!(found_any > 20 && dear == 0, "{dear} of {found_any}");
 }
 
 #[test]
@@ -205,6 +204,63 @@ fn a_destroyed_page_costs_the_rows_on_it_and_the_old_database_is_kept() {
     let left = repaired(dir.path()).topics["a"].events.len();
     assert!(left < 3000 && left > 2850, "{left}");
     assert_eq!(fs::read(dir.path().join("damaged/000001.herald.db")).unwrap(), bytes);
+}
+
+/// The first page of each table and index: what leads to everything else.
+#[test]
+fn a_destroyed_root_costs_hardly_more_than_what_was_on_it() {
+    let origin = tempfile::tempdir().unwrap();
+    make(origin.path(), 3000, false);
+    let connection = Connection::open(origin.path().join("herald.db")).unwrap();
+    let mut statement = connection.prepare("select name, rootpage from sqlite_schema where rootpage > 0").unwrap();
+    let roots = statement.query_map((), |row| Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)? as usize))).unwrap();
+    let roots: Vec<_> = roots.map(Result::unwrap).filter(|(name, _)| name != "sqlite_sequence").collect();
+    drop(statement);
+    drop(connection);
+    let whole = recover(origin.path(), OnDamage::Stop).unwrap();
+    assert_eq!(roots.len(), 8, "{roots:?}");
+    for (name, root) in roots {
+        let dir = tempfile::tempdir().unwrap();
+        copy(origin.path(), dir.path());
+        let path = dir.path().join("herald.db");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[(root - 1) * 8192..root * 8192].fill(0xff);
+        fs::write(&path, &bytes).unwrap();
+        assert!(!check(dir.path()).unwrap().is_empty(), "{name}");
+        let found = repaired(dir.path());
+        assert_eq!(found.topics.keys().collect::<Vec<_>>(), ["a", "b"], "{name}");
+        assert_eq!(found.topics["a"].subscriptions.len(), 2, "{name}");
+        let left = found.topics["a"].events.len();
+        // An inner page holds some rows of its own.
+        assert!(left > 2800, "{name}: {left}");
+        if name != "events" {
+            assert_eq!(left, 3000, "{name}");
+        }
+        if name.starts_with("sqlite_autoindex") {
+            whole.assert_same(&found, &name);
+        }
+    }
+}
+
+/// Rows that were deleted are still in pages that are not in use: they do not come back.
+#[test]
+fn what_was_acknowledged_stays_away_when_pages_are_searched() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), 3000, false);
+    sql(dir.path(), "delete from events where seq <= 2900");
+    let connection = Connection::open(dir.path().join("herald.db")).unwrap();
+    let query = "select rootpage from sqlite_schema where name = 'events'";
+    let root = connection.query_row(query, (), |row| row.get::<_, u32>(0)).unwrap() as usize;
+    connection.execute_batch("pragma wal_checkpoint(truncate)").unwrap();
+    drop(connection);
+    let path = dir.path().join("herald.db");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[(root - 1) * 8192..(root - 1) * 8192 + 8].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    let found = repaired(dir.path());
+    let events: Vec<_> = found.topics["a"].events.keys().copied().collect();
+    assert!(events.iter().all(|seq| *seq > 2900), "{events:?}");
+    assert!(events.len() > 80, "{}", events.len());
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 use herald_tests::TestBroker;
+use rand::{RngExt, SeedableRng};
 
-use super::{KINDS, Ran, broker_over, done, files, run, sample};
+use super::{KINDS, Ran, broker_over, command, done, files, run, sample};
 
 /// Changes a letter of the payload of the event `seq`, wherever the storage keeps it. True if it was found.
 fn damage(data: &Path, seq: u64) -> bool {
@@ -77,6 +80,42 @@ fn damage_is_found_and_repaired_and_costs_only_itself() {
         } else {
             assert_eq!(left, (1..=300).filter(|seq| *seq != 200).collect::<Vec<_>>(), "{kind}");
         }
+    }
+}
+
+#[test]
+fn a_repair_that_is_killed_loses_nothing_and_is_done_by_the_next_one() {
+    let mut random = rand::rngs::StdRng::seed_from_u64(11);
+    for kind in ["json-log", "sqlite"] {
+        let origin = imported(kind, 2_000);
+        damage(&origin.path().join("data"), 700);
+        if kind == "sqlite" {
+            // A page in the middle as well, so that it copies all to a new database.
+            let path = origin.path().join("data/herald.db");
+            let mut bytes = fs::read(&path).unwrap();
+            let at = bytes.len() / 8192 / 2 * 8192;
+            bytes[at..at + 8].fill(0xff);
+            fs::write(path, bytes).unwrap();
+        }
+        let mut lefts = Vec::new();
+        for _ in 0..3 {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("data")).unwrap();
+            for (path, bytes) in files(&origin.path().join("data")) {
+                fs::write(dir.path().join("data").join(path.file_name().unwrap()), bytes).unwrap();
+            }
+            let mut repair = command(dir.path(), kind, "data", &["fsck", "--repair"]);
+            let mut repair = repair.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(random.random_range(20..250)));
+            repair.kill().unwrap();
+            repair.wait().unwrap();
+            done(dir.path(), kind, "data", &["fsck", "--repair"]);
+            assert!(done(dir.path(), kind, "data", &["fsck"]).contains("data: clean"));
+            lefts.push(seqs(&done(dir.path(), kind, "data", &["export"])));
+        }
+        assert!(lefts.iter().all(|left| *left == lefts[0]), "{kind}");
+        let left = lefts[0].len();
+        assert!(if kind == "sqlite" { (1_900..2_000).contains(&left) } else { left == 1_999 }, "{kind}: {left}");
     }
 }
 
