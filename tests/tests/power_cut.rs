@@ -1,5 +1,7 @@
 //! What a power cut leaves, in cases that a campaign seldom meets.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
 use herald_tests::campaign::Backend;
 use herald_tests::power_cut::{PowerCut, Survival};
 use herald_tests::{TestBroker, delivery, publish};

@@ -121,7 +121,7 @@ impl Disk {
                 }
                 Record::Rename { name, .. } => return Err(format!("{name} was moved to another directory")),
                 Record::Write { inode, offset, data } => {
-                    self.change_file(inodes[&inode], at, Change::Write { offset, data })
+                    self.change_file(inodes[&inode], at, Change::Write { offset, data });
                 }
                 Record::Truncate { inode, length } => self.change_file(inodes[&inode], at, Change::Truncate { length }),
                 Record::Extend { inode, length } => self.change_file(inodes[&inode], at, Change::Extend { length }),
