@@ -26,11 +26,41 @@ pub trait Transport: Send + 'static {
     /// Where it listens, for the log: `127.0.0.1:8000`.
     fn addr(&self) -> String;
 
+    /// What of it can be read again while it serves, if anything: a certificate.
+    fn reload(&self) -> Option<Arc<dyn Reload>> {
+        None
+    }
+
     /// Serves until `shutdown`.
     ///
     /// # Errors
     /// When it can accept no more, for a reason that does not pass.
     async fn serve(self: Box<Self>, broker: Broker, shutdown: CancellationToken) -> Result<(), TransportError>;
+}
+
+/// Something that was read from files, and can be read again.
+pub trait Reload: Send + Sync {
+    /// Reads it again, all or nothing, and says what is in force now. Blocking, for the time it takes to read small files.
+    ///
+    /// # Errors
+    /// When what there is now cannot be used; what was in force before still is.
+    fn reload(&self) -> Result<String, ReloadError>;
+}
+
+/// Why something was not read again. What was in force before still is.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} is as before")]
+pub struct ReloadError {
+    what: &'static str,
+    #[source]
+    cause: Box<dyn Error + Send + Sync>,
+}
+
+impl ReloadError {
+    /// What was to be read, and why it was not.
+    pub fn new(what: &'static str, cause: impl Error + Send + Sync + 'static) -> Self {
+        Self { what, cause: Box::new(cause) }
+    }
 }
 
 /// What a transport serves.

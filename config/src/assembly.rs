@@ -18,7 +18,7 @@ use broker_core::local::{EngineSettings, Reopen, Reopening, ReopeningEngine};
 use broker_core::session::SessionSettings;
 use broker_core::source::{LocalPublisher, Publisher, SourceError};
 use broker_core::storage::{RecoveryReport, StorageError, StorageErrorKind};
-use broker_core::transport::{Broker as Served, Transport, TransportError};
+use broker_core::transport::{Broker as Served, Reload, Transport, TransportError};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +69,8 @@ pub struct Broker {
     engine: Arc<dyn Engine>,
     listeners: Vec<Listener>,
     figures: Vec<(String, Figures)>,
+    /// What can be read again, and whose it is.
+    reloads: Vec<(&'static str, Arc<dyn Reload>)>,
     /// The emergency stop: cancelled when a vital task panics or fails.
     root: CancellationToken,
     sources: Stage,
@@ -140,6 +142,7 @@ impl Broker {
             engine: Arc::clone(&engine),
             listeners: Vec::new(),
             figures: Vec::new(),
+            reloads: Vec::new(),
             sources: Stage::new(&root),
             transports: Stage::new(&root),
             root,
@@ -172,6 +175,18 @@ impl Broker {
     /// What each source has done.
     pub fn source_figures(&self) -> impl Iterator<Item = (&str, SourceFigures)> {
         self.figures.iter().map(|(name, figures)| (name.as_str(), figures()))
+    }
+
+    /// Reads certificates again. What cannot be used is logged, and what was in force before still is.
+    pub fn reload(&self) {
+        for (transport, reload) in &self.reloads {
+            match reload.reload() {
+                Ok(now) => tracing::info!(%transport, "SIGHUP: {now}"),
+                Err(error) => {
+                    tracing::error!(%transport, error = %error_chain(&error), "SIGHUP: what there is now is refused");
+                }
+            }
+        }
     }
 
     /// Completes when a vital task has failed and the broker has to stop.
@@ -210,6 +225,7 @@ impl Broker {
 
     fn serve(&mut self, transport: Box<dyn Transport>, served: Served) {
         let listener = Listener { transport: transport.name(), addr: transport.addr() };
+        self.reloads.extend(transport.reload().map(|reload| (listener.transport, reload)));
         let stop = self.transports.stop.clone();
         let served = transport.serve(served, stop.clone());
         let (failure, name) = (self.failure.clone(), listener.transport);

@@ -91,7 +91,7 @@ static PLUGINS: [Plugin; 10] = [
     Plugin { seam: Seam::Engine, kind: "local", availability: Availability::Built(Make::LocalEngine) },
     Plugin { seam: Seam::Engine, kind: "jetstream", availability: Availability::Later },
     Plugin { seam: Seam::Transport, kind: "tcp", availability: TCP },
-    Plugin { seam: Seam::Transport, kind: "ws", availability: Availability::Later },
+    Plugin { seam: Seam::Transport, kind: "ws", availability: WS },
     Plugin { seam: Seam::Transport, kind: "http", availability: Availability::Later },
     Plugin { seam: Seam::Source, kind: "sse", availability: SSE },
     Plugin { seam: Seam::Source, kind: "change-stream", availability: Availability::Later },
@@ -116,6 +116,11 @@ const SQLITE: Availability = Availability::NotBuilt;
 const TCP: Availability = Availability::Built(Make::Transport(tcp::bind));
 #[cfg(not(feature = "tcp"))]
 const TCP: Availability = Availability::NotBuilt;
+
+#[cfg(feature = "ws")]
+const WS: Availability = Availability::Built(Make::Transport(ws::bind));
+#[cfg(not(feature = "ws"))]
+const WS: Availability = Availability::NotBuilt;
 
 #[cfg(feature = "sse")]
 const SSE: Availability = Availability::Built(Make::Source(sse::make));
@@ -247,22 +252,68 @@ storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage, 
 storage!("sled", sled, backend_sled, SledConfig, SledStorage, SledCheck);
 storage!("sqlite", sqlite, backend_sqlite, SqliteConfig, SqliteStorage, SqliteCheck);
 
+/// The transports on a port of their own take the same settings for it.
+#[cfg(any(feature = "tcp", feature = "ws"))]
+macro_rules! listen_config {
+    ($krate:ident, $settings:expr) => {
+        $krate::ListenConfig {
+            listen: $settings.listen,
+            max_connections: $settings.max_connections,
+            idle_timeout: $settings.idle_timeout,
+            write_timeout: $settings.write_timeout,
+            handshake_timeout: $settings.handshake_timeout,
+            tls: $settings.tls.map(|tls| $krate::TlsFiles { cert: tls.cert, key: tls.key }),
+        }
+    };
+}
+
 #[cfg(feature = "tcp")]
 mod tcp {
-    use transport_tcp::{TcpConfig, TcpTransport};
+    use transport_tcp::TcpTransport;
 
     use super::{Binding, Transport};
     use crate::validate::TransportSettings;
 
     pub(super) fn bind(settings: TransportSettings) -> Binding {
-        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let config = TcpConfig {
-            listen: settings.listen,
-            max_connections: settings.max_connections,
-            idle_timeout_ms: settings.idle_timeout.map_or(0, ms),
-            write_timeout_ms: ms(settings.write_timeout),
-        };
+        let config = listen_config!(transport_tcp, settings);
         Box::pin(async move { Ok(Box::new(TcpTransport::bind(config).await?) as Box<dyn Transport>) })
+    }
+}
+
+#[cfg(feature = "ws")]
+mod ws {
+    use transport_ws::{WsConfig, WsTransport, check_origin};
+
+    use super::{Binding, Transport};
+    use crate::settings::path::quoted;
+    use crate::validate::TransportSettings;
+
+    /// Everything there is to say against the settings, by key.
+    pub(super) fn problems(settings: &TransportSettings) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+        if !settings.web.path.starts_with('/') || !settings.web.path.bytes().all(plain) {
+            let path = quoted(&settings.web.path);
+            problems
+                .push(("path", format!("{path} is no path: expected one such as \"/ws\", without \"?\" and \"#\"")));
+        }
+        for origin in &settings.web.allowed_origins {
+            if let Err(expected) = check_origin(origin) {
+                problems.push(("allowed_origins", format!("{}: {expected}", quoted(origin))));
+            }
+        }
+        problems
+    }
+
+    pub(super) fn bind(settings: TransportSettings) -> Binding {
+        let web = settings.web;
+        let config = WsConfig {
+            listen: listen_config!(transport_ws, settings),
+            path: web.path,
+            allowed_origins: web.allowed_origins,
+            ping_interval: web.ping_interval,
+        };
+        Box::pin(async move { Ok(Box::new(WsTransport::bind(config).await?) as Box<dyn Transport>) })
     }
 }
 
@@ -372,6 +423,15 @@ pub(crate) fn source_problems(settings: &SourceSettings) -> Vec<(&'static str, S
     }
 }
 
+/// What is wrong with a transport's settings, by key, as far as can be told without binding it.
+pub(crate) fn transport_problems(settings: &TransportSettings) -> Vec<(&'static str, String)> {
+    match settings.kind {
+        #[cfg(feature = "ws")]
+        "ws" => ws::problems(settings),
+        _ => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,8 +444,9 @@ mod tests {
             "there is no storage \"postgres\": expected \"json-log\", \"sled\" or \"sqlite\""
         );
         assert!(
-            text(Seam::Transport, "ws")
-                .starts_with("this build has no \"ws\" transport: this version of Herald has none yet; this build has")
+            text(Seam::Transport, "http").starts_with(
+                "this build has no \"http\" transport: this version of Herald has none yet; this build has"
+            )
         );
         let not_built = Absent::NotBuilt { seam: Seam::Storage, kind: "json-log" };
         assert_eq!(not_built.to_string(), "this build has no \"json-log\" storage: rebuild with --features json-log");
@@ -403,6 +464,7 @@ mod tests {
     #[test]
     fn an_empty_configuration_means_the_first_of_each() {
         assert_eq!(default_storage(), "json-log");
-        assert_eq!(default_transport(), cfg!(feature = "tcp").then_some("tcp"));
+        let ws = cfg!(feature = "ws").then_some("ws");
+        assert_eq!(default_transport(), cfg!(feature = "tcp").then_some("tcp").or(ws));
     }
 }

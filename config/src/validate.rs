@@ -16,7 +16,8 @@ use crate::secret::SecretString;
 use crate::settings::path::{below, entry, quoted};
 use crate::settings::problem::{Origin, Problem};
 use crate::settings::raw::{
-    Durability, LogFormat, OnDamage, OnMissing, RawCommands, RawDuplicateId, RawPriority, RawSettings, RawSse, RawTopic,
+    Durability, LogFormat, OnDamage, OnMissing, RawCommands, RawDuplicateId, RawListener, RawPriority, RawSettings,
+    RawSse, RawTopic, RawTransports,
 };
 
 /// A configuration that can be run.
@@ -89,6 +90,32 @@ pub struct TransportSettings {
     pub idle_timeout: Option<Duration>,
     /// How long a client may take none of its output.
     pub write_timeout: Duration,
+    /// How long a client may take for what comes before the greeting.
+    pub handshake_timeout: Duration,
+    /// The certificate, if there is TLS.
+    pub tls: Option<TlsSettings>,
+    /// What only a WebSocket has.
+    pub web: WebSettings,
+}
+
+/// `tls` of a transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// What `[transports.ws]` has besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WebSettings {
+    /// The path of the WebSocket.
+    pub path: String,
+    /// Origins of pages that may connect besides those of the same host.
+    pub allowed_origins: Vec<String>,
+    /// After how long a silence a client is pinged; `None`: never.
+    pub ping_interval: Option<Duration>,
 }
 
 /// `[[sources]]`.
@@ -195,22 +222,19 @@ impl Validate<'_> {
     }
 
     fn transports(&mut self, raw: &RawSettings) -> Vec<TransportSettings> {
+        let RawTransports { tcp, ws, .. } = &raw.transports;
         let mut transports = Vec::new();
-        if let Some(tcp) = raw.transports.tcp.as_ref().filter(|tcp| tcp.enabled) {
-            if let Err(why) = check_listen(&tcp.listen) {
-                self.problem(
-                    "transports.tcp.listen",
-                    format!("{why}: expected host:port, such as 127.0.0.1:8000 or [::1]:8000"),
-                );
-            }
-            let idle = Duration::from_millis(tcp.idle_timeout_ms);
-            transports.push(TransportSettings {
-                kind: "tcp",
-                listen: tcp.listen.clone(),
-                max_connections: tcp.max_connections,
-                idle_timeout: (!idle.is_zero()).then_some(idle),
-                write_timeout: Duration::from_millis(tcp.write_timeout_ms),
-            });
+        if let Some(tcp) = tcp.as_ref().filter(|tcp| tcp.enabled) {
+            transports.push(self.transport("tcp", tcp, WebSettings::default()));
+        }
+        if let Some(ws) = ws.as_ref().filter(|ws| ws.listener.enabled) {
+            let ping = Duration::from_millis(ws.ping_interval_ms);
+            let web = WebSettings {
+                path: ws.path.clone(),
+                allowed_origins: ws.allowed_origins.clone(),
+                ping_interval: (!ping.is_zero()).then_some(ping),
+            };
+            transports.push(self.transport("ws", &ws.listener, web));
         }
         if transports.is_empty() && self.problems.iter().all(|problem| !problem.key.starts_with("transports")) {
             let text = match registry::default_transport() {
@@ -222,6 +246,33 @@ impl Validate<'_> {
             self.problem("transports", text);
         }
         transports
+    }
+
+    fn transport(&mut self, kind: &'static str, raw: &RawListener, web: WebSettings) -> TransportSettings {
+        let path = below("transports", kind);
+        if let Err(why) = check_listen(&raw.listen) {
+            self.problem(
+                &below(&path, "listen"),
+                format!("{why}: expected host:port, such as 127.0.0.1:8000 or [::1]:8000"),
+            );
+        }
+        let file = |path: &String| PathBuf::from(path);
+        let tls = raw.tls.as_ref().map(|tls| TlsSettings { cert: file(&tls.cert), key: file(&tls.key) });
+        let idle = Duration::from_millis(raw.idle_timeout_ms);
+        let settings = TransportSettings {
+            kind,
+            listen: raw.listen.clone(),
+            max_connections: raw.max_connections,
+            idle_timeout: (!idle.is_zero()).then_some(idle),
+            write_timeout: Duration::from_millis(raw.write_timeout_ms),
+            handshake_timeout: Duration::from_millis(raw.handshake_timeout_ms),
+            tls,
+            web,
+        };
+        for (key, text) in registry::transport_problems(&settings) {
+            self.problem(&below(&path, key), text);
+        }
+        settings
     }
 
     fn topics(&mut self, raw: &BTreeMap<String, RawTopic>) -> Policies {

@@ -139,6 +139,13 @@ impl TestBroker {
         self.addr
     }
 
+    /// The address on which another transport listens.
+    #[must_use]
+    pub fn addr_of(&self, transport: &str) -> SocketAddr {
+        let line = self.wait_for_log(&format!("listening transport={transport} addr="));
+        line.rsplit_once("addr=").unwrap().1.trim().parse().unwrap()
+    }
+
     /// A client that has been greeted.
     #[must_use]
     pub fn telnet(&self) -> Telnet {

@@ -12,12 +12,14 @@ mod broker;
 pub mod campaign;
 pub mod power_cut;
 mod telnet;
+mod web_socket;
 
 use std::time::Duration;
 
 pub use binary::herald;
 pub use broker::{TestBroker, resident_kb};
 pub use telnet::{Telnet, id_of};
+pub use web_socket::{WebSocketClient, http, socket};
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);

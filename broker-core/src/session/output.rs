@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 
 use crate::engine::Delivery;
 use crate::protocol::reply::LINE_END;
@@ -72,6 +72,26 @@ impl Buf for Output {
             }
         }
         self.tail.advance(count);
+    }
+
+    /// Without a copy where it can be: a part of a large payload stays shared.
+    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
+        match self.pieces.front_mut() {
+            Some(piece) if len <= piece.len() => {
+                let part = piece.split_to(len);
+                self.pieces_len -= len;
+                if piece.is_empty() {
+                    self.pieces.pop_front();
+                }
+                part
+            }
+            None if len <= self.tail.len() => self.tail.split_to(len).freeze(),
+            _ => {
+                let mut bytes = BytesMut::with_capacity(len);
+                bytes.put(self.take(len));
+                bytes.freeze()
+            }
+        }
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {

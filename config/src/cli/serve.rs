@@ -17,7 +17,8 @@ use crate::signals::{Signal, Signals};
 #[command(after_help = "Examples:\n  herald serve\n  herald serve --config /etc/herald.toml\n  \
                         herald serve --set storage.path=/var/lib/herald --set transports.tcp.listen=0.0.0.0:8000\n\n\
                         SIGTERM and SIGINT stop it in an orderly way (status 0); a second one ends it at once (status 143 \
-                        or 130).\nSIGHUP reads the configuration again and applies broker.log; everything else needs a restart.")]
+                        or 130).\nSIGHUP reads the configuration again and applies broker.log, and reads certificates again; everything else needs a \
+                        restart.")]
 pub(super) struct Args {
     #[command(flatten)]
     sources: Sources,
@@ -71,7 +72,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
             () = broker.failed() => break,
         };
         match signal {
-            Signal::Reload => reload(&inputs, &loaded, &log),
+            Signal::Reload => {
+                reload(&inputs, &loaded, &log);
+                broker.reload();
+            }
             Signal::Stop { name, .. } => {
                 tracing::info!(signal = name, "stopping; a second signal ends it at once");
                 break;

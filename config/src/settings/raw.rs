@@ -117,19 +117,17 @@ pub(crate) struct RawEngine {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawTransports {
     #[serde(default)]
-    pub(crate) tcp: Option<RawTcp>,
-    /// Off, or refused by the check.
-    #[serde(default, rename = "ws")]
-    _ws: Option<IgnoredAny>,
+    pub(crate) tcp: Option<RawListener>,
+    #[serde(default)]
+    pub(crate) ws: Option<RawWs>,
     /// Off, or refused by the check.
     #[serde(default, rename = "http")]
     _http: Option<IgnoredAny>,
 }
 
-/// `[transports.tcp]`.
+/// What all tables of transports have. Unknown keys are refused by the check alone: serde cannot do that together with `flatten`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RawTcp {
+pub(crate) struct RawListener {
     pub(crate) enabled: bool,
     pub(crate) listen: String,
     pub(crate) max_connections: usize,
@@ -137,6 +135,28 @@ pub(crate) struct RawTcp {
     pub(crate) idle_timeout_ms: u64,
     /// Milliseconds.
     pub(crate) write_timeout_ms: u64,
+    /// Milliseconds.
+    pub(crate) handshake_timeout_ms: u64,
+    pub(crate) tls: Option<RawTls>,
+}
+
+/// `tls` of a transport.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawTls {
+    pub(crate) cert: String,
+    pub(crate) key: String,
+}
+
+/// `[transports.ws]`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RawWs {
+    #[serde(flatten)]
+    pub(crate) listener: RawListener,
+    pub(crate) path: String,
+    pub(crate) allowed_origins: Vec<String>,
+    /// Milliseconds; 0: never.
+    pub(crate) ping_interval_ms: u64,
 }
 
 /// `[auth]`: the check let no tokens through.

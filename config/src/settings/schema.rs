@@ -264,8 +264,8 @@ static JETSTREAM: Table = Table {
 static TRANSPORTS: Table = Table {
     keys: &[
         key("tcp", Shape::Table(&TCP), DefaultTransport, "The line protocol over TCP: telnet, nc, the client crate."),
-        // Whether they are in this version is the registry's to say.
-        key("ws", Shape::Table(&WS), Absent, "The same over WebSocket. This version does not have it yet."),
+        key("ws", Shape::Table(&WS), DefaultTransport, "The same over WebSocket, for browsers."),
+        // Whether it is in this version is the registry's to say.
         key(
             "http",
             Shape::Table(&HTTP),
@@ -294,7 +294,20 @@ const WRITE_TIMEOUT: Key = key(
     Default("30000"),
     "Milliseconds that a client may take none of its output before it is disconnected and its events come back.",
 );
-const TLS: Key = key("tls", Shape::Table(&TLS_TABLE), Absent, "TLS. This version does not have it yet.").later();
+const HANDSHAKE_TIMEOUT: Key = key(
+    "handshake_timeout_ms",
+    Int(1, DAY_MS),
+    Default("10000"),
+    "Milliseconds that a client may take for what comes before the greeting: TLS, the request for a WebSocket.",
+);
+const TLS: Key = key(
+    "tls",
+    Shape::Table(&TLS_TABLE),
+    Absent,
+    "TLS: tls = { cert = \"cert.pem\", key = \"key.pem\" }. SIGHUP reads both files again, for connections from then on.",
+);
+/// Where there is no such thing yet.
+const TLS_LATER: Key = key("tls", Shape::Table(&TLS_TABLE), Absent, "TLS. This version does not have it yet.").later();
 
 static TLS_TABLE: Table = Table {
     keys: &[
@@ -310,6 +323,7 @@ static TCP: Table = Table {
         MAX_CONNECTIONS,
         IDLE_TIMEOUT,
         WRITE_TIMEOUT,
+        HANDSHAKE_TIMEOUT,
         TLS,
     ],
 };
@@ -317,12 +331,25 @@ static TCP: Table = Table {
 static WS: Table = Table {
     keys: &[
         ENABLED,
-        key("listen", Text, Default("\"127.0.0.1:8001\""), "Where to listen."),
+        key("listen", Text, Default("\"127.0.0.1:8001\""), "Where to listen; port 0: a free one, which the log tells."),
         key("path", Text, Default("\"/ws\""), "The path of the WebSocket."),
-        key("allowed_origins", Texts, Default("[]"), "Origins that browsers may come from; empty: the same host only."),
+        key(
+            "allowed_origins",
+            Texts,
+            Default("[]"),
+            "Origins (\"https://app.example\", \"null\", \"*\") that pages may connect from, besides those of the same host.",
+        ),
+        key(
+            "ping_interval_ms",
+            Int(0, DAY_MS),
+            Default("30000"),
+            "Milliseconds of silence after which a client is pinged; one that does not answer for as long again is disconnected.\n\
+             0: never.",
+        ),
         MAX_CONNECTIONS,
         IDLE_TIMEOUT,
         WRITE_TIMEOUT,
+        HANDSHAKE_TIMEOUT,
         TLS,
     ],
 };
@@ -334,7 +361,7 @@ static HTTP: Table = Table {
         MAX_CONNECTIONS,
         IDLE_TIMEOUT,
         WRITE_TIMEOUT,
-        TLS,
+        TLS_LATER,
     ],
 };
 

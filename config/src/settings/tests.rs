@@ -317,14 +317,14 @@ mod errors {
             one("[storage]\nkind = \"postgres\""),
             "herald.toml: storage.kind: there is no storage \"postgres\": expected \"json-log\", \"sled\" or \"sqlite\""
         );
-        let ws = one("[transports.ws]\nlisten = \"127.0.0.1:8001\"");
+        let http = one("[transports.http]\nlisten = \"127.0.0.1:8090\"");
         assert!(
-            ws.starts_with(
-                "herald.toml: transports.ws: this build has no \"ws\" transport: this version of Herald has none yet;"
+            http.starts_with(
+                "herald.toml: transports.http: this build has no \"http\" transport: this version of Herald has none yet;"
             ),
-            "{ws}"
+            "{http}"
         );
-        assert!(ws.ends_with("or remove the table, or set enabled = false in it"), "{ws}");
+        assert!(http.ends_with("or remove the table, or set enabled = false in it"), "{http}");
         let engine = one("[engine]\nkind = \"jetstream\"");
         assert!(engine.contains("no \"jetstream\" engine: this version"), "{engine}");
         let source = one(
@@ -354,7 +354,6 @@ mod errors {
             ("[publish]\ntoken = \"s3cret\"", "publish.token", "remove the key"),
             ("[pipeline]\nworkers = 3", "pipeline", "remove the table"),
             ("[engine.jetstream]\nurl = \"nats://h\"", "engine.jetstream", "remove the table"),
-            ("[transports.tcp]\ntls = { cert = \"c\", key = \"k\" }", "transports.tcp.tls", "remove the table"),
         ] {
             let expected = format!("herald.toml: {key}: this version of Herald does not have this yet: {advice}");
             assert_eq!(one(file), expected);

@@ -1,11 +1,63 @@
-//! Herald's line protocol over TCP.
+//! Herald's line protocol over TCP, for telnet, `nc` and the client crate.
 //!
-//! [`TcpTransport`] accepts ([`listener`](self), with the limit on connections); each connection is one task that moves bytes
-//! between its socket and a session (`connection`). What the bytes mean is the session's business, in `broker-core`.
+//! The lines travel as they are, so there is nothing to do here but to say so: [`transport_net`] accepts, drives the sessions and
+//! keeps the limits. What the bytes mean is the session's business, in `broker-core`.
 
-mod config;
-mod connection;
-mod listener;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-pub use config::TcpConfig;
-pub use listener::TcpTransport;
+use async_trait::async_trait;
+use broker_core::transport::{Broker, Reload, Transport, TransportError};
+use tokio_util::sync::CancellationToken;
+use transport_net::{Lines, Listener, OpenError, Protocol, Stream};
+pub use transport_net::{ListenConfig, TlsFiles};
+
+/// The line protocol on a TCP port.
+#[derive(Debug)]
+pub struct TcpTransport(Listener);
+
+impl TcpTransport {
+    /// Binds the port.
+    ///
+    /// # Errors
+    /// When the address cannot be resolved or bound, or the certificate cannot be used.
+    pub async fn bind(config: ListenConfig) -> Result<Self, TransportError> {
+        Ok(Self(Listener::bind("tcp", config).await?))
+    }
+
+    /// The address that it listens on, with the port that was taken.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+}
+
+#[async_trait]
+impl Transport for TcpTransport {
+    fn name(&self) -> &'static str {
+        "tcp"
+    }
+
+    fn addr(&self) -> String {
+        self.0.local_addr().to_string()
+    }
+
+    fn reload(&self) -> Option<Arc<dyn Reload>> {
+        self.0.reload()
+    }
+
+    async fn serve(self: Box<Self>, broker: Broker, shutdown: CancellationToken) -> Result<(), TransportError> {
+        self.0.serve(AsTheyAre, broker, shutdown).await;
+        Ok(())
+    }
+}
+
+struct AsTheyAre;
+
+impl Protocol for AsTheyAre {
+    type Wire = Lines;
+
+    async fn open(&self, stream: Stream) -> Result<Lines, OpenError> {
+        Ok(Lines(stream))
+    }
+}

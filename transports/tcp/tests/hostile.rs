@@ -18,7 +18,7 @@ use std::future::Future;
 use std::pin::Pin;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use transport_tcp::{TcpConfig, TcpTransport};
+use transport_tcp::{ListenConfig, TcpTransport};
 
 /// An engine that answers nothing: the commands of these tests need none.
 struct Mute;
@@ -52,9 +52,12 @@ impl Engine for Mute {
     async fn close(&self) {}
 }
 
-async fn serve(config: TcpConfig) -> (SocketAddr, CancellationToken) {
-    let transport =
-        TcpTransport::bind(TcpConfig { listen: "127.0.0.1:0".into(), ..config }).await.expect("a free port");
+fn config() -> ListenConfig {
+    ListenConfig::new("127.0.0.1:0")
+}
+
+async fn serve(config: ListenConfig) -> (SocketAddr, CancellationToken) {
+    let transport = TcpTransport::bind(config).await.expect("a free port");
     let (addr, shutdown) = (transport.local_addr(), CancellationToken::new());
     let broker = Broker { engine: Arc::new(Mute), session: Arc::new(SessionSettings::default()) };
     tokio::spawn(Box::new(transport).serve(broker, shutdown.clone()));
@@ -69,7 +72,7 @@ fn client(addr: SocketAddr) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
-    let (addr, _shutdown) = serve(TcpConfig { write_timeout_ms: 400, ..TcpConfig::default() }).await;
+    let (addr, _shutdown) = serve(ListenConfig { write_timeout: Duration::from_millis(400), ..config() }).await;
     let read = tokio::task::spawn_blocking(move || {
         let mut stream = client(addr);
         let mut writer = stream.try_clone().unwrap();
@@ -97,7 +100,7 @@ async fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_reply_arrives_although_the_client_goes_on_sending() {
-    let (addr, _shutdown) = serve(TcpConfig::default()).await;
+    let (addr, _shutdown) = serve(config()).await;
     let lost = tokio::task::spawn_blocking(move || {
         let mut lost = 0;
         for _ in 0..100 {
@@ -116,7 +119,7 @@ async fn the_last_reply_arrives_although_the_client_goes_on_sending() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_never_reads_is_cut_off() {
-    let (addr, _shutdown) = serve(TcpConfig { write_timeout_ms: 300, ..TcpConfig::default() }).await;
+    let (addr, _shutdown) = serve(ListenConfig { write_timeout: Duration::from_millis(300), ..config() }).await;
     let cut = tokio::task::spawn_blocking(move || {
         let mut stream = client(addr);
         stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -130,7 +133,7 @@ async fn a_client_that_never_reads_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_of_64_mib_without_end_is_told_and_the_connection_goes_on() {
-    let (addr, _shutdown) = serve(TcpConfig::default()).await;
+    let (addr, _shutdown) = serve(config()).await;
     let said = tokio::task::spawn_blocking(move || {
         let mut stream = client(addr);
         for _ in 0..64 {

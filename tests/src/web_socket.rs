@@ -1,0 +1,143 @@
+//! A WebSocket client that sees every message as it comes.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::error::Error;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+
+use crate::PATIENCE;
+
+/// A WebSocket connection to a broker.
+pub struct WebSocketClient {
+    socket: WebSocket<TcpStream>,
+}
+
+/// A socket to a broker, before anything is said.
+#[must_use]
+pub fn socket(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Sends a request as it is, and returns the answer up to its end, or to the end of its head where it is an upgrade.
+#[must_use]
+pub fn http(addr: SocketAddr, request: &str) -> String {
+    let mut stream = socket(addr);
+    stream.write_all(request.as_bytes()).unwrap();
+    let (mut answer, mut byte) = (Vec::new(), [0]);
+    while let Ok(1) = stream.read(&mut byte) {
+        answer.push(byte[0]);
+        if answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n") {
+            break;
+        }
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+impl WebSocketClient {
+    /// Connects to `/ws`, and takes the greeting.
+    #[must_use]
+    pub fn connect(addr: SocketAddr) -> Self {
+        let mut socket = Self::connect_as(addr, None).unwrap();
+        socket.expect("Successfully connected to message_broker");
+        socket
+    }
+
+    /// Connects as a page of `origin` would.
+    ///
+    /// # Errors
+    /// When the broker does not let it in.
+    pub fn connect_as(addr: SocketAddr, origin: Option<&str>) -> Result<Self, String> {
+        let mut request = format!("ws://{addr}/ws").into_client_request().unwrap();
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        match client(request, socket(addr)) {
+            Ok((socket, _)) => Ok(Self { socket }),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The socket, for bytes that no client would send.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        self.socket.get_mut()
+    }
+
+    /// Sends a text message.
+    pub fn send(&mut self, text: &str) {
+        self.send_message(Message::text(text));
+    }
+
+    /// Sends a message of any kind.
+    pub fn send_message(&mut self, message: Message) {
+        self.socket.send(message).unwrap();
+    }
+
+    /// The next text message, or how the broker has closed the connection. Answers pings.
+    ///
+    /// # Errors
+    /// The code and the reason; `None`: none was given.
+    pub fn message(&mut self) -> Result<String, Option<CloseFrame>> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Text(text)) => return Ok(text.to_string()),
+                Ok(Message::Close(frame)) => return Err(frame),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(other) => panic!("the broker sent {other:?}"),
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("nothing comes"),
+                Err(_gone) => return Err(None),
+            }
+        }
+    }
+
+    /// Takes the next message, which must be this one.
+    #[track_caller]
+    pub fn expect(&mut self, text: &str) {
+        assert_eq!(self.message().as_deref(), Ok(text));
+    }
+
+    /// Sends a message that must be answered with this one.
+    #[track_caller]
+    pub fn asks(&mut self, text: &str, answer: &str) {
+        self.send(text);
+        assert_eq!(self.message().as_deref(), Ok(answer), "the answer to {text:?}");
+    }
+
+    /// Takes what comes until the broker closes, and returns the code and the reason.
+    #[must_use]
+    pub fn closed(&mut self) -> (Vec<String>, Option<(u16, String)>) {
+        let mut messages = Vec::new();
+        loop {
+            match self.message() {
+                Ok(message) => messages.push(message),
+                Err(frame) => return (messages, frame.map(|frame| (frame.code.into(), frame.reason.to_string()))),
+            }
+        }
+    }
+
+    /// A masked frame as it goes over the wire: `first` is its first byte, the mask is zero.
+    #[must_use]
+    pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match u16::try_from(payload.len()) {
+            Ok(length @ 0..126) => frame.push(0x80 | u8::try_from(length).unwrap()),
+            Ok(length) => {
+                frame.push(0x80 | 126);
+                frame.extend(length.to_be_bytes());
+            }
+            Err(_) => {
+                frame.push(0x80 | 127);
+                frame.extend((payload.len() as u64).to_be_bytes());
+            }
+        }
+        frame.extend([0; 4]);
+        frame.extend(payload);
+        frame
+    }
+}

@@ -1,0 +1,82 @@
+//! Clients that mean no good, and what they cost.
+
+use std::io::{ErrorKind, Write as _};
+use std::net::TcpStream;
+
+use herald_tests::{WebSocketClient, resident_kb};
+
+use crate::broker;
+
+/// Writes until the broker has had enough, which it has long before `AT_MOST`.
+fn flood(mut stream: &TcpStream, piece: &[u8]) {
+    const AT_MOST: usize = 1 << 30;
+    let mut written = 0;
+    loop {
+        match stream.write(piece) {
+            Ok(count) => written += count,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(written < AT_MOST, "{written} bytes were taken");
+    }
+}
+
+/// The same, and how the broker closes meanwhile.
+fn closed_after_flood(client: &mut WebSocketClient, piece: &[u8]) -> (u16, String) {
+    let stream = client.stream().try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| flood(&stream, piece));
+        client.closed().1.expect("a code")
+    })
+}
+
+#[test]
+fn a_message_in_a_million_fragments_ends_the_connection_and_costs_no_memory() {
+    let (broker, addr) = broker("");
+    let before = resident_kb(broker.pid());
+    for fragment in [&b"x"[..], b""] {
+        let mut client = WebSocketClient::connect(addr);
+        client.stream().write_all(&WebSocketClient::frame(0x01, b"pub t ")).unwrap();
+        let piece = WebSocketClient::frame(0x00, fragment).repeat(10_000);
+        assert_eq!(closed_after_flood(&mut client, &piece), (1009, "message exceeds 1048578 bytes".to_owned()));
+    }
+    let grown = resident_kb(broker.pid()).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB");
+    WebSocketClient::connect(addr).asks("ping", "pong");
+}
+
+#[test]
+fn a_flood_of_pings_ends_the_connection_and_costs_no_memory() {
+    let (broker, addr) = broker("");
+    let before = resident_kb(broker.pid());
+    let mut client = WebSocketClient::connect(addr);
+    let piece = WebSocketClient::frame(0x89, &[b'p'; 125]).repeat(1000);
+    assert_eq!(closed_after_flood(&mut client, &piece), (1008, "too many pings".to_owned()));
+    let grown = resident_kb(broker.pid()).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB");
+}
+
+#[test]
+fn a_client_that_never_reads_is_cut_off() {
+    let (_broker, addr) = broker("write_timeout_ms = 300\n");
+    let mut client = WebSocketClient::connect(addr);
+    let piece = WebSocketClient::frame(0x81, "help\n".repeat(1000).as_bytes());
+    flood(client.stream(), &piece);
+}
+
+#[test]
+fn headers_that_announce_much_reserve_nothing() {
+    let (broker, addr) = broker("");
+    let before = resident_kb(broker.pid());
+    let clients: Vec<_> = (0..200)
+        .map(|_| {
+            let mut client = WebSocketClient::connect(addr);
+            // A frame of a MiB, of which nothing but the header comes.
+            client.stream().write_all(&[0x81, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0]).unwrap();
+            client
+        })
+        .collect();
+    WebSocketClient::connect(addr).asks("ping", "pong");
+    let grown = resident_kb(broker.pid()).saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB for {} clients", clients.len());
+}

@@ -1,0 +1,116 @@
+//! One connection: moves lines between a wire and a session, and requests and events between the session and the engine.
+
+use std::future::Future;
+use std::net::SocketAddr;
+
+use broker_core::engine::{EngineGone, Link, LinkEvent};
+use broker_core::session::Session;
+use broker_core::transport::Broker;
+use bytes::Buf as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ListenConfig;
+use crate::ended::Ended;
+use crate::wire::Wire;
+
+/// Pieces of link events handled before their output is written.
+const EVENTS: usize = 64;
+
+/// Serves a client until it, the engine or `shutdown` ends it.
+pub(crate) async fn run(
+    mut wire: impl Wire,
+    peer: SocketAddr,
+    broker: Broker,
+    config: &ListenConfig,
+    shutdown: CancellationToken,
+) -> Ended {
+    let link = broker.engine.connect(peer.to_string());
+    let session = Session::new(broker.session, broker.engine.level(), link.gauge.clone());
+    // The link goes with this future: what is in flight goes back at once, however long the goodbye takes.
+    let ended = converse(&mut wire, link, session, config, shutdown).await;
+    wire.close(&ended).await;
+    ended
+}
+
+async fn converse(
+    wire: &mut impl Wire,
+    link: Link,
+    mut session: Session,
+    config: &ListenConfig,
+    shutdown: CancellationToken,
+) -> Ended {
+    let Link { mut requests, mut events, .. } = link;
+    let mut received = Vec::new();
+    let mut stopping = false;
+    let mut heard = Instant::now();
+    loop {
+        // The engine never waits for a client, so its events are taken even while it cannot take requests.
+        let batch = session.take_requests();
+        if !batch.is_empty() && send(requests.send(batch), &mut events, &mut session).await.is_err() {
+            return Ended::Shutdown;
+        }
+        if session.output().has_remaining() {
+            // Outside the select, so that nothing can drop it half-written; a client that does not read costs one time-out.
+            if let Err(ended) = wire.send(session.output(), config.write_timeout).await {
+                return ended;
+            }
+            session.output().shrink();
+            session.output_written();
+            heard = Instant::now();
+            continue;
+        }
+        if session.is_finished() {
+            return if stopping { Ended::Shutdown } else { Ended::ByClient };
+        }
+        let idle = async {
+            match config.idle_timeout {
+                Some(limit) => tokio::time::sleep_until(heard + limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let wants_input = session.wants_input();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled(), if !stopping => {
+                stopping = true;
+                session.end_of_input();
+            }
+            count = events.recv_many(&mut received, EVENTS) => {
+                if count == 0 {
+                    return Ended::Shutdown;
+                }
+                received.drain(..).flatten().for_each(|event| session.event(event));
+                if received.capacity() > EVENTS {
+                    received = Vec::new();
+                }
+            }
+            read = wire.receive(&mut session), if wants_input => {
+                heard = Instant::now();
+                if let Err(ended) = read {
+                    return ended;
+                }
+            }
+            () = idle => return Ended::Idle(heard.elapsed()),
+        }
+    }
+}
+
+/// Hands requests over, taking what comes out meanwhile.
+async fn send(
+    sending: impl Future<Output = Result<(), EngineGone>>,
+    events: &mut tokio::sync::mpsc::Receiver<Vec<LinkEvent>>,
+    session: &mut Session,
+) -> Result<(), EngineGone> {
+    tokio::pin!(sending);
+    loop {
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            event = events.recv() => match event {
+                Some(piece) => piece.into_iter().for_each(|event| session.event(event)),
+                None => return Err(EngineGone),
+            },
+        }
+    }
+}
