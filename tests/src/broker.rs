@@ -27,6 +27,8 @@ pub struct TestBroker {
     addr: SocketAddr,
     port: u16,
     environment: Vec<(OsString, OsString)>,
+    /// Where the other transports listen, which is where they listen again after a restart.
+    others: Vec<(String, SocketAddr)>,
 }
 
 /// What the process has written to standard error.
@@ -58,8 +60,8 @@ impl TestBroker {
         let text = format!("{config}\n");
         std::fs::write(dir.path().join("herald.toml"), text).unwrap();
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (log, log_reader, environment) = (Arc::default(), None, Vec::new());
-        Self { dir, child: None, log, log_reader, addr, port: 0, environment }
+        let (log, log_reader, environment, others) = (Arc::default(), None, Vec::new(), Vec::new());
+        Self { dir, child: None, log, log_reader, addr, port: 0, environment, others }
     }
 
     /// Leaves the directory where it is; the answer is its path.
@@ -83,6 +85,14 @@ impl TestBroker {
         };
         self.addr = line.rsplit_once("addr=").unwrap().1.trim().parse().unwrap();
         self.port = self.addr.port();
+        if self.find_in_log("herald is up").is_some() {
+            let listening = |line: &str| {
+                let (transport, addr) = line.split_once("listening transport=")?.1.split_once(" addr=")?;
+                Some((transport.to_owned(), addr.trim().parse().ok()?))
+            };
+            self.others =
+                self.log().lines().filter_map(listening).filter(|(transport, _)| transport != "tcp").collect();
+        }
     }
 
     /// Starts the process, and kills it after this time, whatever it is at.
@@ -115,6 +125,9 @@ impl TestBroker {
         let mut command = Command::new(herald());
         command.current_dir(self.dir.path()).arg("serve");
         command.arg("--set").arg(format!("transports.tcp.listen=127.0.0.1:{}", self.port));
+        for (transport, addr) in &self.others {
+            command.arg("--set").arg(format!("transports.{transport}.listen={addr}"));
+        }
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HERALD_")) {
             command.env_remove(name);
         }
@@ -142,8 +155,8 @@ impl TestBroker {
     /// The address on which another transport listens.
     #[must_use]
     pub fn addr_of(&self, transport: &str) -> SocketAddr {
-        let line = self.wait_for_log(&format!("listening transport={transport} addr="));
-        line.rsplit_once("addr=").unwrap().1.trim().parse().unwrap()
+        let other = self.others.iter().find(|(other, _)| other == transport);
+        other.unwrap_or_else(|| panic!("there is no {transport}:\n{}", self.log())).1
     }
 
     /// A client that has been greeted.

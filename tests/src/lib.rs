@@ -11,6 +11,7 @@ mod binary;
 mod broker;
 pub mod campaign;
 pub mod power_cut;
+mod certificate;
 mod telnet;
 mod web_socket;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use binary::herald;
 pub use broker::{TestBroker, resident_kb};
+pub use certificate::Authority;
 pub use telnet::{Telnet, id_of};
 pub use web_socket::{WebSocketClient, http, socket};
 

@@ -381,7 +381,7 @@ fn keys_of_a_later_version_and_plugins_that_are_not_there_are_refused_and_not_ig
         ("auth.tokens=[{token=\"t\",name=\"n\"}]", "auth.tokens"),
         ("topics.t.overflow=drop-lowest", "topics.t.overflow"),
         ("topics.t.max_deliveries=3", "topics.t.max_deliveries"),
-        ("transports.ws.listen=127.0.0.1:0", "\"ws\""),
+        ("transports.http.listen=127.0.0.1:0", "\"http\""),
         ("storage.kind=postgres", "\"postgres\""),
         ("engine.kind=jetstream", "jetstream"),
     ] {

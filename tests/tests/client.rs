@@ -15,6 +15,13 @@ fn config(broker: &TestBroker) -> ClientConfig {
     ClientConfig::new(broker.addr().to_string().parse::<Address>().unwrap())
 }
 
+/// A broker with a WebSocket, and a client's configuration for it.
+fn web_socket() -> (TestBroker, ClientConfig) {
+    let broker = TestBroker::start("[transports.tcp]\n[transports.ws]\nlisten = \"127.0.0.1:0\"\n");
+    let address = format!("ws://{}", broker.addr_of("ws")).parse::<Address>().unwrap();
+    (broker, ClientConfig::new(address))
+}
+
 fn topic() -> TopicName {
     TopicName::new("t").unwrap()
 }
@@ -30,7 +37,13 @@ async fn next(subscription: &mut Subscription) -> Delivery {
 #[tokio::test]
 async fn what_is_published_is_confirmed_delivered_and_settled() {
     let broker = TestBroker::start("");
-    let client = Client::connect(config(&broker)).await.unwrap();
+    published_confirmed_delivered_and_settled(config(&broker)).await;
+    let (_broker, config) = web_socket();
+    published_confirmed_delivered_and_settled(config).await;
+}
+
+async fn published_confirmed_delivered_and_settled(config: ClientConfig) {
+    let client = Client::connect(config).await.unwrap();
     let mut subscription = client.subscribe(topic(), durable(10)).await.unwrap();
     let event = Event::json(&serde_json::json!({"a": [1, "ä"]})).unwrap().with_priority(3);
     let confirmation = client.publish(&topic(), event).await.unwrap();
@@ -48,9 +61,20 @@ async fn what_is_published_is_confirmed_delivered_and_settled() {
 
 #[tokio::test]
 async fn a_killed_broker_costs_a_pause_and_no_event() {
+    let broker = TestBroker::start("");
+    let config = config(&broker);
+    killed(broker, config).await;
+}
+
+#[tokio::test]
+async fn the_same_over_a_web_socket() {
+    let (broker, config) = web_socket();
+    killed(broker, config).await;
+}
+
+async fn killed(mut broker: TestBroker, config: ClientConfig) {
     const EVENTS: usize = 20_000;
-    let mut broker = TestBroker::start("");
-    let client = Client::connect(config(&broker)).await.unwrap();
+    let client = Client::connect(config).await.unwrap();
     let mut subscription = client.subscribe(topic(), durable(100)).await.unwrap();
     let publisher = client.publisher(topic());
     let publishing = tokio::spawn(async move {
@@ -91,4 +115,35 @@ async fn a_full_topic_is_an_error_of_that_publish_alone() {
     let error = client.publish(&topic(), Event::json("second").unwrap()).await.unwrap_err();
     assert!(error.to_string().contains("topic t is full"), "{error}");
     client.publish(&TopicName::new("u").unwrap(), Event::json("third").unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn events_of_any_size_go_both_ways_over_a_web_socket() {
+    let (_broker, config) = web_socket();
+    let client = Client::connect(config).await.unwrap();
+    let mut subscription = client.subscribe(topic(), durable(100)).await.unwrap();
+    for size in [0, 1, 124, 126, 65_000, 65_535, 65_536, 70_000, 200_000, 1_048_000] {
+        let text = "ä".repeat(size / 2);
+        client.publish(&topic(), Event::json(&text).unwrap()).await.unwrap();
+        let delivery = next(&mut subscription).await;
+        assert_eq!(delivery.msg_as::<String>().unwrap(), text);
+        subscription.ack(&delivery).await.unwrap();
+    }
+    let error = client.publish(&topic(), Event::json(&"x".repeat(1 << 20)).unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("the broker takes 1048576"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_web_socket_there_is_said_to_have_none() {
+    let (broker, _) = web_socket();
+    for (path, status) in
+        [("/elsewhere", "404 Not Found: there is nothing here: the WebSocket is at /ws"), ("/", "404")]
+    {
+        let address = format!("ws://{}{path}", broker.addr_of("ws")).parse::<Address>().unwrap();
+        let error = Client::connect(ClientConfig::new(address)).await.unwrap_err();
+        assert!(error.to_string().contains(status), "{error}");
+    }
+    let address = format!("ws://{}/ws", broker.addr()).parse::<Address>().unwrap();
+    let error = Client::connect(ClientConfig::new(address)).await.unwrap_err();
+    assert!(error.to_string().contains("it is no WebSocket"), "{error}");
 }

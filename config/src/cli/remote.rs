@@ -1,6 +1,7 @@
 //! Which broker a client talks to, and what to say if it cannot.
 
 use std::io;
+use std::path::PathBuf;
 
 use transport_client::{Address, ClientConfig, Error, Scheme};
 
@@ -17,6 +18,9 @@ pub(super) struct Remote {
     /// The authentication token
     #[arg(long, value_name = "TOKEN", env = "HERALD_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// With tls:// and wss://, trust the certificates in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 impl Remote {
@@ -32,6 +36,11 @@ impl Remote {
         if let Some(token) = self.token.as_ref().filter(|token| !token.is_empty()) {
             config = config.token(token.as_str());
         }
+        if let Some(path) = &self.ca {
+            let pem = std::fs::read(path)
+                .map_err(|error| UsageError(format!("--ca: {} cannot be read: {error}", path.display())))?;
+            config = config.authorities(pem);
+        }
         Ok(config)
     }
 }
@@ -43,6 +52,8 @@ pub(super) fn explain(error: Error) -> anyhow::Error {
             let reason = reason(&source);
             let hint = match source.kind() {
                 io::ErrorKind::ConnectionRefused => "; is it running? start one with: herald serve",
+                // What TLS says of a certificate.
+                io::ErrorKind::InvalidData => "; --ca FILE trusts the certificates in a file",
                 _ => "; another one is named with --server or HERALD_SERVER",
             };
             anyhow::anyhow!("cannot reach a broker at {}: {reason}{hint}", short(&address))

@@ -34,8 +34,8 @@ impl Scheme {
 
 /// `host:port`, `tcp://host:port`, `tls://…`, `ws://host:port/path` or `wss://…`.
 ///
-/// Every scheme parses, so that one setting serves any build. Whether this build can dial it is found out when a
-/// [`Client`](crate::Client) is made ([`Error::Unsupported`]); today it is `tcp` alone.
+/// Every scheme parses, so that one setting serves any build. Whether this build can dial it (features `tls` and `ws`) is found
+/// out when a [`Client`](crate::Client) is made ([`Error::Unsupported`]).
 ///
 /// ```
 /// # use transport_client::{Address, Scheme};
@@ -71,18 +71,21 @@ impl Address {
         self.port
     }
 
-    /// The path of a WebSocket, `/` where none is given; empty for `tcp` and `tls`.
+    /// The path of a WebSocket, `/ws` where none is given, which is where a broker has it by default; empty for `tcp` and `tls`.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Fails for what this build cannot dial. The match is where a later transport is let in.
+    /// Fails for what this build cannot dial.
     pub(crate) fn check_supported(&self) -> Result<(), Error> {
-        match self.scheme {
-            Scheme::Tcp => Ok(()),
-            Scheme::Tls | Scheme::Ws | Scheme::Wss => Err(Error::Unsupported { scheme: self.scheme.as_str() }),
-        }
+        let supported = match self.scheme {
+            Scheme::Tcp => true,
+            Scheme::Tls => cfg!(feature = "tls"),
+            Scheme::Ws => cfg!(feature = "ws"),
+            Scheme::Wss => cfg!(all(feature = "tls", feature = "ws")),
+        };
+        if supported { Ok(()) } else { Err(Error::Unsupported { scheme: self.scheme.as_str() }) }
     }
 }
 
@@ -117,7 +120,7 @@ impl FromStr for Address {
         let path = match scheme {
             Scheme::Tcp | Scheme::Tls if path.is_empty() || path == "/" => String::new(),
             Scheme::Tcp | Scheme::Tls => return Err(wrong("only ws and wss have a path")),
-            Scheme::Ws | Scheme::Wss if path.is_empty() => "/".to_owned(),
+            Scheme::Ws | Scheme::Wss if path.is_empty() => "/ws".to_owned(),
             Scheme::Ws | Scheme::Wss => path.to_owned(),
         };
         let (host, port) = authority.rsplit_once(':').ok_or_else(|| wrong("there is no port"))?;
@@ -158,7 +161,8 @@ mod tests {
             ("TCP://localhost:8000/", "tcp://localhost:8000"),
             ("[::1]:1", "tcp://[::1]:1"),
             ("tls://h:2", "tls://h:2"),
-            ("ws://h:3", "ws://h:3/"),
+            ("ws://h:3", "ws://h:3/ws"),
+            ("ws://h:3/", "ws://h:3/"),
             ("wss://h:4/ws", "wss://h:4/ws"),
         ] {
             let address: Address = text.parse().unwrap();
@@ -178,11 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn only_tcp_is_supported_and_the_error_says_so() {
-        assert!("tcp://h:1".parse::<Address>().unwrap().check_supported().is_ok());
-        for text in ["tls://h:1", "ws://h:1/ws", "wss://h:1/ws"] {
-            let error = text.parse::<Address>().unwrap().check_supported().unwrap_err();
-            assert!(error.to_string().contains("not supported by this build"), "{error}");
+    fn what_is_not_built_in_is_refused_with_a_reason() {
+        for (text, built) in [
+            ("tcp://h:1", true),
+            ("tls://h:1", cfg!(feature = "tls")),
+            ("ws://h:1/ws", cfg!(feature = "ws")),
+            ("wss://h:1/ws", cfg!(all(feature = "tls", feature = "ws"))),
+        ] {
+            let supported = text.parse::<Address>().unwrap().check_supported();
+            assert_eq!(supported.is_ok(), built, "{text}: {supported:?}");
         }
+        let error = Error::Unsupported { scheme: "ws" };
+        assert!(error.to_string().contains("not supported by this build"), "{error}");
     }
 }

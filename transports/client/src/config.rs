@@ -1,6 +1,7 @@
 //! Settings of a client.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -44,6 +45,7 @@ pub struct ClientConfig {
     pub(crate) address: Address,
     pub(crate) token: Option<Token>,
     pub(crate) name: Option<String>,
+    pub(crate) authorities: Option<Arc<[u8]>>,
     pub(crate) backoff: BackoffSettings,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
@@ -63,6 +65,7 @@ impl ClientConfig {
             address,
             token: None,
             name: None,
+            authorities: None,
             backoff: BackoffSettings::default(),
             connect_timeout: Duration::from_secs(10),
             response_timeout: Duration::from_secs(30),
@@ -86,6 +89,13 @@ impl ClientConfig {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// The certificate authorities to trust with `tls` and `wss`, PEM. Default: those of the operating system.
+    #[must_use]
+    pub fn authorities(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authorities = Some(pem.into().into());
         self
     }
 

@@ -18,7 +18,9 @@ pub enum Error {
     Invalid(String),
 
     /// The address has a scheme that this build of the client cannot dial.
-    #[error("{scheme}:// is not supported by this build of the client: use tcp://host:port")]
+    #[error(
+        "{scheme}:// is not supported by this build of the client: rebuild it with its feature, or use tcp://host:port"
+    )]
     Unsupported {
         /// The scheme, without `://`.
         scheme: &'static str,

@@ -1,4 +1,4 @@
-//! The other end of Herald's wire: a client for the broker's line protocol over TCP.
+//! The other end of Herald's wire: a client for the broker's line protocol over TCP and WebSocket, with TLS or without.
 //!
 //! A [`Client`] publishes with confirmations and makes [`Subscription`]s; both reconnect by themselves. A [`Connection`] is
 //! the protocol by hand, a line out and a line in, for commands such as `topics`, `stats` or `peek`.
@@ -73,7 +73,8 @@
 //! | --- | --- |
 //! | `address`, `config`, `options`, `name`, `event` | what the caller gives: checked once, valid from then on |
 //! | `lines`, `reply`, `delivery`, `window`, `backoff`, `backlog` | pure: bytes to lines, lines to meaning, whose answer it is |
-//! | `link` | one connection: dialled, greeted, bytes both ways; where a further transport goes in |
+//! | `link` | one connection: greeted, bytes both ways |
+//! | `dial`, `tls`, `web_socket` | what carries the bytes, by the address's scheme; where a further transport goes in |
 //! | `client`, `publish_task` | publishing: the handles, and the task that owns what is unconfirmed |
 //! | `subscription`, `acker`, `subscription_task` | subscribing: the handles, and the task that owns the deliveries |
 //! | `connection` | the protocol by hand |
@@ -87,6 +88,7 @@ mod client;
 mod config;
 mod connection;
 mod delivery;
+mod dial;
 mod error;
 mod event;
 mod lines;
@@ -98,6 +100,10 @@ mod reply;
 mod state;
 mod subscription;
 mod subscription_task;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "ws")]
+mod web_socket;
 mod window;
 
 pub use acker::Acker;

@@ -1,6 +1,6 @@
 //! One connection: dialled, greeted, and then bytes both ways.
 //!
-//! Everything else in this crate is about lines. A later transport (TLS, WebSocket) is a further arm in [`dial`].
+//! Everything else in this crate is about lines. What carries the bytes is [`dial`]'s business.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -10,22 +10,17 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BytesMut};
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::time::{Instant, timeout};
 
-use crate::address::Scheme;
 use crate::config::ClientConfig;
+use crate::dial::{Io, dial};
 use crate::error::{Error, excerpt};
 use crate::lines::LineBuffer;
 use crate::reply::{self, Reply, ServerInfo};
 
 /// Beyond so many bytes waiting to be written, the tasks encode no more: what is not encoded can still be batched.
 pub(crate) const WRITE_BYTES: usize = 256 * 1024;
-
-/// Whatever carries the bytes. Dynamic dispatch costs one call a batch.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The session options asked for with `hello`.
 #[derive(Debug, Default, Serialize)]
@@ -255,20 +250,5 @@ impl Link {
                 return;
             }
         }
-    }
-}
-
-async fn dial(config: &ClientConfig) -> Result<Box<dyn Io>, Error> {
-    let address = &config.address;
-    address.check_supported()?;
-    let unreachable = |source| Error::Unreachable { address: address.clone(), source: Arc::new(source) };
-    match address.scheme() {
-        Scheme::Tcp => {
-            let stream = TcpStream::connect((address.host(), address.port())).await.map_err(unreachable)?;
-            // Lines are batched here already; Nagle's algorithm would only hold the last one back.
-            stream.set_nodelay(true).map_err(unreachable)?;
-            Ok(Box::new(stream))
-        }
-        scheme @ (Scheme::Tls | Scheme::Ws | Scheme::Wss) => Err(Error::Unsupported { scheme: scheme.as_str() }),
     }
 }
