@@ -13,8 +13,10 @@
 //! | checking and repairing what a storage keeps | [`storage::check`] |
 //! | everything a storage holds as JSON lines, and back | [`transfer`] |
 //! | what clients connect to, what feeds the broker | [`transport`], [`source`] |
+//! | tokens and their rights | [`auth`] |
 //! | rules of a topic from the configuration | [`policy`] |
 
+pub mod auth;
 pub mod engine;
 pub mod event;
 pub mod local;

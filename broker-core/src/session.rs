@@ -3,17 +3,20 @@
 //! Replies leave in the order of their commands: every command takes a slot in [`pending`], and what is ready leaves when all
 //! before it has left. Deliveries leave at once, but never before a reply that the engine gave before them.
 
+mod access;
 pub mod hello;
 pub mod output;
 mod pending;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
+use crate::auth::Tokens;
 use crate::engine::{Gauge, LinkEvent, Op, Outcome, Refusal, Request, Slot};
 use crate::name::IdKey;
 use crate::protocol::command::{Command, CommandWords, parse};
@@ -21,6 +24,7 @@ use crate::protocol::event::parse_event;
 use crate::protocol::framer::{Frame, Framer};
 use crate::protocol::{help, reply};
 use crate::storage::Level;
+use access::Access;
 use hello::Options;
 use output::Output;
 use pending::{Ask, Pending};
@@ -34,6 +38,9 @@ const MAX_UNANSWERED_BYTES: usize = 4 << 20;
 /// Bytes of output that wait to be written before no more commands are executed: a line of five bytes can ask for a thousand.
 const MAX_OUTPUT_BYTES: usize = 256 << 10;
 
+/// The longest line of a client that has to give a token first: strangers get no buffer of the full length.
+const MAX_STRANGERS_LINE: usize = 16 << 10;
+
 /// What sessions need to know of the configuration.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
@@ -43,11 +50,18 @@ pub struct SessionSettings {
     pub max_line_bytes: usize,
     /// The short forms of commands.
     pub words: CommandWords,
+    /// Who may do what.
+    pub tokens: Arc<Tokens>,
 }
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self { version: env!("CARGO_PKG_VERSION"), max_line_bytes: 1 << 20, words: CommandWords::default() }
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            max_line_bytes: 1 << 20,
+            words: CommandWords::default(),
+            tokens: Arc::default(),
+        }
     }
 }
 
@@ -59,6 +73,9 @@ pub struct Session {
     /// Names it in the answer to `hello`.
     id: String,
     options: Options,
+    access: Access,
+    /// A `hello` whose token has to be checked before anything else happens.
+    claim: Option<Claim>,
     framer: Framer,
     pending: Pending,
     requests: Vec<Request>,
@@ -70,15 +87,32 @@ pub struct Session {
     ended: bool,
     /// There is nobody to ask any more.
     engine_gone: bool,
+    turned_away: bool,
+}
+
+/// What a token would make of the session.
+struct Claim {
+    token: String,
+    options: Options,
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl Session {
     /// A session that has greeted. `level` is the engine's, `gauge` that of its link.
     #[must_use]
     pub fn new(settings: Arc<SessionSettings>, level: Level, gauge: Arc<Gauge>) -> Self {
+        let access = Access::new(Arc::clone(&settings.tokens));
+        let longest = if access.is_locked() { MAX_STRANGERS_LINE } else { usize::MAX };
         let mut session = Self {
-            framer: Framer::new(settings.max_line_bytes),
+            framer: Framer::new(settings.max_line_bytes.min(longest)),
             settings,
+            access,
+            claim: None,
             level,
             id: Uuid::now_v7().simple().to_string(),
             options: Options::default(),
@@ -90,6 +124,7 @@ impl Session {
             quitting: false,
             ended: false,
             engine_gone: false,
+            turned_away: false,
         };
         session.say(|out| reply::line(out, reply::GREETING));
         session
@@ -160,6 +195,7 @@ impl Session {
 
     fn has_room(&self) -> bool {
         !self.quitting
+            && self.claim.is_none()
             && self.pending.len() < MAX_UNANSWERED
             && self.pending.weight() < MAX_UNANSWERED_BYTES
             && self.output.remaining() < MAX_OUTPUT_BYTES
@@ -193,13 +229,75 @@ impl Session {
     /// Whether nothing more is to come: the client has quit or ended, and everything has been answered.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        (self.quitting || self.ended) && self.pending.is_empty() && self.requests.is_empty()
+        let waits = !self.pending.is_empty() || !self.requests.is_empty() || self.claim.is_some();
+        (self.quitting || self.ended) && !waits
+    }
+
+    /// Whether it ended because of a token that was wrong, missing or taken back.
+    #[must_use]
+    pub fn is_turned_away(&self) -> bool {
+        self.turned_away
     }
 
     /// The client's name, if it has given one.
     #[must_use]
     pub fn client(&self) -> Option<&str> {
         self.options.client.as_deref()
+    }
+
+    // ---- Tokens ----
+
+    /// Whether a token has been given and has to be checked, by [`Session::check_claim`], when its time has come.
+    #[must_use]
+    pub fn has_claim(&self) -> bool {
+        self.claim.is_some()
+    }
+
+    /// Checks the token that was given; false: it is wrong, and the session ends.
+    pub fn check_claim(&mut self) -> bool {
+        let Some(Claim { token, options }) = self.claim.take() else { return true };
+        let right = self.access.take(&token);
+        if right {
+            self.framer.set_limit(self.settings.max_line_bytes);
+            self.apply(options);
+            self.work();
+        } else {
+            self.turn_away(reply::authentication_failed);
+        }
+        right
+    }
+
+    /// Ends the session because too many wrong tokens have come from its address, whatever this one is.
+    pub fn refuse_claim(&mut self) {
+        self.claim = None;
+        self.turn_away(reply::too_many_attempts);
+    }
+
+    /// Whether a token has to be given before anything else.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.access.is_locked()
+    }
+
+    /// Ends the session because no token was given in time.
+    pub fn give_up_on_token(&mut self) {
+        self.turn_away(reply::authentication_required);
+    }
+
+    /// The tokens were replaced: the session ends unless nothing has changed for it.
+    pub fn tokens_changed(&mut self) {
+        if !self.access.still_holds() {
+            self.claim = None;
+            self.turn_away(reply::rights_changed);
+        }
+    }
+
+    fn turn_away(&mut self, say: impl FnOnce(&mut BytesMut)) {
+        if !self.quitting {
+            self.say(say);
+            self.quitting = true;
+            self.turned_away = true;
+        }
     }
 
     // ---- Commands ----
@@ -211,7 +309,7 @@ impl Session {
                 None => return,
                 Some(Frame::Line(line)) => self.line(&line),
                 Some(Frame::TooLong) => {
-                    let limit = self.settings.max_line_bytes;
+                    let limit = self.framer.limit();
                     self.say(|out| reply::line_too_long(out, limit));
                 }
                 Some(Frame::NotUtf8) => self.say(reply::not_utf8),
@@ -224,7 +322,20 @@ impl Session {
         let Ok(text) = std::str::from_utf8(line) else { return self.say(reply::not_utf8) };
         let quiet = self.options.quiet;
         match parse(text, &settings.words) {
+            Ok(Command::Hello { options }) => self.hello(options),
+            _ if self.access.is_locked() => self.say(reply::authentication_required),
             Err(error) => self.say(|out| reply::command_error(out, &error)),
+            Ok(Command::Publish { topic, .. }) if !self.access.may_publish(&topic) => {
+                self.say(|out| reply::not_allowed(out, "publish to", &topic));
+            }
+            Ok(Command::Subscribe { topic, .. } | Command::Unsubscribe { topic, .. })
+                if !self.access.may_subscribe(&topic) =>
+            {
+                self.say(|out| reply::not_allowed(out, "subscribe to", &topic));
+            }
+            Ok(Command::Stats { topic: Some(topic) }) if !self.access.may_see(topic.as_str()) => {
+                self.say(|out| reply::not_allowed(out, "subscribe to", &topic));
+            }
             Ok(Command::Publish { topic, event }) => match parse_event(topic.as_str(), event) {
                 Err(reason) => self.say(|out| reply::invalid_event(out, &reason)),
                 Ok(event) => {
@@ -259,7 +370,6 @@ impl Session {
             Ok(Command::Stats { topic }) => self.ask(Ask::Stats, Op::Stats(topic)),
             Ok(Command::Help) => self.say(|out| help::write(out, &settings.words)),
             Ok(Command::Ping) => self.say(|out| reply::line(out, "pong")),
-            Ok(Command::Hello { options }) => self.hello(options),
             Ok(Command::Quit) => {
                 self.say(|out| reply::line(out, "bye"));
                 self.quitting = true;
@@ -270,22 +380,27 @@ impl Session {
     fn hello(&mut self, json: &str) {
         match self.options.changed_by(json) {
             Err(reason) => self.say(|out| reply::invalid_hello(out, &reason)),
-            Ok(options) => {
-                if options.prefetch != self.options.prefetch {
-                    self.request(0, Op::Prefetch(options.prefetch));
-                }
-                self.options = options;
-                let answer = hello::Answer {
-                    server: "herald",
-                    version: self.settings.version,
-                    protocol: 1,
-                    session: &self.id,
-                    max_line_bytes: self.settings.max_line_bytes,
-                };
-                let answer = serde_json::to_string(&answer).expect("strings and numbers");
-                self.say(|out| reply::line(out, format_args!("hello {answer}")));
-            }
+            Ok((options, Some(token))) if self.access.asks_for_tokens() => self.claim = Some(Claim { token, options }),
+            Ok(_) if self.access.is_locked() => self.say(reply::authentication_required),
+            // Where nobody is asked for a token, whatever it is, it is right.
+            Ok((options, _)) => self.apply(options),
         }
+    }
+
+    fn apply(&mut self, options: Options) {
+        if options.prefetch != self.options.prefetch {
+            self.request(0, Op::Prefetch(options.prefetch));
+        }
+        self.options = options;
+        let answer = hello::Answer {
+            server: "herald",
+            version: self.settings.version,
+            protocol: 1,
+            session: &self.id,
+            max_line_bytes: self.settings.max_line_bytes,
+        };
+        let answer = serde_json::to_string(&answer).expect("strings and numbers");
+        self.say(|out| reply::line(out, format_args!("hello {answer}")));
     }
 
     /// Sends a request whose outcome will be answered in its turn.
@@ -313,7 +428,12 @@ impl Session {
 
     // ---- Outcomes ----
 
-    fn outcome(&mut self, slot: Slot, outcome: Outcome) {
+    fn outcome(&mut self, slot: Slot, mut outcome: Outcome) {
+        match &mut outcome {
+            Outcome::Topics(topics) => topics.retain(|topic| self.access.may_see(&topic.topic)),
+            Outcome::Stats(stats) => stats.topics.retain(|topic| self.access.may_see(&topic.topic)),
+            _ => {}
+        }
         let level = self.level;
         let render = |ask: &Ask, out: &mut BytesMut| render(ask, outcome, level, out);
         self.pending.resolve(slot, &mut self.output, render);

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use broker_core::auth::{Rights, Tokens};
 use broker_core::engine::Engine;
 use broker_core::local::{EngineSettings, Reopen, Reopening, ReopeningEngine};
 use broker_core::session::SessionSettings;
@@ -69,6 +70,7 @@ pub struct Broker {
     engine: Arc<dyn Engine>,
     listeners: Vec<Listener>,
     figures: Vec<(String, Figures)>,
+    tokens: Arc<Tokens>,
     /// What can be read again, and whose it is.
     reloads: Vec<(&'static str, Arc<dyn Reload>)>,
     /// The emergency stop: cancelled when a vital task panics or fails.
@@ -133,7 +135,7 @@ impl Broker {
         // connect during the recovery wait in the listener's queue instead of being refused.
         let mut transports = Vec::new();
         for transport in &settings.transports {
-            transports.push(bind(transport).await?);
+            transports.push((bind(transport).await?, transport.tls.is_some()));
         }
         let engine = open_engine(settings, root.clone()).await?;
         warn_of_durability(&settings.storage);
@@ -142,15 +144,16 @@ impl Broker {
             engine: Arc::clone(&engine),
             listeners: Vec::new(),
             figures: Vec::new(),
+            tokens: Arc::new(Tokens::new(tokens(settings))),
             reloads: Vec::new(),
             sources: Stage::new(&root),
             transports: Stage::new(&root),
             root,
             failure,
         };
-        let served = Served { engine: Arc::clone(&engine), session: Arc::new(session_settings(settings)) };
-        for transport in transports {
-            broker.serve(transport, served.clone());
+        let served = Served { engine: Arc::clone(&engine), session: Arc::new(broker.session_settings(settings)) };
+        for (transport, encrypted) in transports {
+            broker.serve(transport, served.clone(), encrypted);
         }
         let publisher: Arc<dyn Publisher> = Arc::new(LocalPublisher(engine));
         for source in sources {
@@ -177,8 +180,13 @@ impl Broker {
         self.figures.iter().map(|(name, figures)| (name.as_str(), figures()))
     }
 
-    /// Reads certificates again. What cannot be used is logged, and what was in force before still is.
-    pub fn reload(&self) {
+    /// Puts the tokens of `settings` in force, and reads certificates again. What cannot be used is logged, and what was in
+    /// force before still is.
+    pub fn reload(&self, settings: Option<&Settings>) {
+        if let Some(settings) = settings {
+            self.tokens.replace(tokens(settings));
+            tracing::info!(tokens = settings.tokens.len(), "SIGHUP: the tokens were read again, and are in force");
+        }
         for (transport, reload) in &self.reloads {
             match reload.reload() {
                 Ok(now) => tracing::info!(%transport, "SIGHUP: {now}"),
@@ -223,7 +231,7 @@ impl Broker {
         Stopped::Safe
     }
 
-    fn serve(&mut self, transport: Box<dyn Transport>, served: Served) {
+    fn serve(&mut self, transport: Box<dyn Transport>, served: Served, encrypted: bool) {
         let listener = Listener { transport: transport.name(), addr: transport.addr() };
         self.reloads.extend(transport.reload().map(|reload| (listener.transport, reload)));
         let stop = self.transports.stop.clone();
@@ -240,8 +248,17 @@ impl Broker {
         };
         spawn_vital(&self.transports, &self.root, vital);
         tracing::info!(transport = %listener.transport, addr = %listener.addr, "listening");
-        warn_of_exposure(&listener);
+        warn_of_exposure(&listener, self.tokens.are_required(), encrypted);
         self.listeners.push(listener);
+    }
+
+    fn session_settings(&self, settings: &Settings) -> SessionSettings {
+        SessionSettings {
+            version: env!("CARGO_PKG_VERSION"),
+            max_line_bytes: settings.broker.max_line_bytes,
+            words: settings.commands.clone(),
+            tokens: Arc::clone(&self.tokens),
+        }
     }
 
     fn feed(&mut self, built: BuiltSource, publisher: Arc<dyn Publisher>) {
@@ -366,24 +383,27 @@ fn warn_of_durability(storage: &StorageSettings) {
     }
 }
 
-/// There are no tokens in this version, so the address is all that keeps strangers out.
-fn warn_of_exposure(listener: &Listener) {
+/// Beyond this machine, tokens are what keeps strangers out, and TLS is what keeps tokens secret.
+fn warn_of_exposure(listener: &Listener, tokens: bool, encrypted: bool) {
     let loopback = listener.addr.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
-    if !loopback {
-        tracing::warn!(
-            transport = %listener.transport,
-            addr = %listener.addr,
-            "no tokens are configured: anyone who can reach this address may publish and subscribe"
-        );
+    let Listener { transport, addr } = listener;
+    match (loopback, tokens, encrypted) {
+        (true, ..) | (false, true, true) => {}
+        (false, false, _) => tracing::warn!(
+            %transport,
+            %addr,
+            "no tokens are configured: anyone who can reach this address may publish and subscribe; see [auth]"
+        ),
+        (false, true, false) => tracing::warn!(
+            %transport,
+            %addr,
+            "tokens and events go over the network in the clear here: transports.{transport}.tls encrypts them"
+        ),
     }
 }
 
-fn session_settings(settings: &Settings) -> SessionSettings {
-    SessionSettings {
-        version: env!("CARGO_PKG_VERSION"),
-        max_line_bytes: settings.broker.max_line_bytes,
-        words: settings.commands.clone(),
-    }
+fn tokens(settings: &Settings) -> impl Iterator<Item = (&str, Rights)> {
+    settings.tokens.iter().map(|token| (token.token.reveal(), token.rights.clone()))
 }
 
 /// Warns if the configured connections cannot all be open.

@@ -56,7 +56,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, SettingsError> {
     let checked = check::check(&figment, &mut problems);
     let value = Value::Dict(Tag::Default, checked.values.clone());
     let settings = match value.deserialize() {
-        Ok(raw) => Some(validate(raw, &checked.origins, &checked.sources, &mut problems)),
+        Ok(raw) => Some(validate(raw, &checked.origins, &checked.sources, &inputs.environment, &mut problems)),
         Err(error) => {
             // The check and the structs disagree: a mistake of ours, unless the check has found something to say anyway.
             if problems.is_empty() {

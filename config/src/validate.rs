@@ -1,6 +1,9 @@
 //! From checked settings to what the broker is made with: what the values mean, and whether they fit together.
 
+mod tokens;
+
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +18,8 @@ use crate::registry;
 use crate::secret::SecretString;
 use crate::settings::path::{below, entry, quoted};
 use crate::settings::problem::{Origin, Problem};
+pub use tokens::TokenSettings;
+
 use crate::settings::raw::{
     Durability, LogFormat, OnDamage, OnMissing, RawCommands, RawDuplicateId, RawListener, RawPriority, RawSettings,
     RawSse, RawTopic, RawTransports,
@@ -31,6 +36,8 @@ pub struct Settings {
     pub policies: Policies,
     /// `[commands]`.
     pub commands: CommandWords,
+    /// `[auth]`.
+    pub tokens: Vec<TokenSettings>,
     /// The transports that are on.
     pub transports: Vec<TransportSettings>,
     /// `[[sources]]`.
@@ -152,11 +159,13 @@ pub enum Priority {
     Random(i32, i32),
 }
 
-/// Checks what the values mean and adds what is wrong to `problems`. Pure, but for the look at the number of cores.
+/// Checks what the values mean and adds what is wrong to `problems`. Pure, but for the look at the number of cores and at files
+/// that hold tokens.
 pub(crate) fn validate(
     raw: RawSettings,
     origins: &BTreeMap<String, Origin>,
     places: &[usize],
+    environment: &[(OsString, OsString)],
     problems: &mut Vec<Problem>,
 ) -> Settings {
     let mut validate = Validate { origins, problems };
@@ -192,9 +201,10 @@ pub(crate) fn validate(
     };
     let commands = validate.commands(&raw.commands);
     let transports = validate.transports(&raw);
+    let tokens = tokens::tokens(&mut validate, raw.auth.tokens, environment);
     let policies = validate.topics(&raw.topics);
     let sources = validate.sources(raw.sources, places);
-    Settings { broker, storage, policies, commands, transports, sources }
+    Settings { broker, storage, policies, commands, tokens, transports, sources }
 }
 
 struct Validate<'a> {
@@ -204,7 +214,10 @@ struct Validate<'a> {
 
 impl Validate<'_> {
     fn problem(&mut self, key: &str, text: String) {
-        let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+        // An entry of a list comes from where the list does.
+        let list = || key.strip_suffix(']').and_then(|entry| entry.rsplit_once('[')).map(|(list, _)| list);
+        let origin = self.origins.get(key).or_else(|| self.origins.get(list()?));
+        let origin = origin.cloned().unwrap_or(Origin::Default);
         self.problems.push(Problem::new(origin, key, text));
     }
 
@@ -278,15 +291,8 @@ impl Validate<'_> {
     fn topics(&mut self, raw: &BTreeMap<String, RawTopic>) -> Policies {
         let mut policies = Vec::new();
         for (pattern, topic) in raw {
-            // What a pattern has besides stars has to be able to occur in a topic's name.
-            let name = pattern.replace('*', "x");
-            if pattern.is_empty() || TopicName::new(&name).is_err() || pattern.len() > MAX_NAME_BYTES {
-                let key = below("topics", pattern);
-                self.problem(
-                    &key,
-                    "no topic can match this pattern: expected A-Z a-z 0-9 . _ : - and *, not beginning with a dot"
-                        .to_owned(),
-                );
+            if let Err(text) = check_pattern(pattern) {
+                self.problem(&below("topics", pattern), text.to_owned());
             }
             let policy = TopicPolicy {
                 auto_create: topic.auto_create,
@@ -343,6 +349,15 @@ impl Validate<'_> {
         }
         sources
     }
+}
+
+/// Whether any topic can match `pattern`: what it has besides stars has to be able to occur in a topic's name.
+fn check_pattern(pattern: &str) -> Result<(), &'static str> {
+    let name = pattern.replace('*', "x");
+    if pattern.is_empty() || TopicName::new(&name).is_err() || pattern.len() > MAX_NAME_BYTES {
+        return Err("no topic can match this pattern: expected A-Z a-z 0-9 . _ : - and *, not beginning with a dot");
+    }
+    Ok(())
 }
 
 /// Whether `listen` is `host:port`; a host's name is looked up only when it is bound.

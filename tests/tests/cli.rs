@@ -378,7 +378,6 @@ fn wrong_usage_is_status_2_and_a_refused_event_status_1() {
 fn keys_of_a_later_version_and_plugins_that_are_not_there_are_refused_and_not_ignored() {
     let dir = tempfile::tempdir().unwrap();
     for (set, part) in [
-        ("auth.tokens=[{token=\"t\",name=\"n\"}]", "auth.tokens"),
         ("topics.t.overflow=drop-lowest", "topics.t.overflow"),
         ("topics.t.max_deliveries=3", "topics.t.max_deliveries"),
         ("transports.http.listen=127.0.0.1:0", "\"http\""),

@@ -61,6 +61,17 @@ impl Framer {
         Self { limit, buffer: BytesMut::new(), borrowed: false, scanned: 0, skipping: false, telnet: Telnet::Data }
     }
 
+    /// How many bytes a line may have.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Another limit, from the next line on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Takes all of `input`. What is kept of it is bounded by the limit and by the length of `input`.
     pub fn push(&mut self, input: &mut BytesMut) {
         if self.telnet != Telnet::Data || memchr::memchr(IAC, input).is_some() {

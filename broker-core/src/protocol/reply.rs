@@ -79,6 +79,31 @@ pub fn invalid_hello(out: &mut BytesMut, reason: &str) {
     line(out, format_args!("error: hello: {reason}"));
 }
 
+/// A token has to be given first.
+pub fn authentication_required(out: &mut BytesMut) {
+    line(out, "error: authentication required");
+}
+
+/// The token is wrong.
+pub fn authentication_failed(out: &mut BytesMut) {
+    line(out, "error: authentication failed");
+}
+
+/// Too many wrong tokens have come from the client's address.
+pub fn too_many_attempts(out: &mut BytesMut) {
+    line(out, "error: too many failed authentications from this address: try again later");
+}
+
+/// The token that the client gave is no longer what it was.
+pub fn rights_changed(out: &mut BytesMut) {
+    line(out, "error: tokens have changed: connect again");
+}
+
+/// The client's token is not good for that.
+pub fn not_allowed(out: &mut BytesMut, what: &str, topic: &TopicName) {
+    line(out, format_args!("error: not allowed to {what} topic {topic}"));
+}
+
 /// A request that the engine refused.
 pub fn refused(out: &mut BytesMut, refusal: &Refusal) {
     line(out, format_args!("error: {refusal}"));

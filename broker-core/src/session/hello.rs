@@ -63,11 +63,11 @@ fn describe(error: &serde_json::Error) -> String {
 const MAX_CLIENT: usize = 255;
 
 impl Options {
-    /// These options as `json` changes them; what it does not name (or names null) stays.
+    /// These options as `json` changes them, and the token in it; what it does not name (or names null) stays.
     ///
     /// # Errors
     /// A text that names the field and says what is expected. Nothing is applied then.
-    pub fn changed_by(&self, json: &str) -> Result<Self, String> {
+    pub fn changed_by(&self, json: &str) -> Result<(Self, Option<String>), String> {
         use serde_json::Value;
         if !json.starts_with('{') {
             return Err(r#"expected an object such as {"prefetch":10}"#.to_owned());
@@ -82,11 +82,11 @@ impl Options {
             }
             Some(_) => return Err("client must be a string of at most 255 bytes without control characters".into()),
         }
-        match given(fields.token) {
-            // Nobody is asked for a token, so whatever it is, it is right.
-            None | Some(Value::String(_)) => {}
+        let token = match given(fields.token) {
+            None => None,
+            Some(Value::String(token)) => Some(token),
             Some(_) => return Err("token must be a string".into()),
-        }
+        };
         if let Some(prefetch) = given(fields.prefetch) {
             let valid = prefetch.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
             options.prefetch = valid.ok_or("prefetch must be an integer from 1 to 65535")?;
@@ -102,7 +102,7 @@ impl Options {
             Some(Value::Bool(confirm)) => options.confirm = confirm,
             Some(_) => return Err("confirm must be true or false".into()),
         }
-        Ok(options)
+        Ok((options, token))
     }
 }
 
@@ -112,8 +112,11 @@ mod tests {
 
     #[test]
     fn what_is_not_named_stays_and_a_wrong_value_changes_nothing() {
-        let first = Options::default().changed_by(r#"{"prefetch":65535,"confirm":true,"client":"me"}"#).unwrap();
-        let second = first.changed_by(r#"{"replies":"quiet","confirm":null}"#).unwrap();
+        let json = r#"{"prefetch":65535,"confirm":true,"client":"me","token":"t"}"#;
+        let (first, token) = Options::default().changed_by(json).unwrap();
+        assert_eq!(token.as_deref(), Some("t"));
+        let (second, token) = first.changed_by(r#"{"replies":"quiet","confirm":null}"#).unwrap();
+        assert_eq!(token, None);
         assert_eq!(second, Options { client: Some("me".into()), prefetch: 65535, quiet: true, confirm: true });
         for (json, reason) in [
             ("[]", "expected an object"),

@@ -426,3 +426,104 @@ fn unanswered_acknowledgements_are_bounded_and_make_room_when_they_are_answered(
     assert_eq!(client.said().lines().count(), 500_000);
     assert!(client.session.wants_input());
 }
+
+/// Sessions that ask for tokens.
+mod tokens {
+    use super::*;
+    use crate::auth::{Rights, Tokens};
+
+    fn rights(publish: &str, subscribe: &str) -> Rights {
+        Rights { name: "r".into(), publish: vec![publish.into()], subscribe: vec![subscribe.into()], admin: false }
+    }
+
+    fn client(tokens: &Arc<Tokens>) -> Client {
+        Client::with(SessionSettings { tokens: Arc::clone(tokens), ..SessionSettings::default() })
+    }
+
+    fn one() -> Arc<Tokens> {
+        Arc::new(Tokens::new([("right", rights("in.*", "out.*"))]))
+    }
+
+    #[test]
+    fn before_a_right_token_every_command_is_refused_and_the_lines_after_it_wait_for_its_check() {
+        let mut client = client(&one());
+        for line in ["ping", "quit", "nonsense", "pub a b", "sub in.a", "topics", "hello {\"prefetch\":2}"] {
+            assert_eq!(client.answer(line), "error: authentication required\r\n", "{line}");
+        }
+        assert!(client.answer("hello {\"token\":7}").starts_with("error: hello: token must be a string"));
+        assert!(client.answer(&"x".repeat(20_000)).starts_with("error: line exceeds 16384 bytes"));
+        client.send("hello {\"token\":\"right\",\"confirm\":true}\r\nping\r\n");
+        assert!(client.session.has_claim() && !client.session.wants_input() && !client.session.is_finished());
+        assert_eq!(client.said(), "");
+        assert!(client.session.check_claim());
+        let said = client.said();
+        assert!(said.starts_with("hello {") && said.ends_with("}\r\npong\r\n"), "{said}");
+        assert!(client.answer(&"x".repeat(20_000)).starts_with("error: unknown command"));
+    }
+
+    #[test]
+    fn a_wrong_token_ends_the_session_also_after_a_right_one() {
+        for before in ["", "hello {\"token\":\"right\"}\n"] {
+            let mut client = client(&one());
+            client.send(before);
+            client.session.check_claim();
+            client.said();
+            client.send("hello {\"token\":\"wrong\"}\nping\n");
+            assert!(!client.session.check_claim());
+            assert_eq!(client.said(), "error: authentication failed\r\n");
+            assert!(client.session.is_finished() && client.session.is_turned_away());
+        }
+    }
+
+    #[test]
+    fn rights_are_those_of_the_patterns() {
+        let mut client = client(&one());
+        client.send("hello {\"token\":\"right\"}\n");
+        assert!(client.session.check_claim());
+        client.said();
+        assert_eq!(client.answer("pub other not-even-json"), "error: not allowed to publish to topic other\r\n");
+        assert_eq!(client.answer("pub out.a {}"), "error: not allowed to publish to topic out.a\r\n");
+        assert_eq!(client.answer("sub in.a"), "error: not allowed to subscribe to topic in.a\r\n");
+        assert_eq!(client.answer("unsub in.a name"), "error: not allowed to subscribe to topic in.a\r\n");
+        assert_eq!(client.answer("stats other"), "error: not allowed to subscribe to topic other\r\n");
+        for line in ["pub in.a {}", "sub out.a", "unsub out.a name", "stats in.a"] {
+            client.send(&format!("{line}\n"));
+            assert_eq!(client.requests().len(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_topics_that_one_has_to_do_with_are_seen() {
+        let mut client = client(&one());
+        client.send("hello {\"token\":\"right\"}\n");
+        client.session.check_claim();
+        client.said();
+        client.send("topics\n");
+        let slot = client.requests()[0].slot;
+        let topic =
+            |name: &str| TopicSummary { topic: name.into(), subscriptions: 0, waiting: 0, in_flight: 0, published: 0 };
+        client.outcome(slot, Outcome::Topics(vec![topic("in.a"), topic("other"), topic("out.b")]));
+        let said = client.said();
+        assert!(said.contains("in.a") && said.contains("out.b") && !said.contains("other"), "{said}");
+    }
+
+    #[test]
+    fn other_tokens_end_the_sessions_that_they_change_something_for() {
+        let tokens = Arc::new(Tokens::default());
+        let mut anyone = client(&tokens);
+        tokens.replace([("right", rights("*", "*"))]);
+        anyone.session.tokens_changed();
+        assert_eq!(anyone.said(), "error: tokens have changed: connect again\r\n");
+        assert!(anyone.session.is_finished());
+        let mut bearer = client(&tokens);
+        bearer.send("hello {\"token\":\"right\"}\n");
+        assert!(bearer.session.check_claim());
+        bearer.said();
+        tokens.replace([("right", rights("*", "*")), ("another", rights("*", "*"))]);
+        bearer.session.tokens_changed();
+        assert_eq!(bearer.answer("ping"), "pong\r\n");
+        tokens.replace([("another", rights("*", "*"))]);
+        bearer.session.tokens_changed();
+        assert_eq!(bearer.said(), "error: tokens have changed: connect again\r\n");
+    }
+}

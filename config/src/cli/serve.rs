@@ -17,7 +17,8 @@ use crate::signals::{Signal, Signals};
 #[command(after_help = "Examples:\n  herald serve\n  herald serve --config /etc/herald.toml\n  \
                         herald serve --set storage.path=/var/lib/herald --set transports.tcp.listen=0.0.0.0:8000\n\n\
                         SIGTERM and SIGINT stop it in an orderly way (status 0); a second one ends it at once (status 143 \
-                        or 130).\nSIGHUP reads the configuration again and applies broker.log, and reads certificates again; everything else needs a \
+                        or 130).\nSIGHUP reads the configuration again and applies broker.log and auth.tokens, and reads certificates
+                        again; everything else needs a \
                         restart.")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -73,8 +74,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
         };
         match signal {
             Signal::Reload => {
-                reload(&inputs, &loaded, &log);
-                broker.reload();
+                let now = reload(&inputs, &loaded, &log);
+                broker.reload(now.as_ref().map(|now| &now.settings));
             }
             Signal::Stop { name, .. } => {
                 tracing::info!(signal = name, "stopping; a second signal ends it at once");
@@ -100,12 +101,13 @@ pub(super) async fn stop(broker: Broker, timeout: std::time::Duration, mut signa
     }
 }
 
-fn reload(inputs: &Inputs, running: &Loaded, log: &LogControl) {
+/// Reads the configuration again; `None`: it is not valid.
+fn reload(inputs: &Inputs, running: &Loaded, log: &LogControl) -> Option<Loaded> {
     let now = match load(inputs) {
         Ok(now) => now,
         Err(error) => {
             tracing::error!(%error, "SIGHUP: the configuration is not valid, so nothing has changed");
-            return;
+            return None;
         }
     };
     let filter = &now.settings.broker.log;
@@ -115,7 +117,8 @@ fn reload(inputs: &Inputs, running: &Loaded, log: &LogControl) {
         }
         Err(error) => tracing::error!(%error, "SIGHUP: broker.log has not changed"),
     }
-    for key in changes(running, &now).into_iter().filter(|key| key != "broker.log") {
+    for key in changes(running, &now).into_iter().filter(|key| key != "broker.log" && key != "auth.tokens") {
         tracing::warn!(key = %key, "SIGHUP: this key has changed, and needs a restart");
     }
+    Some(now)
 }

@@ -130,7 +130,7 @@ impl Check<'_> {
                 return Some(Value::Dict(*tag, self.patterns(path, table, written)));
             }
             (Shape::List(kinds), Value::Array(tag, written)) => {
-                return Some(Value::Array(*tag, self.list(path, kinds, written)));
+                return Some(Value::Array(*tag, self.list(path, kinds, written, key.secret)));
             }
             (Shape::Plugin(seam), Value::String(_, name)) => {
                 return match registry::find(*seam, name) {
@@ -207,13 +207,20 @@ impl Check<'_> {
         values
     }
 
-    fn list(&mut self, path: &str, kinds: &'static [(&'static str, &'static Table)], written: &[Value]) -> Vec<Value> {
+    fn list(
+        &mut self,
+        path: &str,
+        kinds: &'static [(&'static str, &'static Table)],
+        written: &[Value],
+        secret: Secret,
+    ) -> Vec<Value> {
         let mut values = Vec::new();
         for (index, value) in written.iter().enumerate() {
             let path = entry(path, index);
             let origin = self.origin(value);
             let Value::Dict(tag, written) = value else {
-                self.problem(&origin, &path, format!("expected a table, found {}", found(value)));
+                let found = if secret == Secret::No { found(value) } else { kind(value).to_owned() };
+                self.problem(&origin, &path, format!("expected a table, found {found}"));
                 continue;
             };
             let table = match kinds {

@@ -17,8 +17,7 @@ pub(crate) struct RawSettings {
     _engine: RawEngine,
     #[serde(default)]
     pub(crate) transports: RawTransports,
-    #[serde(rename = "auth")]
-    _auth: RawAuth,
+    pub(crate) auth: RawAuth,
     pub(crate) commands: RawCommands,
     pub(crate) topics: BTreeMap<String, RawTopic>,
     #[serde(rename = "publish")]
@@ -159,12 +158,30 @@ pub(crate) struct RawWs {
     pub(crate) ping_interval_ms: u64,
 }
 
-/// `[auth]`: the check let no tokens through.
+/// `[auth]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawAuth {
-    #[serde(rename = "tokens")]
-    _tokens: Vec<IgnoredAny>,
+    pub(crate) tokens: Vec<RawToken>,
+}
+
+/// One of `auth.tokens`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawToken {
+    pub(crate) token: Option<String>,
+    pub(crate) token_file: Option<String>,
+    pub(crate) token_env: Option<String>,
+    pub(crate) name: String,
+    pub(crate) publish: Vec<String>,
+    pub(crate) subscribe: Vec<String>,
+    pub(crate) admin: bool,
+}
+
+impl std::fmt::Debug for RawToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawToken").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// `[commands]`.

@@ -370,18 +370,28 @@ static AUTH: Table = Table {
         "tokens",
         List(&[("", &TOKEN)]),
         Default("[]"),
-        "Without tokens, anyone who can reach the port may do anything. This version does not have tokens yet.",
+        "Who may do what; clients give their token with `hello`. Without tokens, anyone who can reach the port may do anything.\n\
+         tokens = [{ token_file = \"billing.token\", name = \"billing\", publish = [\"billing.*\"], subscribe = [\"tweets\"] }]\n\
+         Where the token is: one of token, token_file (a file with nothing else in it) and token_env (an environment variable).\n\
+         SIGHUP reads all of it again; clients whose token or rights have changed are disconnected.",
     )
-    .later()],
+    .secret(Secret::Whole)],
 };
 
 static TOKEN: Table = Table {
     keys: &[
-        key("token", Text, Required, "The secret.").secret(Secret::Whole),
+        key("token", Text, Absent, "The secret itself, at most 512 bytes.").secret(Secret::Whole),
+        key("token_file", Text, Absent, "A file that holds the secret; a line break at its end does not count."),
+        key("token_env", Text, Absent, "The name of an environment variable that holds the secret."),
         key("name", Text, Required, "Whose it is, for logs."),
         key("publish", Texts, Default("[]"), "Patterns of the topics it may publish to."),
         key("subscribe", Texts, Default("[]"), "Patterns of the topics it may subscribe to."),
-        key("admin", Bool, Default("false"), "Whether it may purge, redrive and peek."),
+        key(
+            "admin",
+            Bool,
+            Default("false"),
+            "Whether it may purge, redrive and peek where it may subscribe, and see all figures.",
+        ),
     ],
 };
 

@@ -207,6 +207,28 @@ mod layers_and_values {
     }
 
     #[test]
+    fn tokens_come_from_the_file_another_file_and_the_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "from a file\r\n").unwrap();
+        let file = format!(
+            "[auth]\ntokens = [{{ token = \"one\", name = \"a\", publish = [\"t.*\"] }}, \
+             {{ token_file = \"{}\", name = \"b\", admin = true }}, {{ token_env = \"BROKER_TOKEN\", name = \"c\" }}]",
+            path.display()
+        );
+        let loaded = good(&file, &[("BROKER_TOKEN", "from the environment")], &[]);
+        let tokens: Vec<_> = loaded.settings.tokens.iter().map(|token| token.token.reveal()).collect();
+        assert_eq!(tokens, ["one", "from a file", "from the environment"]);
+        assert_eq!(loaded.settings.tokens[0].rights.publish, ["t.*"]);
+        assert!(loaded.settings.tokens[1].rights.admin);
+        let shown = format!("{}{:?}", crate::settings::show(&loaded), loaded.settings);
+        assert!(!shown.contains("\"one\"") && !shown.contains("from a file"), "{shown}");
+        assert!(shown.contains("token = \"(hidden)\""), "{shown}");
+        let whole = "[{ token = \"x\", name = \"y\" }]";
+        assert_eq!(good("", &[("HERALD_AUTH__TOKENS", whole)], &[]).settings.tokens.len(), 1);
+    }
+
+    #[test]
     fn commands_can_swap_their_words() {
         let commands = good("[commands]\npublish = \"SEND\"\nsubscribe = \"pub\"", &[], &[]).settings.commands;
         assert_eq!((commands.publish.as_str(), commands.subscribe.as_str()), ("SEND", "pub"));
@@ -349,7 +371,6 @@ mod errors {
                 "topics.a.expired_to_dead_letter",
                 "leave it at its default, false",
             ),
-            ("[auth]\ntokens = [{ token = \"s3cret\", name = \"a\" }]", "auth.tokens", "leave it at its default, []"),
             ("[publish]\nto = \"tcp://h:1\"", "publish.to", "leave it at its default, \"local\""),
             ("[publish]\ntoken = \"s3cret\"", "publish.token", "remove the key"),
             ("[pipeline]\nworkers = 3", "pipeline", "remove the table"),
@@ -361,9 +382,37 @@ mod errors {
     }
 
     #[test]
+    fn a_token_is_where_one_key_says_and_nowhere_else() {
+        let token = |keys: &str| one(&format!("[auth]\ntokens = [{{ name = \"a\", {keys} }}]"));
+        let expected = "herald.toml: auth.tokens[0]: expected one of token, token_file and token_env";
+        assert_eq!(token("admin = true"), expected);
+        assert_eq!(token("token = \"a\", token_env = \"B\""), expected);
+        assert_eq!(token("token = \"\""), "herald.toml: auth.tokens[0].token: the token is empty");
+        assert_eq!(
+            token("token_env = \"NOT_SET\""),
+            "herald.toml: auth.tokens[0].token_env: the environment variable \"NOT_SET\" is not set"
+        );
+        let missing = token("token_file = \"/no/such/file\"");
+        assert!(missing.contains("auth.tokens[0].token_file: /no/such/file cannot be read: No such file"), "{missing}");
+        let endless = token("token_file = \"/dev/zero\"");
+        assert!(endless.contains("auth.tokens[0].token_file: the token has"), "{endless}");
+        assert_eq!(
+            token("token = \"x\", subscribe = [\"a b\"]"),
+            "herald.toml: auth.tokens[0].subscribe: \"a b\": no topic can match this pattern: expected A-Z a-z 0-9 . _ : - and *, not beginning with a dot"
+        );
+    }
+
+    #[test]
     fn secrets_are_not_quoted_in_errors() {
         for file in [
             "[publish]\ntoken = [\"s3cret\"]",
+            "[auth]\ntokens = \"s3cret\"",
+            "[auth]\ntokens = [\"s3cret\"]",
+            "[auth]\ntokens = [{ token = [\"s3cret\"], name = \"a\" }]",
+            "[auth]\ntokens = [{ token = \"s3cret\\n\", name = \"a\" }]",
+            "[auth]\ntokens = [{ token = \"s3cret\", name = \"a\" }, { token = \"s3cret\", name = \"b\" }]",
+            "[auth]\ntokens = [{ token = \"s3cret\", name = \"a\", publish = [\".x\"] }]",
+            "[auth]\ntokens = [{ token = \"s3cret\" }]",
             "[[sources]]\nkind = \"sse\"\nname = \"a\"\ntopic = \"t\"\nurl = { a = \"s3cret\" }",
         ] {
             let problems = bad(file, &[], &[]).join("\n");

@@ -50,7 +50,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// The broker has as many connections as it allows. Retried like [`Error::Unreachable`].
+    /// The broker has as many connections as it allows, or takes none from this address for a while, after too many wrong
+    /// tokens. Retried like [`Error::Unreachable`].
     #[error("{reason}")]
     ServerFull {
         /// What follows `error: `.

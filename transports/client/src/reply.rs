@@ -159,7 +159,7 @@ pub(crate) fn handshake_error(reason: &str) -> Error {
     let owned = || reason.to_owned();
     if reason.starts_with("authentication") {
         Error::Auth { reason: owned() }
-    } else if reason.starts_with("server is full") {
+    } else if reason.starts_with("server is full") || reason.starts_with("too many failed authentications") {
         Error::ServerFull { reason: owned() }
     } else if reason.starts_with("unknown command") {
         // The reference broker, for one: no hello, so no confirmations and no prefetch either.
@@ -225,6 +225,7 @@ mod tests {
             ("error: authentication failed", "Auth"),
             ("error: authentication required", "Auth"),
             ("error: server is full: 3 connections", "ServerFull"),
+            ("error: too many failed authentications from this address: try again later", "ServerFull"),
             ("error: unknown command: \"hello {}\"", "Protocol"),
             ("error: hello: prefetch: …", "Refused"),
             (r#"hello {"protocol":2}"#, "Protocol"),

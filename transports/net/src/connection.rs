@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use broker_core::engine::{EngineGone, Link, LinkEvent};
 use broker_core::session::Session;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ListenConfig;
 use crate::ended::Ended;
+use crate::gate::Gate;
 use crate::wire::Wire;
 
 /// Pieces of link events handled before their output is written.
@@ -26,9 +28,10 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> Ended {
     let link = broker.engine.connect(peer.to_string());
+    let gate = Gate::new(Arc::clone(&broker.session.tokens), peer.ip());
     let session = Session::new(broker.session, broker.engine.level(), link.gauge.clone());
     // The link goes with this future: what is in flight goes back at once, however long the goodbye takes.
-    let ended = converse(&mut wire, link, session, config, shutdown).await;
+    let ended = converse(&mut wire, link, session, gate, config, shutdown).await;
     wire.close(&ended).await;
     ended
 }
@@ -37,6 +40,7 @@ async fn converse(
     wire: &mut impl Wire,
     link: Link,
     mut session: Session,
+    mut gate: Gate,
     config: &ListenConfig,
     shutdown: CancellationToken,
 ) -> Ended {
@@ -45,6 +49,7 @@ async fn converse(
     let mut stopping = false;
     let mut heard = Instant::now();
     loop {
+        gate.look(&mut session);
         // The engine never waits for a client, so its events are taken even while it cannot take requests.
         let batch = session.take_requests();
         if !batch.is_empty() && send(requests.send(batch), &mut events, &mut session).await.is_err() {
@@ -61,7 +66,11 @@ async fn converse(
             continue;
         }
         if session.is_finished() {
-            return if stopping { Ended::Shutdown } else { Ended::ByClient };
+            return match (session.is_turned_away(), stopping) {
+                (true, _) => Ended::TurnedAway,
+                (false, true) => Ended::Shutdown,
+                (false, false) => Ended::ByClient,
+            };
         }
         let idle = async {
             match config.idle_timeout {
@@ -85,6 +94,7 @@ async fn converse(
                     received = Vec::new();
                 }
             }
+            () = gate.opens() => gate.pass(&mut session),
             read = wire.receive(&mut session), if wants_input => {
                 heard = Instant::now();
                 if let Err(ended) = read {

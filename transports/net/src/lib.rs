@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | binding, the accept loop, the limit on connections | [`Listener`] |
 //! | one client: its session, its engine link, its time-outs | `connection` |
+//! | when tokens are checked | `gate` |
 //! | what a transport has to say: lines on a stream | [`Protocol`], [`Wire`], [`Lines`] |
 //! | a socket, in the clear or within TLS | [`Stream`] |
 //! | the certificate, and its reload | [`Tls`] |
@@ -20,6 +21,7 @@
 mod config;
 mod connection;
 mod ended;
+mod gate;
 mod lines;
 mod listener;
 mod stream;

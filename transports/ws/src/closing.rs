@@ -26,7 +26,7 @@ pub(crate) fn of(why: &Ended) -> CloseFrame {
         Ended::ByClient => return frame(CloseCode::Normal, "bye"),
         Ended::Shutdown => CloseCode::Away,
         Ended::Full(_) => CloseCode::Again,
-        Ended::Idle(_) => CloseCode::Policy,
+        Ended::Idle(_) | Ended::TurnedAway => CloseCode::Policy,
         _ => CloseCode::Error,
     };
     frame(code, why.to_string())
