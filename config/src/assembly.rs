@@ -6,10 +6,10 @@
 #[cfg(test)]
 #[cfg(all(feature = "json-log", feature = "tcp"))]
 mod tests;
+mod warnings;
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::registry::{self, BuiltSource, Make, Seam, SourceFigures};
-use crate::settings::Durability;
 use crate::validate::{BrokerSettings, Settings, SourceSettings, StorageSettings, TransportSettings};
 use crate::{error_chain, limits};
+use warnings::{warn_of_durability, warn_of_exposure};
 
 /// Why a broker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -362,43 +362,6 @@ fn say_what_was_found(report: &RecoveryReport) {
     }
     if damaged > 0 {
         tracing::error!(damaged, "damaged records were found and left where they are; the broker goes on without them");
-    }
-}
-
-fn warn_of_durability(storage: &StorageSettings) {
-    match storage.durability {
-        Durability::Always => {}
-        Durability::Interval => tracing::warn!(
-            durability = "interval",
-            sync_interval_ms = u64::try_from(storage.sync_interval.as_millis()).unwrap_or(u64::MAX),
-            "a power failure may lose events that were confirmed in the last interval; storage.durability = \"always\" does not"
-        ),
-        Durability::Never => tracing::warn!(
-            durability = "never",
-            "a crash of the broker may lose events that were confirmed; storage.durability = \"always\" does not"
-        ),
-    }
-    if storage.clean_on_start {
-        tracing::warn!(path = %storage.path.display(), "storage.clean_on_start is on: whatever was stored has been deleted");
-    }
-}
-
-/// Beyond this machine, tokens are what keeps strangers out, and TLS is what keeps tokens secret.
-fn warn_of_exposure(listener: &Listener, tokens: bool, encrypted: bool) {
-    let loopback = listener.addr.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
-    let Listener { transport, addr } = listener;
-    match (loopback, tokens, encrypted) {
-        (true, ..) | (false, true, true) => {}
-        (false, false, _) => tracing::warn!(
-            %transport,
-            %addr,
-            "no tokens are configured: anyone who can reach this address may publish and subscribe; see [auth]"
-        ),
-        (false, true, false) => tracing::warn!(
-            %transport,
-            %addr,
-            "tokens and events go over the network in the clear here: transports.{transport}.tls encrypts them"
-        ),
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A new plugin is a line here, a feature in the manifest, and a constructor below.
 
+mod transports;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +15,8 @@ use broker_core::storage::{Storage, StorageError};
 use broker_core::transport::{Transport, TransportError};
 
 use crate::settings::check::one_of;
+pub(crate) use transports::transport_problems;
+
 use crate::validate::{SourceSettings, StorageSettings, TransportSettings};
 
 /// What a plugin plugs into.
@@ -113,12 +117,12 @@ const SQLITE: Availability = Availability::Built(Make::Storage(sqlite::MAKE));
 const SQLITE: Availability = Availability::NotBuilt;
 
 #[cfg(feature = "tcp")]
-const TCP: Availability = Availability::Built(Make::Transport(tcp::bind));
+const TCP: Availability = Availability::Built(Make::Transport(transports::tcp::bind));
 #[cfg(not(feature = "tcp"))]
 const TCP: Availability = Availability::NotBuilt;
 
 #[cfg(feature = "ws")]
-const WS: Availability = Availability::Built(Make::Transport(ws::bind));
+const WS: Availability = Availability::Built(Make::Transport(transports::ws::bind));
 #[cfg(not(feature = "ws"))]
 const WS: Availability = Availability::NotBuilt;
 
@@ -252,71 +256,6 @@ storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage, 
 storage!("sled", sled, backend_sled, SledConfig, SledStorage, SledCheck);
 storage!("sqlite", sqlite, backend_sqlite, SqliteConfig, SqliteStorage, SqliteCheck);
 
-/// The transports on a port of their own take the same settings for it.
-#[cfg(any(feature = "tcp", feature = "ws"))]
-macro_rules! listen_config {
-    ($krate:ident, $settings:expr) => {
-        $krate::ListenConfig {
-            listen: $settings.listen,
-            max_connections: $settings.max_connections,
-            idle_timeout: $settings.idle_timeout,
-            write_timeout: $settings.write_timeout,
-            handshake_timeout: $settings.handshake_timeout,
-            tls: $settings.tls.map(|tls| $krate::TlsFiles { cert: tls.cert, key: tls.key }),
-        }
-    };
-}
-
-#[cfg(feature = "tcp")]
-mod tcp {
-    use transport_tcp::TcpTransport;
-
-    use super::{Binding, Transport};
-    use crate::validate::TransportSettings;
-
-    pub(super) fn bind(settings: TransportSettings) -> Binding {
-        let config = listen_config!(transport_tcp, settings);
-        Box::pin(async move { Ok(Box::new(TcpTransport::bind(config).await?) as Box<dyn Transport>) })
-    }
-}
-
-#[cfg(feature = "ws")]
-mod ws {
-    use transport_ws::{WsConfig, WsTransport, check_origin};
-
-    use super::{Binding, Transport};
-    use crate::settings::path::quoted;
-    use crate::validate::TransportSettings;
-
-    /// Everything there is to say against the settings, by key.
-    pub(super) fn problems(settings: &TransportSettings) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
-        if !settings.web.path.starts_with('/') || !settings.web.path.bytes().all(plain) {
-            let path = quoted(&settings.web.path);
-            problems
-                .push(("path", format!("{path} is no path: expected one such as \"/ws\", without \"?\" and \"#\"")));
-        }
-        for origin in &settings.web.allowed_origins {
-            if let Err(expected) = check_origin(origin) {
-                problems.push(("allowed_origins", format!("{}: {expected}", quoted(origin))));
-            }
-        }
-        problems
-    }
-
-    pub(super) fn bind(settings: TransportSettings) -> Binding {
-        let web = settings.web;
-        let config = WsConfig {
-            listen: listen_config!(transport_ws, settings),
-            path: web.path,
-            allowed_origins: web.allowed_origins,
-            ping_interval: web.ping_interval,
-        };
-        Box::pin(async move { Ok(Box::new(WsTransport::bind(config).await?) as Box<dyn Transport>) })
-    }
-}
-
 #[cfg(feature = "sse")]
 mod sse {
     use std::sync::atomic::Ordering;
@@ -420,15 +359,6 @@ pub(crate) fn source_problems(settings: &SourceSettings) -> Vec<(&'static str, S
         // The check refuses every source of a build that has none.
         let _ = settings;
         Vec::new()
-    }
-}
-
-/// What is wrong with a transport's settings, by key, as far as can be told without binding it.
-pub(crate) fn transport_problems(settings: &TransportSettings) -> Vec<(&'static str, String)> {
-    match settings.kind {
-        #[cfg(feature = "ws")]
-        "ws" => ws::problems(settings),
-        _ => Vec::new(),
     }
 }
 

@@ -49,6 +49,14 @@ impl Access {
         !matches!(self.who, Who::Anyone)
     }
 
+    /// Whose token was given.
+    pub(super) fn bearer(&self) -> Option<&str> {
+        match &self.who {
+            Who::Bearer(grant) => Some(&grant.rights().name),
+            Who::Anyone | Who::Nobody => None,
+        }
+    }
+
     /// Takes a token; false: it is wrong.
     pub(super) fn take(&mut self, token: &str) -> bool {
         match self.tokens.check(token) {

@@ -82,6 +82,10 @@ async fn converse(
         tokio::select! {
             biased;
             () = shutdown.cancelled(), if !stopping => {
+                // A token whose turn has not come would hold up the end.
+                if session.has_claim() {
+                    return Ended::Shutdown;
+                }
                 stopping = true;
                 session.end_of_input();
             }

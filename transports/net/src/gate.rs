@@ -88,7 +88,9 @@ impl Gate {
 
     fn check(&mut self, session: &mut Session) {
         self.next = Next::Nothing;
-        if !session.check_claim() {
+        if session.check_claim() {
+            tracing::debug!(from = %self.from, bearer = session.bearer(), "authenticated");
+        } else {
             self.tokens.failed(self.from, Instant::now());
         }
     }

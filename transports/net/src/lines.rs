@@ -3,15 +3,15 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use broker_core::session::Session;
 use broker_core::session::output::Output;
 use bytes::{Buf as _, BytesMut};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncWrite as _;
 use tokio::time::timeout;
-use tokio_util::io::poll_read_buf;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use crate::ended::Ended;
 use crate::stream::{Stream, linger};
@@ -27,6 +27,7 @@ pub struct Lines(pub Stream);
 impl Wire for Lines {
     async fn receive(&mut self, session: &mut Session) -> Result<(), Ended> {
         let read = poll_fn(|cx| {
+            ready!(self.0.poll_readable(cx))?;
             let mut input = BytesMut::with_capacity(READ);
             let read = ready!(poll_read_buf(Pin::new(&mut self.0), cx, &mut input));
             Poll::Ready(read.map(|_| input))
@@ -41,18 +42,11 @@ impl Wire for Lines {
     }
 
     async fn send(&mut self, output: &mut Output, limit: Duration) -> Result<(), Ended> {
-        // The limit is for each step: a slow client that takes what it gets is none that does not read.
         while output.has_remaining() {
-            in_time(limit, self.0.write_buf(output)).await?;
+            self.step(limit, |stream, cx| poll_write_buf(stream, cx, output)).await?;
         }
         // TLS has a buffer of its own.
-        loop {
-            let before = self.0.sent();
-            match in_time(limit, self.0.flush()).await {
-                Err(Ended::NotReading(_)) if self.0.sent() != before => {}
-                flushed => return flushed,
-            }
-        }
+        self.step(limit, |stream, cx| stream.poll_flush(cx)).await
     }
 
     async fn close(mut self, why: &Ended) {
@@ -65,9 +59,21 @@ impl Wire for Lines {
     }
 }
 
-async fn in_time<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> Result<T, Ended> {
-    match timeout(limit, step).await {
-        Ok(done) => done.map_err(Ended::Socket),
-        Err(_elapsed) => Err(Ended::NotReading(limit)),
+impl Lines {
+    /// Does something that waits for the client to take bytes. The limit is for each of them: a slow client that takes what it
+    /// gets is none that does not read.
+    async fn step<T>(
+        &mut self,
+        limit: Duration,
+        mut poll: impl FnMut(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Result<T, Ended> {
+        loop {
+            let before = self.0.sent();
+            match timeout(limit, poll_fn(|cx| poll(Pin::new(&mut self.0), cx))).await {
+                Ok(done) => return done.map_err(Ended::Socket),
+                Err(_elapsed) if self.0.sent() != before => {}
+                Err(_elapsed) => return Err(Ended::NotReading(limit)),
+            }
+        }
     }
 }

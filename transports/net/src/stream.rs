@@ -39,6 +39,14 @@ impl Stream {
         }
     }
 
+    /// Whether there may be something to read, so that no buffer is needed until then. Of TLS only reading can tell.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Inner::Plain(stream) => stream.socket.poll_read_ready(cx),
+            Inner::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Bytes that the operating system has taken so far: whether a slow client takes anything at all.
     #[must_use]
     pub fn sent(&self) -> u64 {

@@ -16,10 +16,12 @@
 //!
 //! A message may have as many bytes as a line (`max_line_bytes`, and two for the line's ending), however many fragments it
 //! comes in; beyond it the connection is closed with 1009. The fragments themselves, empty ones above all, are limited by
-//! the bytes that their headers take. Of pings only the latest is answered, so a flood of them piles up nothing. The request
-//! has 8 KiB and a time limit. What is written goes through a buffer of [`wire`](self)'s own, of at most 36 KiB; for the rest of the
-//! output the session has its limit. So a connection costs about 10 KiB while it is idle, and at most `max_line_bytes` twice (the
-//! message that comes, and the lines that came before it) and what its session is allowed.
+//! the bytes that come before the message is complete. Of pings only the latest is answered, and there may be a thousand in ten
+//! seconds. The request has 8 KiB and a time limit. What is written goes through a buffer of at most 36 KiB; for the rest of the
+//! output the session has its limit.
+//!
+//! So an idle connection costs some 20 KiB, and one that means no good at most three times `max_line_bytes` (a message that is
+//! not complete, one that is, and a line that is not) and what its session is allowed.
 
 mod closing;
 mod config;
