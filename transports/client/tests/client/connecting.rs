@@ -91,8 +91,17 @@ async fn nobody_there_and_schemes_of_other_builds_are_told_apart() {
     drop(peer);
     let error = soon(Client::connect(config)).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_retryable(), "{error:?}");
-    for scheme in ["tls", "ws", "wss"] {
+    for (scheme, built) in [
+        ("tls", cfg!(feature = "tls")),
+        ("ws", cfg!(feature = "ws")),
+        ("wss", cfg!(all(feature = "tls", feature = "ws"))),
+    ] {
         let config = ClientConfig::new(format!("{scheme}://127.0.0.1:1").parse().unwrap());
+        if built {
+            let error = soon(Connection::open(&config)).await.unwrap_err();
+            assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+            continue;
+        }
         assert!(matches!(Client::lazy(config.clone()), Err(Error::Unsupported { .. })));
         let error = soon(Connection::open(&config)).await.unwrap_err();
         assert!(error.to_string().contains("not supported by this build"), "{error}");
