@@ -1,7 +1,8 @@
 //! Clients that mean no good, and what they cost.
 
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use herald_tests::{WebSocketClient, resident_kb};
 
@@ -62,6 +63,33 @@ fn a_client_that_never_reads_is_cut_off() {
     let mut client = WebSocketClient::connect(addr);
     let piece = WebSocketClient::frame(0x81, "help\n".repeat(1000).as_bytes());
     flood(client.stream(), &piece);
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
+    let (_broker, addr) = broker("write_timeout_ms = 400\n");
+    let mut client = WebSocketClient::connect(addr);
+    let mut stream = client.stream().try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        for _ in 0..4 {
+            stream.write_all(&WebSocketClient::frame(0x81, "help\n".repeat(1000).as_bytes())).unwrap();
+        }
+        stream.write_all(&WebSocketClient::frame(0x81, b"quit")).unwrap();
+    });
+    let (mut buffer, mut last, mut total) = (vec![0; 64 << 10], Vec::new(), 0);
+    loop {
+        let count = client.stream().read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        total += count;
+        last.extend_from_slice(&buffer[..count]);
+        last.drain(..last.len().saturating_sub(12));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    sending.join().unwrap();
+    // `bye`, and the close frame with 1000 and `bye`.
+    assert_eq!(last, b"\x81\x03bye\x88\x05\x03\xe8bye", "cut off after {total} bytes");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! A browser lets any page open a WebSocket to any server, and says in `Origin` which page it is. Without the check, a page that
 //! a user happens to visit could talk to a broker on the user's machine. Other programs send no `Origin`, or what they like:
-//! against them the check is nothing, tokens are what keeps them out.
+//! against them the check is nothing, tokens are what keeps them out; and so are pages whose name has been made to point at the
+//! broker, which to everyone look like those of the same host.
 
 /// Whether a page of `origin` may connect to a server that it called `host`.
 pub(crate) fn allowed(origin: &str, host: Option<&str>, others: &[String]) -> bool {
