@@ -54,6 +54,8 @@ pub struct Listener {
     pub transport: &'static str,
     /// Where it really listens.
     pub addr: String,
+    /// Whether there is TLS.
+    pub encrypted: bool,
 }
 
 /// How a broker ended.
@@ -186,6 +188,9 @@ impl Broker {
         if let Some(settings) = settings {
             self.tokens.replace(tokens(settings));
             tracing::info!(tokens = settings.tokens.len(), "SIGHUP: the tokens were read again, and are in force");
+            for listener in &self.listeners {
+                warn_of_exposure(listener, self.tokens.are_required());
+            }
         }
         for (transport, reload) in &self.reloads {
             match reload.reload() {
@@ -232,7 +237,7 @@ impl Broker {
     }
 
     fn serve(&mut self, transport: Box<dyn Transport>, served: Served, encrypted: bool) {
-        let listener = Listener { transport: transport.name(), addr: transport.addr() };
+        let listener = Listener { transport: transport.name(), addr: transport.addr(), encrypted };
         self.reloads.extend(transport.reload().map(|reload| (listener.transport, reload)));
         let stop = self.transports.stop.clone();
         let served = transport.serve(served, stop.clone());
@@ -248,7 +253,7 @@ impl Broker {
         };
         spawn_vital(&self.transports, &self.root, vital);
         tracing::info!(transport = %listener.transport, addr = %listener.addr, "listening");
-        warn_of_exposure(&listener, self.tokens.are_required(), encrypted);
+        warn_of_exposure(&listener, self.tokens.are_required());
         self.listeners.push(listener);
     }
 

@@ -25,10 +25,10 @@ pub(super) fn warn_of_durability(storage: &StorageSettings) {
 }
 
 /// Beyond this machine, tokens are what keeps strangers out, and TLS is what keeps tokens secret.
-pub(super) fn warn_of_exposure(listener: &Listener, tokens: bool, encrypted: bool) {
+pub(super) fn warn_of_exposure(listener: &Listener, tokens: bool) {
     let loopback = listener.addr.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
-    let Listener { transport, addr } = listener;
-    match (loopback, tokens, encrypted) {
+    let Listener { transport, addr, encrypted } = listener;
+    match (loopback, tokens, *encrypted) {
         (true, ..) | (false, true, true) => {}
         (false, false, _) => tracing::warn!(
             %transport,
