@@ -47,13 +47,15 @@ async fn converse(
     let Link { mut requests, mut events, .. } = link;
     let mut received = Vec::new();
     let mut stopping = false;
+    let mut engine_gone = false;
     let mut heard = Instant::now();
     loop {
         gate.look(&mut session);
         // The engine never waits for a client, so its events are taken even while it cannot take requests.
         let batch = session.take_requests();
         if !batch.is_empty() && send(requests.send(batch), &mut events, &mut session).await.is_err() {
-            return Ended::Shutdown;
+            engine_gone = true;
+            session.engine_gone();
         }
         if session.output().has_remaining() {
             // Outside the select, so that nothing can drop it half-written; a client that does not read costs one time-out.
@@ -66,10 +68,11 @@ async fn converse(
             continue;
         }
         if session.is_finished() {
-            return match (session.is_turned_away(), stopping) {
-                (true, _) => Ended::TurnedAway,
-                (false, true) => Ended::Shutdown,
-                (false, false) => Ended::ByClient,
+            return match (session.is_turned_away(), stopping, engine_gone) {
+                (true, _, _) => Ended::TurnedAway,
+                (false, true, _) => Ended::Shutdown,
+                (false, false, true) => Ended::EngineGone,
+                (false, false, false) => Ended::ByClient,
             };
         }
         let idle = async {
@@ -91,7 +94,11 @@ async fn converse(
             }
             count = events.recv_many(&mut received, EVENTS) => {
                 if count == 0 {
-                    return Ended::Shutdown;
+                    if stopping {
+                        return Ended::Shutdown;
+                    }
+                    engine_gone = true;
+                    session.engine_gone();
                 }
                 received.drain(..).flatten().for_each(|event| session.event(event));
                 if received.capacity() > EVENTS {

@@ -18,6 +18,8 @@ pub enum Ended {
     Idle(Duration),
     /// The broker is stopping.
     Shutdown,
+    /// The engine has closed the link and goes on with another one.
+    EngineGone,
     /// The client's token was wrong, missing or taken back.
     TurnedAway,
     /// As many connections as are allowed are open.
@@ -32,6 +34,7 @@ impl fmt::Display for Ended {
             Self::NotReading(limit) => write!(f, "output not taken for {} ms", limit.as_millis()),
             Self::Idle(limit) => write!(f, "silent for {} ms", limit.as_millis()),
             Self::Shutdown => f.write_str("the broker is stopping"),
+            Self::EngineGone => f.write_str("the storage was opened again"),
             Self::TurnedAway => f.write_str("authentication failed"),
             Self::Full(limit) => write!(f, "server is full: {limit} connections"),
         }

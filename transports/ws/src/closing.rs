@@ -25,7 +25,7 @@ pub(crate) fn of(why: &Ended) -> CloseFrame {
     let code = match why {
         Ended::ByClient => return frame(CloseCode::Normal, "bye"),
         Ended::Shutdown => CloseCode::Away,
-        Ended::Full(_) => CloseCode::Again,
+        Ended::EngineGone | Ended::Full(_) => CloseCode::Again,
         Ended::Idle(_) | Ended::TurnedAway => CloseCode::Policy,
         _ => CloseCode::Error,
     };
