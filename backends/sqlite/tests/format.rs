@@ -173,6 +173,32 @@ fn a_damaged_page_is_refused_with_what_to_do() {
     assert!(error.to_string().contains("herald fsck --repair"), "{error}");
 }
 
+/// The checksums of rows say nothing about a row that is not found.
+#[test]
+fn a_row_that_its_page_does_not_list_any_more_is_noticed() {
+    // One row fewer than there are; the second one listed twice and the first one not at all.
+    for damage in [|page: &mut [u8]| page[4] -= 1, |page: &mut [u8]| page.copy_within(10..12, 8)] {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path());
+        let path = dir.path().join("herald.db");
+        let root: i64 = Connection::open(&path)
+            .unwrap()
+            .query_row("select rootpage from sqlite_schema where name = 'events'", (), |row| row.get(0))
+            .unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let page = &mut bytes[(root as usize - 1) * 8192..root as usize * 8192];
+        assert_eq!((page[0], page[3], page[4]), (10, 0, 3), "a leaf with three rows");
+        damage(page);
+        fs::write(&path, &bytes).unwrap();
+        let (storage, _, report) = recover(SqliteConfig::new(dir.path())).unwrap();
+        assert!(report.damaged > 0, "{report:?}");
+        drop(storage);
+        let stop = SqliteConfig { on_damage: OnDamage::Stop, ..SqliteConfig::new(dir.path()) };
+        let error = recover(stop).err().unwrap();
+        assert_eq!(error.kind(), StorageErrorKind::Unusable, "{error}");
+    }
+}
+
 #[test]
 fn a_file_that_is_not_ours_is_refused_and_left_alone() {
     for statements in ["create table other (x)", "pragma application_id = 7; create table topics (x)"] {

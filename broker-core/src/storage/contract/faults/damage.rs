@@ -12,12 +12,18 @@ use super::workload::{batches, chain, commit_all, open, runtime, scratch};
 use crate::event::Payload;
 use crate::storage::{Mutation, ReadKey, Storage, StorageError, StorageErrorKind};
 
-/// Cuts tried in one file. Those near both ends of what the last batch wrote are tried byte by byte, the others in steps;
-/// `FAULTS_OF_HERALD_ALL` tries every byte.
+/// Set by hand: every cut is tried, and many more bits, which takes minutes.
+const ALL: &str = "FAULTS_OF_HERALD_ALL";
+
+/// Cuts tried in one file. Those near both ends of what the last batch wrote are tried byte by byte, the others in steps.
 const CUTS: usize = 400;
 
-/// Bits flipped.
-const FLIPS: usize = 150;
+/// Bits flipped, and many more.
+const FLIPS: [usize; 2] = [150, 5_000];
+
+fn is_thorough() -> bool {
+    std::env::var_os(ALL).is_some()
+}
 
 /// The files below a directory, with their bytes.
 type Files = Vec<(PathBuf, Vec<u8>)>;
@@ -77,7 +83,7 @@ pub fn a_file_cut_anywhere_in_its_last_batch_keeps_what_was_before<B: ContractBa
 }
 
 fn cut_points(first: usize, end: usize) -> BTreeSet<usize> {
-    if end - first <= CUTS || std::env::var_os("FAULTS_OF_HERALD_ALL").is_some() {
+    if end - first <= CUTS || is_thorough() {
         return (first..end).collect();
     }
     let near = CUTS / 4;
@@ -121,7 +127,7 @@ pub fn a_flipped_bit_is_never_silent<B: ContractBackend>(_faults: &Faults) {
     let all = files(&data);
     let total: usize = all.iter().map(|(_, bytes)| bytes.len()).sum();
     let mut seed = 0x9e37_79b9_7f4a_7c15;
-    for number in 0..FLIPS {
+    for number in 0..FLIPS[usize::from(is_thorough())] {
         // Every third in a small file, which would hardly ever be met.
         let (index, byte) = if number % 3 == 0 {
             let index = random(&mut seed) % all.len();
