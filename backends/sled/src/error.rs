@@ -131,7 +131,10 @@ impl SledError {
     pub(crate) fn sled(action: &'static str, path: &Path, source: sled::Error) -> Self {
         match source {
             sled::Error::Io(source) => Self::Io { action, path: path.to_owned(), source },
-            sled::Error::Corruption { .. } => Self::Corrupt { path: path.to_owned(), source },
+            // Unsupported is what it says about its own settings file, which nobody but damage changes.
+            sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => {
+                Self::Corrupt { path: path.to_owned(), source }
+            }
             source => Self::Sled { action, path: path.to_owned(), source },
         }
     }

@@ -66,10 +66,17 @@ fn read_one(
         Ok(Some(Err(what))) => what,
         // A page that is damaged stays so.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => "its page is damaged",
+        Err(error) if is_bad_value(&error) => "a column of it holds something else",
         Err(error) => return Err(error),
     };
     shared.damage(&describe(wanted.topic.as_str(), wanted.key.seq.0), what);
     Ok(None)
+}
+
+/// Whether a row could be read, and holds in a column what cannot be there: damage in the row, not a failure to read.
+pub(crate) fn is_bad_value(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
 }
 
 /// An event for people.

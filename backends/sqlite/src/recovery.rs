@@ -93,16 +93,22 @@ impl Replay<'_> {
     fn each(
         &mut self,
         connection: &Connection,
+        table: &str,
         query: &str,
         mut take: impl FnMut(&mut Self, &Row<'_>) -> Result<(), Taken>,
     ) -> Result<(), StorageError> {
         let mut statement = connection.prepare(query).map_err(|source| self.trouble(source))?;
         let mut rows = statement.query(()).map_err(|source| self.trouble(source))?;
         while let Some(row) = rows.next().map_err(|source| self.trouble(source))? {
-            take(self, row).map_err(|error| match error {
-                Taken::Row(source) => self.trouble(source),
-                Taken::Refused(error) => error,
-            })?;
+            match take(self, row) {
+                Ok(()) => {}
+                // Its page says that there is something else where this column is; the other rows are none the worse for it.
+                Err(Taken::Row(error)) if reads::is_bad_value(&error) => {
+                    self.damage(format!("a row of {table}"), &error.to_string())?;
+                }
+                Err(Taken::Row(source)) => return Err(self.trouble(source)),
+                Err(Taken::Refused(error)) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -110,7 +116,7 @@ impl Replay<'_> {
     /// Reports what is wrong with pages and their lists of rows.
     fn structure(&mut self, connection: &Connection) -> Result<(), StorageError> {
         let query = format!("pragma quick_check({MOST_REPORTED})");
-        self.each(connection, &query, |replay, row| {
+        self.each(connection, "the check", &query, |replay, row| {
             let found: String = row.get(0)?;
             if found != "ok" {
                 replay.damage("its structure".to_owned(), &found)?;
@@ -123,10 +129,11 @@ impl Replay<'_> {
     fn topics(&mut self, connection: &Connection) -> Result<(), StorageError> {
         let query = "select topic_id, name, last_seq, crc,
             (select max(seq) from events e where e.topic_id = topics.topic_id) from topics order by topic_id";
-        self.each(connection, query, |replay, row| {
+        self.each(connection, "topics", query, |replay, row| {
             let (id, text, last_seq, crc): (i64, String, i64, i64) =
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            let latest = row.get::<_, Option<i64>>(4)?.map_or(0, i64::unsigned_abs);
+            // If it is none, an event's row is damaged, and not this one.
+            let latest = row.get::<_, Option<i64>>(4).ok().flatten().map_or(0, i64::unsigned_abs);
             let sound = crc == row::topic_crc(id, &text, last_seq);
             if !sound {
                 replay.damage(format!("topic {text}"), "its checksum does not match")?;
@@ -147,7 +154,7 @@ impl Replay<'_> {
 
     fn subscriptions(&mut self, connection: &Connection) -> Result<(), StorageError> {
         let query = "select subscription_id, topic_id, name, since, crc from subscriptions order by subscription_id";
-        self.each(connection, query, |replay, row| {
+        self.each(connection, "subscriptions", query, |replay, row| {
             let (id, topic_id): (i64, i64) = (row.get(0)?, row.get(1)?);
             let (text, since, crc): (String, i64, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
             let sound = crc == row::subscription_crc(id, topic_id, &text, since);
@@ -173,7 +180,7 @@ impl Replay<'_> {
     fn events(&mut self, connection: &Connection) -> Result<(), StorageError> {
         let query = format!("select {} from events order by topic_id, seq", reads::COLUMNS);
         let mut last = (i64::MIN, i64::MIN);
-        self.each(connection, &query, |replay, row| {
+        self.each(connection, "events", &query, |replay, row| {
             let (topic_id, seq): (i64, i64) = (row.get(0)?, row.get(1)?);
             // A page that is damaged may list a row twice, or where it does not belong.
             if (topic_id, seq) <= last {
@@ -199,7 +206,7 @@ impl Replay<'_> {
             from settled x join events using (topic_id, seq) order by topic_id, seq";
         let mut page: Page<EventKey> = Page::new();
         let mut gathered = 0;
-        self.each(connection, query, |replay, row| {
+        self.each(connection, "settled", query, |replay, row| {
             let (topic_id, seq, subscription_id): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             if row.get::<_, i64>(3)? != row::settled_crc(topic_id, seq, subscription_id) {
                 replay.damage(
@@ -232,7 +239,7 @@ impl Replay<'_> {
             from requeued x join events using (topic_id, seq) order by topic_id, seq";
         let mut page: Page<Requeued> = Page::new();
         let mut gathered = 0;
-        self.each(connection, query, |replay, row| {
+        self.each(connection, "requeued", query, |replay, row| {
             let (topic_id, seq, subscription_id): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (deliveries, due_at): (i64, Option<i64>) = (row.get(3)?, row.get(4)?);
             if row.get::<_, i64>(5)? != row::requeued_crc(topic_id, seq, subscription_id, deliveries, due_at) {
@@ -270,7 +277,7 @@ impl Replay<'_> {
 
     /// A cursor that does not check is left out: its source begins where it is configured to, and may repeat itself.
     fn cursors(&mut self, connection: &Connection) -> Result<(), StorageError> {
-        self.each(connection, "select source, value, crc from cursors order by source", |replay, row| {
+        self.each(connection, "cursors", "select source, value, crc from cursors order by source", |replay, row| {
             let (source, value, crc): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             if crc == row::cursor_crc(&source, &value) {
                 replay.hand_back(Mutation::Cursor { source, value })?;

@@ -173,6 +173,23 @@ fn a_damaged_page_is_refused_with_what_to_do() {
     assert!(error.to_string().contains("herald fsck --repair"), "{error}");
 }
 
+/// SQLite hands back what a damaged page says is there.
+#[test]
+fn a_column_of_another_type_costs_only_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path());
+    // As damage would: in a strict table nothing else can do it.
+    let strictness = "pragma writable_schema = on;
+        update sqlite_schema set sql = replace(sql, 'strict, without rowid', 'without rowid') where name = 'events'";
+    sql(dir.path(), strictness);
+    sql(dir.path(), "update events set published_at = 'x' where seq = 1");
+    let (storage, found, report) = recover(SqliteConfig::new(dir.path())).unwrap();
+    assert!(report.damaged > 0, "{report:?}");
+    assert_eq!(found.topics["a"].events.keys().collect::<Vec<_>>(), [&2, &3]);
+    let wanted = ReadKey { topic: topic("a"), key: key(0, 1), place: Default::default() };
+    assert_eq!(block_on(storage.read(vec![wanted])).unwrap(), [None]);
+}
+
 /// The checksums of rows say nothing about a row that is not found.
 #[test]
 fn a_row_that_its_page_does_not_list_any_more_is_noticed() {
