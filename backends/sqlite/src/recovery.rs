@@ -69,7 +69,12 @@ type Page<T> = BTreeMap<(i64, i64), Vec<T>>;
 
 impl Replay<'_> {
     fn trouble(&self, source: rusqlite::Error) -> StorageError {
-        SqliteError::sqlite("read", &self.shared.readers.path, source).into()
+        let path = &self.shared.readers.path;
+        match source {
+            // What is asked for is fixed, so it is the description of the tables that is not as it was written.
+            rusqlite::Error::SqlInputError { .. } => SqliteError::Corrupt { path: path.clone(), source }.into(),
+            _ => SqliteError::sqlite("read", path, source).into(),
+        }
     }
 
     fn hand_back(&mut self, mutation: Mutation) -> Result<(), StorageError> {

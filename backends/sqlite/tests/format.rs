@@ -173,6 +173,20 @@ fn a_damaged_page_is_refused_with_what_to_do() {
     assert!(error.to_string().contains("herald fsck --repair"), "{error}");
 }
 
+#[test]
+fn damage_in_the_description_of_the_tables_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path());
+    let path = dir.path().join("herald.db");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(18).position(|window| window == b"deliveries integer").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = recover(SqliteConfig::new(dir.path())).err().unwrap();
+    assert_eq!(error.kind(), StorageErrorKind::Unusable, "{error}");
+    assert!(error.to_string().contains(".recover"), "{error}");
+}
+
 /// SQLite hands back what a damaged page says is there.
 #[test]
 fn a_column_of_another_type_costs_only_its_row() {
