@@ -25,8 +25,8 @@ const INDEX_INNER: u8 = 2;
 const INDEX_LEAF: u8 = 10;
 const TABLE_LEAF: u8 = 13;
 
-/// More than any row of ours takes.
-const MAX_ROW: usize = 1 << 30;
+/// More than any row of ours takes: what a damaged length may claim must not fill the memory.
+const MAX_ROW: usize = 80 << 20;
 
 /// An open database file.
 pub(crate) struct Pages {

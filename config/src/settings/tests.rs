@@ -546,6 +546,7 @@ mod errors {
                 source("url = \"http://h\"\ntopic = \"t\"\npriority = { random = [6, 0] }"),
                 "sources[0].priority: expected an integer",
             ),
+            (fine.replace("\"a\"", "\"herald:import\""), "sources[0].name: \"herald:import\" is reserved"),
             (format!("{fine}{fine}"), "sources[1].name: \"a\" is the name of sources[0] as well"),
             (
                 "[[sources]]\nname = \"a\"".to_owned(),

@@ -299,3 +299,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_repair_writes_is_read_again() {
+    let mut line = Vec::new();
+    let frame_of_it = Frame { batch: 9, left: 3 };
+    encode_repaired(&mut line, frame_of_it, 2, "damaged/000001.ndjson");
+    let text = "{\"batch\":9,\"left\":3,\"repaired\":{\"lines\":2,\"moved_to\":\"damaged/000001.ndjson\"},\"crc\":";
+    assert!(line.starts_with(text.as_bytes()), "{}", String::from_utf8_lossy(&line));
+    let body = check(&line[..line.len() - 1]).unwrap();
+    assert_eq!(decode(body, &mut Names::default()), Some((frame_of_it, Record::Repaired)));
+    let mut again = Vec::new();
+    encode_again(&mut again, body);
+    assert_eq!(again, line);
+}
