@@ -13,9 +13,10 @@ use crate::output::{Output, message};
 #[command(after_help = "Examples:\n  herald export > backup.jsonl\n  \
                         herald export tweets --set storage.path=/var/lib/herald | jq -c '.event.payload | select(.)'\n  \
                         herald export | herald import - --set storage.kind=sqlite --set storage.path=new\n\n\
-                        The broker has to be stopped. The last line holds a count and a checksum; `herald import` finds a file\n\
-                        incomplete without it. Everything is in it that a broker needs to go on: order, delivery counts, delays,\n\
-                        expiry, subscriptions, the places of sources. An export of one topic leaves the places of sources out.")]
+                        The broker has to be stopped. The last line holds a count and a checksum; without it `herald\n\
+                        import` finds a file incomplete. Everything is in it that a broker needs to go on: order,\n\
+                        delivery counts, delays, expiry, subscriptions, the places of sources. An export of one topic\n\
+                        leaves the places of sources out.")]
 pub(super) struct Args {
     /// One topic instead of all
     topic: Option<String>,

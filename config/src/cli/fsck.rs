@@ -13,10 +13,11 @@ use crate::validate::StorageSettings;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  herald fsck\n  herald fsck --repair --set storage.path=/var/lib/herald\n  \
                         herald fsck --json | jq -r '.finding.file // empty'\n\n\
-                        The broker has to be stopped. Without --repair not a byte is changed. Each finding says what repairing does and\n\
-                        what it loses; what does not check is moved to files below damaged/ in the data directory.\n\n\
-                        Exit status: 0 clean, or repaired; 1 findings, or failed; 2 wrong usage or configuration. Notes are harmless\n\
-                        and do not count.")]
+                        The broker has to be stopped. Without --repair not a byte is changed. Each finding says what\n\
+                        repairing does and what it loses; what does not check is moved to files below damaged/ in\n\
+                        the data directory.\n\n\
+                        Exit status: 0 clean, or repaired; 1 findings, or failed; 2 wrong usage or configuration.\n\
+                        Notes are harmless and do not count.")]
 pub(super) struct Args {
     /// Repair what is found
     #[arg(long)]

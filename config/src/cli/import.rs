@@ -29,9 +29,10 @@ const OUTSTANDING: usize = 8;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  herald import backup.jsonl --set storage.path=new\n  \
                         zcat backup.jsonl.gz | herald import - --set storage.path=new\n\n\
-                        The data directory has to be empty. A file is checked to its end before anything is written; standard input\n\
-                        is checked while it is read. An import that was interrupted, by whatever, goes on where it was when it is\n\
-                        run again with the same input; until then `herald serve` refuses the directory.")]
+                        The data directory has to be empty. A file is checked to its end before anything is written;\n\
+                        standard input is checked while it is read. An import that was interrupted, by whatever, goes\n\
+                        on where it was when it is run again with the same input; until then `herald serve` refuses\n\
+                        the directory.")]
 pub(super) struct Args {
     /// The export; `-` for standard input
     #[arg(value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
