@@ -9,11 +9,15 @@
 //! | `topics`, `stats` | `inspect` |
 //! | `fsck`, `export`, `import` | `fsck`, `export`, `import` |
 //! | what these have in common: a data directory without a broker | `offline` |
+//! | `bench` | `bench`, and what it prints in `bench_output` |
 //! | `config` | `config` |
 //! | `completions` | `completions` |
 //! | exit statuses | [`exit`] |
 //! | which broker, which token; what to say if it is not there | `remote` |
 
+mod bench;
+#[cfg(all(unix, feature = "bench", feature = "tcp"))]
+mod bench_output;
 mod completions;
 mod config;
 mod demo;
@@ -76,6 +80,8 @@ enum Command {
     Export(export::Args),
     /// Fill an empty data directory with an export
     Import(import::Args),
+    /// Load a broker and print throughput, latency, CPU and memory
+    Bench(bench::Args),
     /// Check, show or write a configuration
     Config(config::Args),
     /// Print completions for a shell
@@ -116,6 +122,7 @@ async fn run(command: Command) -> anyhow::Result<exit::Status> {
         Command::Fsck(args) => fsck::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Import(args) => import::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -10,8 +10,8 @@
 mod binary;
 mod broker;
 pub mod campaign;
-pub mod power_cut;
 mod certificate;
+pub mod power_cut;
 mod telnet;
 mod web_socket;
 

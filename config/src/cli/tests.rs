@@ -27,8 +27,21 @@ fn every_subcommand_has_an_example_in_its_help() {
 fn subcommands_are_those_of_the_documentation() {
     let command = Cli::command();
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    let documented =
-        ["serve", "demo", "feed", "pub", "sub", "topics", "stats", "fsck", "export", "import", "config", "completions"];
+    let documented = [
+        "serve",
+        "demo",
+        "feed",
+        "pub",
+        "sub",
+        "topics",
+        "stats",
+        "fsck",
+        "export",
+        "import",
+        "bench",
+        "config",
+        "completions",
+    ];
     assert_eq!(names, documented);
 }
 
@@ -54,6 +67,12 @@ fn what_the_documentation_shows_is_taken() {
         "herald export tweets --set storage.kind=sled",
         "herald import backup.jsonl",
         "herald import - --json --set storage.path=new",
+        "herald bench",
+        "herald bench publish work --runs 5 --json",
+        "herald bench work --prefetch 1,256 --durability always,interval --storage sled --dir /var/tmp",
+        "herald bench latency --rate 2.5 --plot latency.svg --priorities -3..3",
+        "herald bench fan-out --subscriptions 1,1000 --events 100 --size 512 --publishers 2 --window 16",
+        "herald bench backlog --server 127.0.0.1:8000 --token t --pid 1",
         "herald config check --config herald.toml",
         "herald config show --set a=b",
         "herald config init",
@@ -79,6 +98,14 @@ fn wrong_usage_is_status_2() {
         "herald fsck data",
         "herald export a b",
         "herald import",
+        "herald bench publishing",
+        "herald bench work --prefetch 0",
+        "herald bench latency --rate 0",
+        "herald bench --priorities 6..0",
+        "herald bench --durability maybe",
+        "herald bench --events 0",
+        "herald bench --token t",
+        "herald bench --server a:1 --storage sled",
         "herald config init --force",
         "herald completions tcsh",
     ] {

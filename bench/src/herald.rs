@@ -1,0 +1,418 @@
+//! Herald under load: its own `herald serve` as a child process, or a broker that runs somewhere.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use memchr::memchr;
+
+use crate::Error;
+use crate::connection::Opening;
+use crate::event::{Events, Found, ID_LEN, index_of_id, integer};
+use crate::process::Process;
+use crate::target::{Confirmation, Consumer, Delivered, Opened, Order, Publisher, Target};
+
+/// How long a start may take, the recovery of what is there included.
+const START: Duration = Duration::from_secs(120);
+
+/// Where the broker is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A child process.
+    Own {
+        /// The binary.
+        program: PathBuf,
+        /// `storage.kind`; none: the binary's default.
+        storage: Option<String>,
+        /// `storage.durability`.
+        durability: String,
+        /// Further `--set key=value`.
+        set: Vec<String>,
+    },
+    /// Somewhere else; it is left as it was.
+    Remote {
+        /// Its address.
+        addr: SocketAddr,
+        /// What it asks for.
+        token: Option<String>,
+        /// Its process, if it runs on this machine.
+        pid: Option<u32>,
+    },
+}
+
+/// Herald.
+#[derive(Debug)]
+pub struct Herald {
+    place: Place,
+    process: Option<Process>,
+    dir: PathBuf,
+    addr: Option<SocketAddr>,
+    version: String,
+    topic: String,
+    subscriptions: usize,
+    runs: usize,
+}
+
+impl Herald {
+    /// Nothing is started yet.
+    #[must_use]
+    pub fn new(place: Place) -> Self {
+        let (version, topic) = (String::new(), String::new());
+        Self { place, process: None, dir: PathBuf::new(), addr: None, version, topic, subscriptions: 0, runs: 0 }
+    }
+
+    /// Starts the process on the data that is there, and waits until it answers.
+    fn serve(&mut self) -> Result<(), Error> {
+        let Place::Own { program, storage, durability, set } = &self.place else { return Ok(()) };
+        let mut command = Command::new(program);
+        command.current_dir(&self.dir).arg("serve");
+        let storage = storage.as_ref().map(|kind| format!("storage.kind={kind}"));
+        let mut settings = vec![
+            format!("storage.durability={durability}"),
+            "storage.path=data".to_owned(),
+            "transports.tcp.listen=127.0.0.1:0".to_owned(),
+        ];
+        settings.extend(storage);
+        settings.extend(set.iter().cloned());
+        for setting in settings {
+            command.arg("--set").arg(setting);
+        }
+        // What the person who measures has in the environment is meant for another broker.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HERALD_") {
+                command.env_remove(name);
+            }
+        }
+        let process = Process::start("herald", command)?;
+        let line = process.wait_for("listening transport=tcp addr=", START)?;
+        let addr = line.rsplit_once("addr=").and_then(|(_, addr)| addr.trim().parse().ok());
+        self.addr = Some(addr.ok_or(Error::Protocol(line))?);
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// A connection that has been greeted and has said `hello` with these options.
+    fn open(&mut self, options: &str) -> Result<Opening, Error> {
+        let addr = self.addr.ok_or_else(|| Error::Options("the broker is not running".to_owned()))?;
+        let mut connection = Opening::connect(addr)?;
+        let greeting = connection.line()?;
+        if greeting != "Successfully connected to message_broker" {
+            return Err(Error::Protocol(format!("{addr} is no Herald: {greeting}")));
+        }
+        let token = match &self.place {
+            Place::Remote { token: Some(token), .. } => {
+                format!(",\"token\":{}", serde_json::Value::from(token.as_str()))
+            }
+            _ => String::new(),
+        };
+        let answer = connection.ask(&format!("hello {{\"client\":\"herald bench\"{token}{options}}}"))?;
+        let json = answer.strip_prefix("hello ").ok_or_else(|| Error::Protocol(answer.clone()))?;
+        let json: serde_json::Value = serde_json::from_str(json).map_err(|_| Error::Protocol(answer.clone()))?;
+        json["version"].as_str().unwrap_or("?").clone_into(&mut self.version);
+        Ok(connection)
+    }
+
+    /// Sends a command whose answer is known.
+    fn command(connection: &mut Opening, command: &str, answer: &str) -> Result<(), Error> {
+        let said = connection.ask(command)?;
+        if said == answer { Ok(()) } else { Err(Error::Protocol(format!("{said} (to: {command})"))) }
+    }
+
+    fn name(subscription: usize) -> String {
+        format!("s{subscription}")
+    }
+}
+
+impl Target for Herald {
+    fn name(&self) -> &'static str {
+        "Herald"
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
+    }
+
+    fn level(&self) -> String {
+        let level = match &self.place {
+            Place::Remote { .. } => "unknown",
+            Place::Own { durability, .. } => match durability.as_str() {
+                "always" => "synced",
+                "interval" => "written",
+                _ => "memory",
+            },
+        };
+        level.to_owned()
+    }
+
+    fn notes(&self) -> String {
+        match &self.place {
+            Place::Own { storage, set, .. } => {
+                let parts: Vec<&str> = storage.iter().chain(set).map(String::as_str).collect();
+                parts.join(", ")
+            }
+            Place::Remote { addr, .. } => format!("running at {addr}"),
+        }
+    }
+
+    fn order(&self) -> Order {
+        Order::Priority
+    }
+
+    fn start(&mut self, dir: &Path) -> Result<(), Error> {
+        dir.clone_into(&mut self.dir);
+        self.runs += 1;
+        match &self.place {
+            Place::Own { .. } => {
+                "bench".clone_into(&mut self.topic);
+                self.serve()?;
+            }
+            Place::Remote { addr, .. } => {
+                self.addr = Some(*addr);
+                // Nobody else's topic, and another one for each run.
+                self.topic = format!("herald-bench-{}-{}", std::process::id(), self.runs);
+            }
+        }
+        self.open("").map(drop)
+    }
+
+    fn restart(&mut self) -> Result<Option<Duration>, Error> {
+        let Some(process) = &mut self.process else { return Ok(None) };
+        process.kill();
+        let began = Instant::now();
+        self.serve()?;
+        self.open("")?;
+        Ok(Some(began.elapsed()))
+    }
+
+    fn pid(&self) -> Option<u32> {
+        match &self.place {
+            Place::Own { .. } => self.process.as_ref().map(Process::pid),
+            Place::Remote { pid, .. } => *pid,
+        }
+    }
+
+    fn prepare(&mut self, subscriptions: usize, _prefetch: usize) -> Result<(), Error> {
+        let mut connection = self.open("")?;
+        let topic = self.topic.clone();
+        for subscription in 0..subscriptions {
+            let name = Self::name(subscription);
+            let subscribed = format!("successfully subscribed to topic {topic}");
+            Self::command(&mut connection, &format!("sub {topic} {name}"), &subscribed)?;
+            Self::command(&mut connection, &format!("detach {topic}"), &format!("detached from topic {topic}"))?;
+            self.subscriptions = subscription + 1;
+        }
+        Ok(())
+    }
+
+    fn publisher(&mut self) -> Result<Opened<dyn Publisher>, Error> {
+        let connection = self.open(",\"confirm\":true,\"replies\":\"quiet\"")?;
+        let end = HeraldPublisher {
+            command: format!("pub {} ", self.topic).into_bytes(),
+            confirmation: format!("published {} ", self.topic).into_bytes(),
+            level: Vec::new(),
+        };
+        let (stream, input) = connection.done();
+        Ok(Opened { stream, input, end: Box::new(end) })
+    }
+
+    fn consumer(&mut self, subscription: usize, prefetch: usize) -> Result<Opened<dyn Consumer>, Error> {
+        let mut connection = self.open(&format!(",\"prefetch\":{prefetch},\"replies\":\"quiet\""))?;
+        let topic = &self.topic;
+        let subscribed = format!("successfully subscribed to topic {topic}");
+        Self::command(&mut connection, &format!("sub {topic} {}", Self::name(subscription)), &subscribed)?;
+        let end = HeraldConsumer {
+            acknowledge: format!("ack {topic}").into_bytes(),
+            delivery: format!("{{\"topic\":\"{topic}\",\"priority\":").into_bytes(),
+            finished: false,
+        };
+        let (stream, input) = connection.done();
+        Ok(Opened { stream, input, end: Box::new(end) })
+    }
+
+    fn stop(&mut self) {
+        if matches!(self.place, Place::Remote { .. })
+            && let Ok(mut connection) = self.open("")
+        {
+            for subscription in 0..self.subscriptions {
+                let _it_may_be_gone = connection.ask(&format!("unsub {} {}", self.topic, Self::name(subscription)));
+            }
+        }
+        self.subscriptions = 0;
+        // Its data is thrown away, so it need not end in an orderly way.
+        self.process = None;
+    }
+}
+
+struct HeraldPublisher {
+    command: Vec<u8>,
+    confirmation: Vec<u8>,
+    level: Vec<u8>,
+}
+
+impl Publisher for HeraldPublisher {
+    fn publish(&mut self, events: &Events, index: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.command);
+        events.write(index, out);
+        out.push(b'\n');
+    }
+
+    fn receive(
+        &mut self,
+        input: &[u8],
+        _out: &mut Vec<u8>,
+        confirmed: &mut dyn FnMut(Confirmation),
+    ) -> Result<usize, Error> {
+        lines(input, |line| {
+            // `published <topic> <id> <level>`; an event that replaced another would be a mistake, since every id is new.
+            let rest = line.strip_prefix(self.confirmation.as_slice()).ok_or_else(|| Error::unexpected(line))?;
+            let (id, level) = rest.split_at_checked(ID_LEN).ok_or_else(|| Error::unexpected(line))?;
+            let index = index_of_id(id).ok_or_else(|| Error::unexpected(line))?;
+            let level = level.strip_prefix(b" ").ok_or_else(|| Error::unexpected(line))?;
+            if self.level != level {
+                if !self.level.is_empty() {
+                    return Err(Error::unexpected(line));
+                }
+                self.level = level.to_vec();
+            }
+            confirmed(Confirmation::Index(index));
+            Ok(())
+        })
+    }
+
+    fn level(&self) -> Option<String> {
+        (!self.level.is_empty()).then(|| String::from_utf8_lossy(&self.level).into_owned())
+    }
+}
+
+struct HeraldConsumer {
+    acknowledge: Vec<u8>,
+    delivery: Vec<u8>,
+    finished: bool,
+}
+
+impl Consumer for HeraldConsumer {
+    fn receive(
+        &mut self,
+        events: &Events,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        delivered: &mut dyn FnMut(Delivered),
+    ) -> Result<usize, Error> {
+        let before = out.len();
+        let used = lines(input, |line| {
+            let Some(rest) = line.strip_prefix(self.delivery.as_slice()) else {
+                if line != b"pong" {
+                    return Err(Error::unexpected(line));
+                }
+                self.finished = true;
+                return Ok(());
+            };
+            let parsed = parse(rest).ok_or_else(|| Error::unexpected(line))?;
+            if out.len() == before {
+                out.extend_from_slice(&self.acknowledge);
+            }
+            out.push(b' ');
+            out.extend_from_slice(parsed.id);
+            let index = index_of_id(parsed.id).filter(|index| events.is(*index, parsed.priority, parsed.msg));
+            let event = index.map(|index| Found { index, priority: parsed.priority });
+            delivered(Delivered { event, again: parsed.again });
+            Ok(())
+        })?;
+        // One acknowledgement for all that came together.
+        if out.len() > before {
+            out.push(b'\n');
+        }
+        Ok(used)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        // Answered after everything before it.
+        out.extend_from_slice(b"ping\n");
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished
+    }
+}
+
+struct Parsed<'a> {
+    priority: i32,
+    msg: &'a [u8],
+    id: &'a [u8],
+    again: bool,
+}
+
+/// `<priority>,"msg":"…","id":"…"}`, perhaps with `,"redelivered":<n>` before the brace.
+fn parse(rest: &[u8]) -> Option<Parsed<'_>> {
+    const ID: &[u8] = b"\",\"id\":\"";
+    let (priority, rest) = integer(rest)?;
+    let rest = rest.strip_prefix(b",\"msg\":\"")?.strip_suffix(b"}")?;
+    let (rest, again) = match rest.strip_suffix(b"\"") {
+        Some(rest) => (rest, false),
+        None => {
+            let at = memchr::memmem::rfind(rest, b"\",\"redelivered\":")?;
+            (&rest[..at], true)
+        }
+    };
+    let (rest, id) = rest.split_at_checked(rest.len().checked_sub(ID_LEN)?)?;
+    Some(Parsed { priority, msg: rest.strip_suffix(ID)?, id, again })
+}
+
+/// Calls `take` for each complete line, without its ending, and returns how many bytes they are.
+fn lines(input: &[u8], mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<usize, Error> {
+    let mut used = 0;
+    while let Some(end) = memchr(b'\n', &input[used..]) {
+        let line = &input[used..used + end];
+        take(line.strip_suffix(b"\r").unwrap_or(line))?;
+        used += end + 1;
+    }
+    Ok(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliveries_are_parsed_and_acknowledged_together() {
+        let events = Events::new(64, &(0..=6), 1).unwrap();
+        let mut input = Vec::new();
+        for index in [3, 4] {
+            let mut event = Vec::new();
+            events.write(index, &mut event);
+            let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
+            let (priority, msg, id) = (&event["priority"], &event["msg"], &event["id"]);
+            input.extend(format!("{{\"topic\":\"t\",\"priority\":{priority},\"msg\":{msg},\"id\":{id}}}\r\n").bytes());
+        }
+        let again = String::from_utf8(input.clone()).unwrap().replace("4\"}", "4\",\"redelivered\":2}");
+        let mut consumer = HeraldConsumer {
+            acknowledge: b"ack t".to_vec(),
+            delivery: b"{\"topic\":\"t\",\"priority\":".to_vec(),
+            finished: false,
+        };
+        for (input, redelivered) in [(input, false), (again.into_bytes(), true)] {
+            let (mut out, mut got) = (Vec::new(), Vec::new());
+            let used = consumer.receive(&events, &input, &mut out, &mut |one| got.push(one)).unwrap();
+            assert_eq!(used, input.len());
+            assert_eq!(String::from_utf8(out).unwrap(), "ack t e000000003 e000000004\n");
+            let found: Vec<_> = got.iter().map(|one| (one.event.map(|event| event.index), one.again)).collect();
+            assert_eq!(found, [(Some(3), false), (Some(4), redelivered)]);
+        }
+        assert!(consumer.receive(&events, b"error: no\r\n", &mut Vec::new(), &mut |_| {}).is_err());
+    }
+
+    #[test]
+    fn confirmations_name_the_event_and_the_level() {
+        let mut publisher =
+            HeraldPublisher { command: Vec::new(), confirmation: b"published t ".to_vec(), level: Vec::new() };
+        let mut got = Vec::new();
+        let input = b"published t e000000007 synced\r\npublished t e0000";
+        let used = publisher.receive(input, &mut Vec::new(), &mut |one| got.push(one)).unwrap();
+        assert_eq!((used, got.as_slice()), (31, &[Confirmation::Index(7)][..]));
+        assert_eq!(publisher.level().as_deref(), Some("synced"));
+        for wrong in ["published t e000000008 written\r\n", "replaced t e000000007 synced\r\n", "error: full\r\n"] {
+            assert!(publisher.receive(wrong.as_bytes(), &mut Vec::new(), &mut |_| {}).is_err(), "{wrong}");
+        }
+    }
+}

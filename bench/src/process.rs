@@ -1,0 +1,195 @@
+//! A server's process: its start, its end, what it says, the CPU time it has used and the most memory it has had.
+
+use std::collections::VecDeque;
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Error;
+
+/// Lines of a server's output that are kept for the error message.
+const KEPT: usize = 20;
+
+/// How long an orderly end may take.
+const END: Duration = Duration::from_secs(15);
+
+/// A running server; killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    said: Arc<Said>,
+}
+
+/// What it has said.
+#[derive(Debug, Default)]
+struct Said {
+    lines: Mutex<Lines>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    last: VecDeque<String>,
+    /// How many lines there were in all.
+    count: usize,
+    /// Streams that have ended.
+    ended: usize,
+}
+
+impl Process {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn start(name: &str, mut command: Command) -> Result<Self, Error> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let what = format!("cannot run {}", command.get_program().to_string_lossy());
+        let mut child = command.spawn().map_err(Error::io(what))?;
+        let said = Arc::new(Said::default());
+        listen(child.stdout.take(), &said);
+        listen(child.stderr.take(), &said);
+        Ok(Self { name: name.to_owned(), child, said })
+    }
+
+    /// Waits for a line that contains `text`.
+    ///
+    /// # Errors
+    /// The process has ended, or so much time has passed, without it.
+    pub fn wait_for(&self, text: &str, limit: Duration) -> Result<String, Error> {
+        let began = Instant::now();
+        let mut lines = self.said.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(line) = lines.last.iter().find(|line| line.contains(text)) {
+                return Ok(line.clone());
+            }
+            let left = limit.saturating_sub(began.elapsed());
+            if lines.ended == 2 || left.is_zero() {
+                let said = lines.last.iter().cloned().collect::<Vec<_>>().join("\n  ");
+                return Err(Error::Start { server: self.name.clone(), reason: format!("it said\n  {said}") });
+            }
+            lines = self.said.more.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Kills it as a crash would.
+    pub fn kill(&mut self) {
+        // It has ended already, or it ends now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to end, and kills it if it does not.
+    pub fn stop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid.filter(|_| self.is_running()) {
+            let _it_may_just_have_ended = kill_process(pid, Signal::TERM);
+        }
+        let began = Instant::now();
+        while self.is_running() && began.elapsed() < END {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn listen(stream: Option<impl Read + Send + 'static>, said: &Arc<Said>) {
+    let said = Arc::clone(said);
+    let take = move || {
+        let lines = stream.map(|stream| BufReader::new(stream).lines().map_while(Result::ok));
+        for line in lines.into_iter().flatten() {
+            let mut lines = said.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            if lines.last.len() == KEPT {
+                lines.last.pop_front();
+            }
+            lines.last.push_back(line);
+            lines.count += 1;
+            said.more.notify_all();
+        }
+        said.lines.lock().unwrap_or_else(PoisonError::into_inner).ended += 1;
+        said.more.notify_all();
+    };
+    // Without a thread nobody would see why a server does not start; there is nobody to tell that either.
+    let _ = std::thread::Builder::new().name("server-output".to_owned()).spawn(take);
+}
+
+/// CPU time that a process has used, user and system, all threads; `None`: it cannot be looked at.
+#[must_use]
+pub fn cpu(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses and may hold anything, blanks and parentheses as well.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ').skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Some(Duration::from_secs_f64((user + system) as f64 / per_second.max(1) as f64))
+}
+
+/// The most memory that a process has had, in bytes.
+#[must_use]
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Whether a directory is in memory only, so that syncing costs nothing there.
+#[must_use]
+pub fn is_in_memory(dir: &std::path::Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let mounted = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    // The longest mount point above it; of several in one place the last.
+    let here = mounted.filter(|(point, _)| dir.starts_with(point)).max_by_key(|(point, _)| point.len());
+    here.is_some_and(|(_, kind)| matches!(kind, "tmpfs" | "ramfs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_can_be_waited_for_looked_at_and_stopped() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; exec sleep 60"]);
+        let mut process = Process::start("sh", command).unwrap();
+        assert_eq!(process.wait_for("tw", Duration::from_secs(30)).unwrap(), "two");
+        assert!(cpu(process.pid()).is_some() && peak_memory(process.pid()).is_some_and(|bytes| bytes > 0));
+        process.stop();
+        assert!(!process.is_running());
+    }
+
+    #[test]
+    fn what_it_said_last_is_in_the_error() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo the port is in use"]);
+        let process = Process::start("sh", command).unwrap();
+        let error = process.wait_for("ready", Duration::from_secs(30)).unwrap_err();
+        assert!(error.to_string().contains("the port is in use"), "{error}");
+    }
+}

@@ -1,0 +1,159 @@
+//! What `herald bench` shows: progress while it runs, and a table.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bench::report::{Percentiles, Report, Run};
+use bench::workload::{Settings, Watch};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output::{message, stderr_is_terminal, table};
+
+/// Between two lines, where nobody sees a bar.
+const LINE: Duration = Duration::from_secs(5);
+
+/// Progress on standard error: a bar for a person, a line now and then for a file.
+pub(super) struct Shown {
+    bar: Option<ProgressBar>,
+    what: String,
+    last: Instant,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Shown {
+    /// `interrupted` ends what is being measured.
+    pub(super) fn new(interrupted: Arc<AtomicBool>) -> Self {
+        let bar = stderr_is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{spinner} {msg:44} {bar:30} {percent:>3} %  {per_sec}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { bar, what: String::new(), last: Instant::now(), interrupted }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Watch for Shown {
+    fn begin(&mut self, what: &str) {
+        what.clone_into(&mut self.what);
+        if let Some(bar) = &self.bar {
+            bar.reset();
+            bar.set_message(what.to_owned());
+        }
+    }
+
+    fn advance(&mut self, done: u64, total: u64) -> Result<(), bench::Error> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(bench::Error::Interrupted);
+        }
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            None if self.last.elapsed() >= LINE => {
+                self.last = Instant::now();
+                message(&format!("{}: {} %", self.what, done * 100 / total.max(1)));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// What all results have in common.
+pub(super) fn headline(settings: &Settings, runs: &[Run]) -> String {
+    let server = runs.first().map_or_else(String::new, |run| {
+        let Report { version, notes, .. } = &run.report;
+        format!("Herald {version}, {notes}; ")
+    });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{server}events of {} bytes, priorities {} to {}; client and server on {cores} core{}",
+        settings.size,
+        settings.priorities.start(),
+        settings.priorities.end(),
+        if cores == 1 { "" } else { "s" }
+    )
+}
+
+/// The table, and below it what a backlog has besides.
+pub(super) fn results(runs: &[Run]) -> String {
+    let titles = ["WORKLOAD", "LEVEL", "LATENCY OF", "PER SECOND", "P50 MS", "P99 MS", "P99.9 MS", "MAX MS"];
+    let mut rows = vec![titles.into_iter().chain(["CPU µS", "PEAK MB", "VERIFIED"]).map(str::to_owned).collect()];
+    for run in runs {
+        rows.extend(rows_of(&run.report));
+    }
+    let mut out = table(&rows, 3);
+    for report in runs.iter().map(|run| &run.report) {
+        if let Some(fill) = report.fill_per_second {
+            let recovered = match report.recovered_ms {
+                Some(ms) => format!("killed, and up again in {ms:.0} ms"),
+                None => "not restarted, since it runs elsewhere".to_owned(),
+            };
+            out.push_str(&format!(
+                "\nbacklog of {}, {}: filled at {} events/s; {recovered}; drained at {} events/s\n",
+                thousands(report.events as f64),
+                report.level,
+                thousands(fill),
+                thousands(report.per_second)
+            ));
+        }
+    }
+    out.push_str(
+        "\nCPU µS: the server's CPU time for each event (fan-out: delivery). PEAK MB: the most memory it had.\n",
+    );
+    out
+}
+
+/// A row for each latency; the first has everything else.
+fn rows_of(report: &Report) -> Vec<Vec<String>> {
+    let verified = if report.verified { "yes" } else { "NO" };
+    let latencies = [("confirmation", report.confirm_us), ("delivery", report.delivery_us)];
+    let present = latencies.into_iter().filter_map(|(name, latency)| Some((name, latency?)));
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (name, Percentiles { p50, p99, p999, max }) in present {
+        let first = rows.is_empty();
+        let cell = |text: String| if first { text } else { String::new() };
+        let optional = |number: Option<f64>, digits: usize| number.map_or("-".to_owned(), |n| format!("{n:.digits$}"));
+        let mut row = vec![cell(report.title.clone()), cell(report.level.clone()), name.to_owned()];
+        row.push(cell(thousands(report.per_second)));
+        row.extend([p50, p99, p999, max].map(|us| format!("{:.2}", us / 1e3)));
+        row.push(cell(optional(report.server_cpu_us, 2)));
+        row.push(cell(optional(report.server_peak_mb, 0)));
+        row.push(cell(verified.to_owned()));
+        rows.push(row);
+    }
+    rows
+}
+
+/// `1,234,567`.
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_can_be_read() {
+        assert_eq!([0.4, 999.0, 1000.0, 1_234_567.0].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,121 @@
+//! `herald bench`: every workload runs, verifies what it counts, and reports it. How fast is nobody's business here.
+
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use herald_tests::{TestBroker, herald};
+use serde_json::Value;
+
+fn bench(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(herald());
+    command.arg("bench").args(args).current_dir(dir).env("TMPDIR", dir).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// Its results.
+#[track_caller]
+fn results(dir: &Path, args: &[&str]) -> Vec<Value> {
+    let output = bench(dir, &[args, &["--json"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_good(result: &Value, events: u64, deliveries: u64) {
+    assert_eq!(result["verified"], true, "{result}");
+    assert_eq!(result["events"], events, "{result}");
+    assert_eq!(result["verdict"]["deliveries"], deliveries, "{result}");
+    for key in ["missing", "duplicates", "out_of_order", "damaged", "wrong_confirmations"] {
+        assert_eq!(result["verdict"][key], 0, "{result}");
+    }
+    assert!(result["per_second"].as_f64().unwrap() > 0.0, "{result}");
+    for key in ["p50", "p99", "p999", "max"] {
+        assert!(result["confirm_us"][key].as_f64().unwrap() > 0.0, "{result}");
+    }
+    if cfg!(target_os = "linux") {
+        assert!(result["server_peak_mb"].as_f64().unwrap() > 0.0 && result["server_cpu_us"].is_number(), "{result}");
+    }
+}
+
+#[test]
+fn every_workload_is_verified_and_its_json_parses() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = results(dir.path(), &["--events", "3000", "--subscriptions", "1,20", "--rate", "10000"]);
+    let names: Vec<_> = all.iter().map(|result| result["title"].as_str().unwrap()).collect();
+    let expected = ["publish", "work, prefetch 1", "work, prefetch 256", "latency at 10000/s", "fan-out to 1"];
+    assert_eq!(names, [&expected[..], &["fan-out to 20", "backlog"]].concat());
+    for result in &all {
+        let deliveries = if result["title"] == "fan-out to 20" { 60_000 } else { 3000 };
+        assert_good(result, 3000, deliveries);
+        assert_eq!(result["level"], "synced", "{result}");
+        assert_eq!(result["notes"], "json-log", "{result}");
+    }
+    assert!(all[6]["recovered_ms"].as_f64().unwrap() > 0.0 && all[6]["fill_per_second"].is_number(), "{}", all[6]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "its directories are gone");
+}
+
+#[test]
+fn levels_storages_runs_publishers_and_sizes_are_as_they_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["work", "--events", "1000", "--prefetch", "7", "--publishers", "3", "--size", "100"];
+    let more = ["--priorities", "-2..9", "--durability", "interval,never", "--storage", "sqlite", "--runs", "3"];
+    let all = results(dir.path(), &[&args[..], &more].concat());
+    let levels: Vec<_> = all.iter().map(|result| result["level"].as_str().unwrap()).collect();
+    assert_eq!(levels, ["written", "memory"]);
+    for result in &all {
+        assert_good(result, 1000, 1000);
+        assert_eq!(result["runs_per_second"].as_array().unwrap().len(), 3, "{result}");
+        let named = [&result["size"], &result["publishers"], &result["prefetch"], &result["notes"]];
+        assert_eq!(named, [&Value::from(100), &Value::from(3), &Value::from(7), &Value::from("sqlite")]);
+        assert_eq!(result["priorities"], serde_json::json!([-2, 9]));
+    }
+}
+
+#[test]
+fn a_running_broker_is_left_as_it_was() {
+    let broker = TestBroker::start("");
+    let (server, pid) = (broker.addr().to_string(), broker.pid().to_string());
+    let remote = ["--server", server.as_str(), "--pid", pid.as_str()];
+    let all = results(
+        broker.dir(),
+        &[&["backlog", "fan-out", "--events", "500", "--subscriptions", "3"], &remote[..]].concat(),
+    );
+    assert_good(&all[0], 500, 500);
+    assert_good(&all[1], 500, 1500);
+    assert_eq!(all[0]["recovered_ms"], Value::Null, "it is not ours to restart");
+    let stats: Value = serde_json::from_str(&broker.telnet().ask("stats")).unwrap();
+    for topic in stats["topics"].as_array().unwrap() {
+        assert_eq!(topic["subscriptions"], serde_json::json!([]), "{stats}");
+    }
+}
+
+#[test]
+fn the_table_names_the_level_and_the_plot_is_an_svg() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bench(dir.path(), &["latency", "--events", "500", "--plot", "latency.svg"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let row = text.lines().find(|line| line.starts_with("latency at 5000/s")).unwrap();
+    assert!(row.contains("synced") && row.ends_with("yes"), "{text}");
+    let svg = std::fs::read_to_string(dir.path().join("latency.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("synced: delivery"), "{svg}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, status, part) in [
+        (&["publish", "--size", "10"][..], 2, "at least"),
+        (&["publish", "--storage", "paper"], 1, "paper"),
+        (&["publish", "--server", "127.0.0.1:1"], 1, "127.0.0.1:1"),
+        (&["publish", "--events", "10", "--dir", "nowhere"], 1, "directory"),
+    ] {
+        let output = bench(dir.path(), args);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {error}");
+        assert!(error.contains(part), "{args:?}: {error}");
+    }
+}
