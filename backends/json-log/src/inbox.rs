@@ -63,14 +63,25 @@ impl Inbox {
         Ok(())
     }
 
-    /// Waits for requests and moves all of them to `into`, which is empty.
-    pub(crate) fn take(&self, into: &mut Vec<Request>) {
+    /// Waits until there are requests, and leaves them there: whoever takes them must own the writer, lest later ones overtake.
+    pub(crate) fn wait(&self) {
         let mut state = self.lock();
-        while state.waiting.is_empty() {
+        while state.waiting.is_empty() && !state.closed {
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Moves all requests to `into`, which is empty.
+    pub(crate) fn take(&self, into: &mut Vec<Request>) {
+        let mut state = self.lock();
         std::mem::swap(&mut state.waiting, into);
         self.taken.notify_all();
+    }
+
+    /// Whether nothing waits and something may come.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.waiting.is_empty() && !state.closed
     }
 
     /// Refuses what comes from now on and returns what still waits.
@@ -78,6 +89,7 @@ impl Inbox {
         let mut state = self.lock();
         state.closed = true;
         self.taken.notify_all();
+        self.arrived.notify_all();
         std::mem::take(&mut state.waiting)
     }
 }

@@ -10,7 +10,7 @@
 //! | what the engine calls | [`JsonLogStorage`] |
 //! | the format of a line | `format` |
 //! | what every segment begins with | `catalogue` |
-//! | writing, and the queue into it | `writer`, `inbox` |
+//! | writing, who does it, and the queue into it | `writer`, `desk`, `inbox` |
 //! | syncing beside writing | `sync` |
 //! | reading payloads | `reads`, `place` |
 //! | what opening repairs, reports, refuses | `recovery`, `tail`, `lines`, `lock` |
@@ -29,13 +29,14 @@
 //!
 //! # Threads
 //!
-//! `json-log-write` encodes and writes; `json-log-sync` syncs; `json-log-clean` frees space. Reads run on the runtime's
+//! `json-log-write` encodes and writes (a small batch is written by whoever submits it, while the thread is idle); `json-log-sync` syncs; `json-log-clean` frees space. Reads run on the runtime's
 //! blocking threads, so [`broker_core::storage::Storage::read`] needs a tokio runtime.
 
 mod catalogue;
 mod check;
 mod cleaner;
 mod config;
+mod desk;
 mod error;
 pub mod files;
 mod format;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use broker_core::storage::{
 
 use crate::cleaner::{Cleaner, Nudge};
 use crate::config::{Durability, JsonLogConfig};
+use crate::desk::Desk;
 use crate::error::JsonLogError;
 use crate::files::{Entry, Files, LockGuard, OpenMode, SystemFiles, read_full};
 use crate::format::{Names, Record, check, decode};
@@ -32,6 +33,7 @@ pub struct JsonLogStorage {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
     nudge: Arc<Nudge>,
+    desk: OnceLock<Arc<Desk>>,
     own: Mutex<Own>,
 }
 
@@ -82,6 +84,7 @@ impl JsonLogStorage {
             shared: Arc::new(Shared::new(config, files)),
             inbox: Arc::default(),
             nudge: Arc::default(),
+            desk: OnceLock::new(),
             own: Mutex::new(Own { lock: Some(guard), ..Own::default() }),
         }
     }
@@ -168,9 +171,12 @@ impl Storage for JsonLogStorage {
         let (report, start) = recovery::recover(&self.shared, recovery)?;
         let syncer = Arc::new(Syncer::new(self.shared.clone()));
         let (shared, inbox, nudge) = (self.shared.clone(), self.inbox.clone(), self.nudge.clone());
-        let mut writer = Writer::new(shared, inbox, syncer.clone(), nudge, start);
-        own.writers.push(spawn("json-log-write", move || writer.run())?);
+        let desk = Arc::new(Desk::new(Writer::new(shared, inbox.clone(), syncer.clone(), nudge, start)));
+        let for_submitters = desk.clone();
+        own.writers.push(spawn("json-log-write", move || desk.run(&inbox))?);
         own.writers.push(spawn("json-log-sync", move || syncer.run())?);
+        // From here on batches come; recovery happens once.
+        let _recovered_before = self.desk.set(for_submitters);
         Ok(report)
     }
 
@@ -202,7 +208,13 @@ impl Storage for JsonLogStorage {
         } else {
             Some(safe)
         };
-        if let Err(Request::Commit { written, safe, .. }) = self.inbox.push(Request::Commit { batch, written, safe }) {
+        let request = Request::Commit { batch, written, safe };
+        let left = match self.desk.get() {
+            Some(desk) => desk.write(&self.inbox, request),
+            None => Err(request),
+        };
+        let refused = left.or_else(|request| self.inbox.push(request));
+        if let Err(Request::Commit { written, safe, .. }) = refused {
             // The writer is gone: closed, or failed since the check above.
             let error = self.refusal().unwrap_or_else(StorageError::closed);
             written.complete(Err(error.clone()));

@@ -17,9 +17,15 @@ use crate::shared::Shared;
 const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
 const MAX_UNSYNCED_BATCHES: usize = 64 << 10;
 
+/// How long a batch that nobody is told the safety of waits for a sync that others need. Acknowledgements would keep the disk
+/// busy otherwise, and each publish would find a sync under way that does not cover it.
+const LINGER: Duration = Duration::from_millis(10);
+
 /// A batch that waits for a sync.
 #[derive(Debug)]
 pub(crate) struct Waiting {
+    /// Somebody is told when it is safe, so it is synced now.
+    pub(crate) urgent: bool,
     pub(crate) safe: Completer<()>,
     /// The batch could not be written; the stage fails, but not before those of earlier batches are decided.
     pub(crate) failed: Option<StorageError>,
@@ -29,6 +35,10 @@ pub(crate) struct Waiting {
 struct State {
     file: Option<(Arc<Segment>, Arc<dyn DataFile>)>,
     waiting: Vec<Waiting>,
+    /// One of them is urgent.
+    urgent: bool,
+    /// A sync is under way.
+    busy: bool,
     /// Bytes written and not covered by a sync that has begun.
     unsynced_bytes: u64,
     /// Writes are counted; a sync covers those up to a count.
@@ -78,9 +88,11 @@ impl Syncer {
         {
             state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let mut first = false;
         if bytes > 0 {
             state.written += 1;
             state.unsynced_bytes += bytes;
+            first = state.unsynced_since.is_none();
             state.unsynced_since.get_or_insert_with(Instant::now);
         }
         if state.gone {
@@ -88,10 +100,19 @@ impl Syncer {
             waiting.clear();
             return;
         }
+        let urgent = waiting.iter().any(|one| one.urgent);
+        state.urgent |= urgent;
         state.waiting.append(waiting);
-        if self.shared.config.durability != Durability::Never {
+        // Once a timer runs it needs no telling that there is more; it begins with the first write.
+        if self.shared.config.durability != Durability::Never && (urgent || first || bytes == 0) {
             self.work.notify_one();
         }
+    }
+
+    /// Whether a sync is under way, beside which a write may take as long as the sync.
+    pub(crate) fn is_busy(&self) -> bool {
+        let state = self.lock();
+        state.busy || state.urgent || state.wanted > state.synced
     }
 
     /// Waits until all that was written is synced.
@@ -130,27 +151,31 @@ impl Syncer {
         let mut state = self.lock();
         loop {
             let dirty = state.written > state.synced;
-            let due = match self.shared.config.durability {
-                Durability::Always => !state.waiting.is_empty() || dirty,
-                Durability::Interval => dirty && self.until_interval(&state).is_zero(),
-                Durability::Never => !state.waiting.is_empty(),
-            };
-            if due || state.wanted > state.synced || !state.waiting.is_empty() || (state.stop && dirty) {
+            // Without a write there is nothing to sync and nothing to linger for.
+            let unsynced = dirty || !state.waiting.is_empty();
+            let pause = self.pause(&state);
+            if state.urgent || state.wanted > state.synced || (state.stop && unsynced) {
                 state = self.sync(state);
             } else if state.stop {
                 return;
-            } else if dirty && self.shared.config.durability == Durability::Interval {
-                let pause = self.until_interval(&state);
-                state = self.work.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
             } else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = match pause.filter(|_| unsynced) {
+                    Some(pause) if pause.is_zero() => self.sync(state),
+                    Some(pause) => self.work.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0,
+                    None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                };
             }
         }
     }
 
-    fn until_interval(&self, state: &State) -> Duration {
-        let interval = Duration::from_millis(self.shared.config.sync_interval_ms);
-        state.unsynced_since.map_or(interval, |since| interval.saturating_sub(since.elapsed()))
+    /// How long what is written may go on being unsynced; `None`: as long as it likes.
+    fn pause(&self, state: &State) -> Option<Duration> {
+        let most = match self.shared.config.durability {
+            Durability::Always => LINGER,
+            Durability::Interval => Duration::from_millis(self.shared.config.sync_interval_ms),
+            Durability::Never => return None,
+        };
+        Some(state.unsynced_since.map_or(Duration::ZERO, |since| most.saturating_sub(since.elapsed())))
     }
 
     fn sync<'s>(&'s self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
@@ -160,6 +185,7 @@ impl Syncer {
         let file = state.file.clone();
         state.unsynced_bytes = 0;
         state.unsynced_since = None;
+        (state.urgent, state.busy) = (false, true);
         let mut error = state.error.clone();
         drop(state);
 
@@ -175,7 +201,7 @@ impl Syncer {
                 error = Some(failure);
             }
         }
-        for Waiting { safe, failed } in waiting {
+        for Waiting { urgent: _, safe, failed } in waiting {
             safe.complete(match failed.or_else(|| error.clone()) {
                 Some(error) => Err(error),
                 None => Ok(()),
@@ -184,6 +210,7 @@ impl Syncer {
 
         let mut state = self.lock();
         state.synced = count;
+        state.busy = false;
         if state.error.is_none() {
             state.error = error;
         }

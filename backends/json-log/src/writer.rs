@@ -1,4 +1,4 @@
-//! The thread that owns the end of the log: takes all waiting batches, encodes them to one buffer, writes once.
+//! What owns the end of the log: takes all waiting batches, encodes them to one buffer, writes once.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +22,10 @@ use crate::sync::{Syncer, Waiting};
 
 /// So much is gathered before it is written; a batch may be longer.
 const WRITE_BYTES: usize = 1 << 20;
+
+/// What counts as a small batch: so many mutations, or so many bytes.
+const SMALL_COUNT: usize = 32;
+const SMALL_BYTES: usize = 16 << 10;
 
 /// A buffer that one huge batch has grown is given back above this.
 const KEEP_BYTES: usize = 8 << 20;
@@ -88,16 +92,19 @@ impl Active {
 /// A batch that is encoded and not yet written.
 #[derive(Debug)]
 struct Pending {
+    /// Somebody is told when it is safe.
+    urgent: bool,
     written: Completer<Vec<Place>>,
     safe: Option<Completer<()>>,
     /// Its events among the spans.
     events: Range<usize>,
 }
 
-/// The state of the writing thread.
+/// The writer; see [`crate::desk`] for who runs it.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
+    requests: Vec<Request>,
     syncer: Arc<Syncer>,
     nudge: Arc<Nudge>,
     active: Active,
@@ -123,6 +130,7 @@ impl Writer {
         Self {
             shared,
             inbox,
+            requests: Vec::new(),
             syncer,
             nudge,
             active,
@@ -137,31 +145,53 @@ impl Writer {
         }
     }
 
-    /// The thread: until it is asked to close.
-    pub(crate) fn run(&mut self) {
-        let mut requests = Vec::new();
-        loop {
-            self.inbox.take(&mut requests);
-            let mut closing = false;
-            for request in requests.drain(..) {
-                match request {
-                    Request::Commit { batch, written, safe } => self.commit(&batch, written, safe),
-                    Request::Free { through, done } => {
-                        let result = self.write_freed(through);
-                        let _cleaner_gone = done.send(result);
-                    }
-                    Request::Rotate { done } => {
-                        self.flush();
-                        let result = self.working().and_then(|()| self.rotate());
-                        let _cleaner_gone = done.send(result);
-                    }
-                    Request::Close => closing = true,
+    /// Does all that waits in the inbox; whether it was asked to close.
+    pub(crate) fn turn(&mut self) -> bool {
+        let mut requests = std::mem::take(&mut self.requests);
+        self.inbox.take(&mut requests);
+        let mut closing = false;
+        for request in requests.drain(..) {
+            match request {
+                Request::Commit { batch, written, safe } => self.commit(&batch, written, safe),
+                Request::Free { through, done } => {
+                    let result = self.write_freed(through);
+                    let _cleaner_gone = done.send(result);
                 }
+                Request::Rotate { done } => {
+                    self.flush();
+                    let result = self.working().and_then(|()| self.rotate());
+                    let _cleaner_gone = done.send(result);
+                }
+                Request::Close => closing = true,
             }
+        }
+        self.requests = requests;
+        self.flush();
+        closing
+    }
+
+    /// Whether this is a batch that is written in no time.
+    pub(crate) fn would_take(&self, request: &Request) -> bool {
+        let Request::Commit { batch, .. } = request else { return false };
+        let payload = |mutation: &Mutation| match mutation {
+            Mutation::Publish(event) | Mutation::Rewrite { event, .. } => event.payload.len(),
+            Mutation::Settle { events, .. } | Mutation::Forget { events, .. } => {
+                events.len() * SMALL_BYTES / SMALL_COUNT
+            }
+            Mutation::Requeue { events, .. } => events.len() * SMALL_BYTES / SMALL_COUNT,
+            _ => 0,
+        };
+        let bytes: usize = batch.mutations.iter().take(SMALL_COUNT + 1).map(payload).sum();
+        let is_small = batch.mutations.len() <= SMALL_COUNT && bytes <= SMALL_BYTES;
+        // A new segment is not begun in no time.
+        is_small && self.has_room_for(2 * SMALL_BYTES as u64) && !self.syncer.is_busy()
+    }
+
+    /// Writes a batch for which [`Writer::would_take`] holds.
+    pub(crate) fn take_at_once(&mut self, request: Request) {
+        if let Request::Commit { batch, written, safe } = request {
+            self.commit(&batch, written, safe);
             self.flush();
-            if closing {
-                return;
-            }
         }
     }
 
@@ -172,7 +202,7 @@ impl Writer {
     fn commit(&mut self, batch: &Batch, written: Completer<Vec<Place>>, safe: Option<Completer<()>>) {
         if let Err(error) = self.working().and_then(|()| self.make_room()) {
             self.flush();
-            self.refuse(Pending { written, safe, events: 0..0 }, error);
+            self.refuse(Pending { urgent: true, written, safe, events: 0..0 }, error);
             return;
         }
         let (bytes, events) = (self.buffer.len(), self.spans.len());
@@ -192,7 +222,7 @@ impl Writer {
                 self.flush();
                 let error = StorageError::from(error);
                 self.shared.fail(&error);
-                self.refuse(Pending { written, safe, events: 0..0 }, error);
+                self.refuse(Pending { urgent: true, written, safe, events: 0..0 }, error);
                 return;
             }
         }
@@ -202,17 +232,23 @@ impl Writer {
                 self.releases.push(*place);
             }
         }
-        self.pending.push(Pending { written, safe, events: events..self.spans.len() });
+        let urgent = !batch.mutations.iter().all(is_answered_when_written);
+        self.pending.push(Pending { urgent, written, safe, events: events..self.spans.len() });
         if self.buffer.len() >= WRITE_BYTES {
             self.flush();
         }
     }
 
-    /// Begins a new segment if the active one is long enough.
-    fn make_room(&mut self) -> Result<(), StorageError> {
+    /// Whether the active segment is to grow by so much.
+    fn has_room_for(&self, bytes: u64) -> bool {
         // A catalogue that is as long as a segment must not make every batch begin a new one.
         let limit = self.shared.config.segment_bytes.max(self.active.begin.saturating_mul(2));
-        if self.active.offset + (self.buffer.len() as u64) < limit {
+        self.active.offset + bytes < limit
+    }
+
+    /// Begins a new segment if the active one is long enough.
+    fn make_room(&mut self) -> Result<(), StorageError> {
+        if self.has_room_for(self.buffer.len() as u64) {
             return Ok(());
         }
         self.flush();
@@ -258,7 +294,9 @@ impl Writer {
             }
             pending.written.complete(Ok(places));
             match (pending.safe, self.shared.config.durability) {
-                (Some(safe), Durability::Always) => self.waiting.push(Waiting { safe, failed: None }),
+                (Some(safe), Durability::Always) => {
+                    self.waiting.push(Waiting { urgent: pending.urgent, safe, failed: None })
+                }
                 (Some(safe), _) => safe.complete(Ok(())),
                 (None, _) => {}
             }
@@ -284,7 +322,7 @@ impl Writer {
         pending.written.complete(Err(error.clone()));
         match (pending.safe, self.shared.config.durability) {
             (Some(safe), Durability::Always) => {
-                self.waiting.push(Waiting { safe, failed: Some(error) });
+                self.waiting.push(Waiting { urgent: true, safe, failed: Some(error) });
                 self.syncer.wrote(0, &mut self.waiting);
             }
             (Some(safe), _) => safe.complete(Err(error)),
@@ -324,6 +362,11 @@ impl Writer {
     }
 }
 
+/// Whether the engine answers for it when it is written, so that nobody waits for it to be safe.
+fn is_answered_when_written(mutation: &Mutation) -> bool {
+    matches!(mutation, Mutation::Settle { .. } | Mutation::Requeue { .. } | Mutation::Release { .. })
+}
+
 impl Drop for Writer {
     /// Also when the thread panics: nobody must wait for what will not happen.
     fn drop(&mut self) {
@@ -337,7 +380,7 @@ impl Drop for Writer {
         };
         for request in self.inbox.close() {
             if let Request::Commit { written, safe, .. } = request {
-                self.refuse(Pending { written, safe, events: 0..0 }, gone.clone());
+                self.refuse(Pending { urgent: true, written, safe, events: 0..0 }, gone.clone());
             }
         }
         self.syncer.stop();
