@@ -184,7 +184,7 @@ impl Writer {
         let bytes: usize = batch.mutations.iter().take(SMALL_COUNT + 1).map(payload).sum();
         let is_small = batch.mutations.len() <= SMALL_COUNT && bytes <= SMALL_BYTES;
         // A new segment is not begun in no time.
-        is_small && self.has_room_for(2 * SMALL_BYTES as u64) && !self.syncer.is_busy()
+        is_small && self.has_room_for(0) && !self.syncer.is_busy()
     }
 
     /// Writes a batch for which [`Writer::would_take`] holds.
@@ -295,7 +295,7 @@ impl Writer {
             pending.written.complete(Ok(places));
             match (pending.safe, self.shared.config.durability) {
                 (Some(safe), Durability::Always) => {
-                    self.waiting.push(Waiting { urgent: pending.urgent, safe, failed: None })
+                    self.waiting.push(Waiting { urgent: pending.urgent, safe, failed: None });
                 }
                 (Some(safe), _) => safe.complete(Ok(())),
                 (None, _) => {}
