@@ -220,3 +220,28 @@ impl Consumer for BeanstalkdConsumer {
         self.deletes == 0 && self.ids.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_of_a_batch_waits_and_deletes_come_before_it() {
+        let events = Events::new(64, &(0..=6), 1).unwrap();
+        let mut consumer = BeanstalkdConsumer { prefetch: 2, asked: 0, answered: 0, deletes: 0, ids: Vec::new() };
+        let mut out = Vec::new();
+        consumer.start(&mut out);
+        assert_eq!(out, b"reserve\r\n");
+        let mut input = b"RESERVED 7 64\r\n".to_vec();
+        events.write(3, &mut input);
+        input.extend_from_slice(b"\r\n");
+        out.clear();
+        let mut got = Vec::new();
+        consumer.receive(&events, &input, &mut out, &mut |one| got.push(one.event.unwrap().index)).unwrap();
+        assert_eq!(got, [3]);
+        assert_eq!(String::from_utf8(out).unwrap(), "delete 7\r\nreserve\r\nreserve-with-timeout 0\r\n");
+        assert!(!consumer.is_finished());
+        consumer.receive(&events, b"DELETED\r\n", &mut Vec::new(), &mut |_| {}).unwrap();
+        assert!(consumer.is_finished());
+    }
+}

@@ -291,3 +291,37 @@ fn each<'a>(
     }
     Ok((used, pong))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_acknowledged_up_to_the_last() {
+        let events = Events::new(64, &(0..=6), 1).unwrap();
+        let mut input = b"PING\r\n".to_vec();
+        for index in [0, 1] {
+            input.extend_from_slice(format!("MSG b 1 $JS.ACK.{index} 64\r\n").as_bytes());
+            events.write(index, &mut input);
+            input.extend_from_slice(b"\r\n");
+        }
+        let whole = input.len();
+        input.extend_from_slice(b"MSG b 1 $JS.ACK.2 64\r\n{");
+        let mut consumer = NatsConsumer { subscription: 0, finished: false };
+        let (mut out, mut got) = (Vec::new(), Vec::new());
+        let used = consumer.receive(&events, &input, &mut out, &mut |one| got.push(one.event.unwrap().index)).unwrap();
+        assert_eq!((used, got.as_slice()), (whole, &[0, 1][..]));
+        assert_eq!(String::from_utf8(out).unwrap(), "PONG\r\nPUB $JS.ACK.1 4\r\n+ACK\r\n");
+    }
+
+    #[test]
+    fn a_confirmation_names_its_publish_and_an_error_is_none() {
+        let mut publisher = NatsPublisher { sent: 0 };
+        let mut got = Vec::new();
+        let input = b"MSG _INBOX.p.12 1 23\r\n{\"stream\":\"B\", \"seq\":1}\r\n";
+        publisher.receive(input, &mut Vec::new(), &mut |one| got.push(one)).unwrap();
+        assert_eq!(got, [Confirmation::Nth(12)]);
+        let refused = b"MSG _INBOX.p.13 1 12\r\n{\"error\":{}}\r\n";
+        assert!(publisher.receive(refused, &mut Vec::new(), &mut |_| {}).is_err());
+    }
+}

@@ -324,3 +324,48 @@ impl Consumer for RabbitConsumer {
         self.finished
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_is_read_back_and_acknowledged_together() {
+        let events = Events::new(64, &(0..=6), 1).unwrap();
+        let mut input = Vec::new();
+        for (index, tag) in [(0, 1), (1, 2)] {
+            Writer::method(1, BASIC_DELIVER, &mut input).name("c").longlong(tag).byte(0).name("b").name("").end();
+            let mut published = Vec::new();
+            RabbitPublisher.publish(&events, index, &mut published);
+            // Its method aside, a publish is what a delivery looks like.
+            let (_, method) = Frame::take(&published).unwrap().unwrap();
+            input.extend_from_slice(&published[method..]);
+        }
+        let mut consumer =
+            RabbitConsumer { prefetch: 1, tag: 0, again: false, size: 0, body: Vec::new(), finished: false };
+        let (mut out, mut got) = (Vec::new(), Vec::new());
+        let used = consumer.receive(&events, &input, &mut out, &mut |one| got.push(one.event.unwrap().index)).unwrap();
+        assert_eq!((used, got.as_slice()), (input.len(), &[0, 1][..]));
+        let (frame, _) = Frame::take(&out).unwrap().unwrap();
+        let (method, arguments) = frame.method().unwrap();
+        assert_eq!((method, arguments), (BASIC_ACK, &[0, 0, 0, 0, 0, 0, 0, 2, 1][..]));
+    }
+
+    #[test]
+    fn confirmations_are_of_one_or_of_all_up_to_it() {
+        let mut input = Vec::new();
+        Writer::method(1, BASIC_ACK, &mut input).longlong(1).byte(0).end();
+        Writer::method(1, BASIC_ACK, &mut input).longlong(9).byte(1).end();
+        let mut got = Vec::new();
+        RabbitPublisher.receive(&input, &mut Vec::new(), &mut |one| got.push(one)).unwrap();
+        assert_eq!(got, [Confirmation::Nth(0), Confirmation::Through(8)]);
+    }
+
+    #[test]
+    fn a_closed_channel_says_why() {
+        let mut input = Vec::new();
+        Writer::method(1, (20, 40), &mut input).short(404).name("NOT_FOUND - no queue").short(0).short(0).end();
+        let error = RabbitPublisher.receive(&input, &mut Vec::new(), &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("NOT_FOUND"), "{error}");
+    }
+}

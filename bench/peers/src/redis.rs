@@ -290,3 +290,38 @@ impl<'a> Reader<'a> {
         Ok(Some(entries))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_read_when_all_of_them_are_there() {
+        let events = Events::new(64, &(0..=6), 1).unwrap();
+        let mut input = b"*1\r\n*2\r\n$1\r\nb\r\n*2\r\n".to_vec();
+        for index in [0, 1] {
+            input.extend_from_slice(format!("*2\r\n$3\r\n{index}-0\r\n*2\r\n$1\r\ne\r\n$64\r\n").as_bytes());
+            events.write(index, &mut input);
+            input.extend_from_slice(b"\r\n");
+        }
+        let mut consumer = RedisConsumer { read: b"READ".to_vec(), group: "g".into(), ids: Vec::new(), acks: 0 };
+        for cut in 0..input.len() {
+            let used = consumer.receive(&events, &input[..cut], &mut Vec::new(), &mut |_| panic!("not all there"));
+            assert_eq!(used.unwrap(), 0, "{cut}");
+        }
+        let (mut out, mut got) = (Vec::new(), Vec::new());
+        let used = consumer.receive(&events, &input, &mut out, &mut |one| got.push(one.event.unwrap().index)).unwrap();
+        assert_eq!((used, got.as_slice()), (input.len(), &[0, 1][..]));
+        let expected = "*5\r\n$4\r\nXACK\r\n$1\r\nb\r\n$1\r\ng\r\n$3\r\n0-0\r\n$3\r\n1-0\r\nREAD";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert!(!consumer.is_finished());
+        assert_eq!(consumer.receive(&events, b":2\r\n", &mut Vec::new(), &mut |_| {}).unwrap(), 4);
+        assert!(consumer.is_finished());
+    }
+
+    #[test]
+    fn a_refusal_is_an_error() {
+        let refused = RedisPublisher.receive(b"-OOM no memory\r\n", &mut Vec::new(), &mut |_| {});
+        assert_eq!(refused.unwrap_err().to_string(), "unexpected answer: -OOM no memory");
+    }
+}
