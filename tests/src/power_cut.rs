@@ -114,8 +114,8 @@ impl PowerCut {
 }
 
 fn compile(library: &Path) {
-    if !cfg!(target_os = "linux") {
-        panic!("power cuts need Linux: they work through LD_PRELOAD");
+    if cfg!(not(all(target_os = "linux", target_pointer_width = "64"))) {
+        panic!("power cuts need a Linux of 64 bits: they work through LD_PRELOAD");
     }
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-Wall", "-shared", "-fPIC", "-x", "c", "-", "-ldl", "-lpthread", "-o"]).arg(library);

@@ -57,6 +57,45 @@ fn what_is_written_survives_a_kill_although_it_is_not_synced() {
     }
 }
 
+#[test]
+fn json_log_keeps_what_it_confirmed_when_the_power_fails() {
+    keeps_its_promises(&settings(Backend::JsonLog, Mode::PowerCut, 10));
+}
+
+#[test]
+fn sled_keeps_what_it_confirmed_when_the_power_fails() {
+    keeps_its_promises(&settings(Backend::Sled, Mode::PowerCut, 10));
+}
+
+#[test]
+fn sqlite_keeps_what_it_confirmed_when_the_power_fails() {
+    keeps_its_promises(&settings(Backend::Sqlite, Mode::PowerCut, 10));
+}
+
+/// What the two tests below would not find, the others would not find either.
+fn is_found_out(settings: &Settings) {
+    let evidence = tempfile::tempdir().unwrap();
+    let report = run(&Settings { evidence: Some(evidence.path().to_owned()), ..settings.clone() });
+    let loss = ["are lost", "after the start; it must be", "no such topic", "is gone"];
+    let is_found = |finding: &String| loss.iter().any(|words| finding.contains(words));
+    assert!(report.findings.iter().any(is_found), "a loss that is certain is found: {report}");
+    assert!(report.evidence.is_some_and(|dir| dir.join("crashed").is_dir()), "the evidence is kept");
+}
+
+#[test]
+fn a_power_cut_takes_what_was_only_written() {
+    for backend in Backend::ALL {
+        is_found_out(&Settings { durability: Durability::Interval, ..settings(backend, Mode::PowerCut, 10) });
+    }
+}
+
+#[test]
+fn a_storage_that_does_not_sync_is_found_out() {
+    for backend in Backend::ALL {
+        is_found_out(&Settings { syncs_do_nothing: true, ..settings(backend, Mode::PowerCut, 10) });
+    }
+}
+
 /// The campaigns seldom hit the instant between a confirmation and the write that it must not come before. Here a write takes long,
 /// and the kill comes at once.
 #[test]

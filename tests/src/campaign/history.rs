@@ -76,6 +76,8 @@ pub(super) struct State {
     /// Sessions whose connection is open as far as their client is concerned.
     open: HashSet<u64>,
     last_session: u64,
+    /// The broker is closing its connections, one after the other: what one had in flight may go to another that is still there.
+    is_stopping: bool,
     /// What this life's consumers have done, by event: it may not be on the disk.
     touched: HashSet<(Queue, String)>,
     /// For each topic, when the event was sent that was sent last of those confirmed: whatever was answered before that is as safe
@@ -185,9 +187,15 @@ impl History {
         }
     }
 
+    /// The broker is about to be asked to stop.
+    pub(crate) fn stopping(&self) {
+        self.state().is_stopping = true;
+    }
+
     /// The broker has stopped in an orderly way: everything is safe, and all connections are closed.
     pub(crate) fn stopped(&self) {
         let mut state = self.state();
+        state.is_stopping = false;
         state.safe_until.clear();
         state.open.clear();
         state.touched.clear();
@@ -241,7 +249,8 @@ impl History {
         let sessions = state.sides.entry(queue).or_default().sessions;
         state.touched.insert((queue, id.clone()));
         let holder = state.event(queue, id).held_by;
-        let is_held = holder.is_some_and(|holder| holder != session && state.open.contains(&holder));
+        let is_held =
+            holder.is_some_and(|holder| holder != session && state.open.contains(&holder)) && !state.is_stopping;
         let known = state.event(queue, id);
         if unique {
             if known.ack_answered.is_some() {
@@ -311,6 +320,11 @@ impl History {
         event.given_back += 1;
         event.given_back_at = Some(Instant::now());
         state.touched.insert((queue, id.to_owned()));
+    }
+
+    /// Whether there are violations that nobody has taken.
+    pub(crate) fn found_something(&self) -> bool {
+        !self.state().violations.is_empty()
     }
 
     /// Takes the violations that were found since the last time.

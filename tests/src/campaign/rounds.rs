@@ -118,6 +118,10 @@ impl<'s> Campaign<'s> {
         } else if round > 0 {
             take_in_order(&self.broker, [SINGLE, SHARED][usize::from(at(0, 2))], &self.history, 20);
         }
+        if self.history.found_something() {
+            // The data is still what it was at the start, or nearly.
+            return;
+        }
         let makes_space = at(7, 10);
         if makes_space {
             self.empty_hoard();
@@ -214,6 +218,7 @@ impl<'s> Campaign<'s> {
         }
         signals.ending.store(true, Ordering::SeqCst);
         if orderly {
+            self.history.stopping();
             assert!(self.broker.terminate().success(), "an orderly stop is a success:\n{}", self.broker.log());
         } else {
             self.broker.kill();

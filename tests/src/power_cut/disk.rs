@@ -277,3 +277,6 @@ fn enter(entries: &mut BTreeMap<String, Id>, entry: Entry) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
