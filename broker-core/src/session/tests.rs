@@ -427,6 +427,26 @@ fn unanswered_acknowledgements_are_bounded_and_make_room_when_they_are_answered(
     assert!(client.session.wants_input());
 }
 
+#[test]
+fn a_client_whose_engine_has_gone_is_told_once_and_finished() {
+    let mut client = Client::new();
+    client.send("hello {\"confirm\":true}\npub t {\"id\":\"1\",\"msg\":1}\n");
+    let asked = client.requests().len();
+    assert_eq!(asked, 1);
+    client.deliver("held back by nothing", 0);
+    client.said();
+    client.send("ack t 1\n");
+    client.session.engine_gone();
+    // Its requests have nobody to go to, and what comes in is not executed any more.
+    assert!(client.requests().is_empty());
+    client.send("ping\n");
+    client.session.engine_gone();
+    let said = client.said();
+    assert!(said.starts_with("error: the storage was opened again") && said.ends_with("connect again\r\n"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(client.session.is_finished());
+}
+
 /// Sessions that ask for tokens.
 mod tokens {
     use super::*;
