@@ -13,7 +13,7 @@ use bench::process::Process;
 use bench::target::{Confirmation, Consumer, Delivered, Opened, Order, Publisher, Target};
 use memchr::memchr;
 
-use crate::local::{START, free_addr, version};
+use crate::local::{launch, version};
 
 /// A beanstalkd.
 pub(crate) struct Beanstalkd {
@@ -33,13 +33,14 @@ impl Beanstalkd {
     }
 
     fn serve(&mut self) -> Result<(), Error> {
-        let addr = free_addr()?;
-        let mut command = Command::new(&self.program);
-        command.current_dir(&self.dir).args(["-l", "127.0.0.1", "-p", &addr.port().to_string()]);
-        command.args(["-b", ".", "-f", &self.sync_ms.to_string()]);
-        self.process = Some(Process::start("beanstalkd", command)?);
-        self.addr = Some(addr);
-        Opening::connect_within(addr, START)?.ask("list-tube-used").map(drop)
+        let (process, addr) = launch("beanstalkd", |addr| {
+            let mut command = Command::new(&self.program);
+            command.current_dir(&self.dir).args(["-l", "127.0.0.1", "-p", &addr.port().to_string()]);
+            command.args(["-b", ".", "-f", &self.sync_ms.to_string()]);
+            Ok(command)
+        })?;
+        (self.process, self.addr) = (Some(process), Some(addr));
+        Opening::connect(addr)?.ask("list-tube-used").map(drop)
     }
 
     fn open(&self) -> Result<(std::net::TcpStream, Vec<u8>), Error> {

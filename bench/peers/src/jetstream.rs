@@ -14,7 +14,7 @@ use bench::process::Process;
 use bench::target::{Confirmation, Consumer, Delivered, Opened, Order, Publisher, Target};
 use memchr::memchr;
 
-use crate::local::{START, free_addr, version};
+use crate::local::{START, launch, version};
 
 /// A nats-server.
 pub(crate) struct JetStream {
@@ -34,17 +34,18 @@ impl JetStream {
     }
 
     fn serve(&mut self) -> Result<(), Error> {
-        let addr = free_addr()?;
-        let sync = if self.sync_always { "sync_interval: always" } else { "" };
-        let config = format!("listen: \"{addr}\"\njetstream {{\nstore_dir: \"js\"\nmax_file_store: 64GB\n{sync}\n}}\n");
-        std::fs::write(self.dir.join("nats.conf"), config).map_err(Error::io("cannot write nats.conf"))?;
-        let mut command = Command::new(&self.program);
-        command.current_dir(&self.dir).args(["-c", "nats.conf"]);
-        self.process = Some(Process::start("nats-server", command)?);
-        self.addr = Some(addr);
+        let (process, addr) = launch("nats-server", |addr| {
+            let sync = if self.sync_always { "sync_interval: always" } else { "" };
+            let config =
+                format!("listen: \"{addr}\"\njetstream {{\nstore_dir: \"js\"\nmax_file_store: 64GB\n{sync}\n}}\n");
+            std::fs::write(self.dir.join("nats.conf"), config).map_err(Error::io("cannot write nats.conf"))?;
+            let mut command = Command::new(&self.program);
+            command.current_dir(&self.dir).args(["-c", "nats.conf"]);
+            Ok(command)
+        })?;
+        (self.process, self.addr) = (Some(process), Some(addr));
         // It listens before JetStream is ready.
         let began = Instant::now();
-        Opening::connect_within(addr, START)?;
         loop {
             let answer = self.open().and_then(|mut connection| request(&mut connection, "$JS.API.INFO", ""));
             match answer {

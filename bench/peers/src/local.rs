@@ -3,9 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bench::Error;
+use bench::connection::Opening;
+use bench::process::Process;
 
 /// How long a server may take until it answers, the recovery of a backlog included.
 pub(crate) const START: Duration = Duration::from_secs(180);
@@ -16,12 +18,39 @@ pub(crate) fn free_addr() -> Result<SocketAddr, Error> {
     listener.and_then(|listener| listener.local_addr()).map_err(Error::io("no free port"))
 }
 
+/// How often a server is started on another port, because somebody else got the first one meanwhile.
+const TRIES: usize = 5;
+
+/// Starts a server on a free port, and waits until it listens. `command` makes its command line for an address.
+pub(crate) fn launch(
+    name: &str,
+    mut command: impl FnMut(SocketAddr) -> Result<Command, Error>,
+) -> Result<(Process, SocketAddr), Error> {
+    let mut tries = 0;
+    loop {
+        let addr = free_addr()?;
+        let mut process = Process::start(name, command(addr)?)?;
+        let began = Instant::now();
+        while process.is_running() && began.elapsed() < START {
+            if Opening::connect(addr).is_ok() {
+                return Ok((process, addr));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        tries += 1;
+        if process.is_running() || tries == TRIES {
+            // Why, it has said; looking for what it never says finds that.
+            process.wait_for("\0", Duration::ZERO)?;
+        }
+    }
+}
+
 /// The path of a program, in `more` or in PATH.
 pub(crate) fn find(program: &str, more: &[PathBuf]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut dirs = more.iter().cloned().chain(std::env::split_paths(&path));
-    // Absolute, since servers are started in directories of their own.
-    dirs.find_map(|dir| dir.join(program).canonicalize().ok().filter(|file| file.is_file()))
+    // Absolute, since servers are started in directories of their own; but links stay: some programs go by their own name.
+    dirs.find_map(|dir| std::path::absolute(dir.join(program)).ok().filter(|file| file.is_file()))
 }
 
 /// What a program says of its version: the first word with a digit and a dot.

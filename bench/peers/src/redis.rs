@@ -16,7 +16,7 @@ use bench::process::Process;
 use bench::target::{Confirmation, Consumer, Delivered, Opened, Order, Publisher, Target};
 use memchr::memchr;
 
-use crate::local::{START, free_addr, version};
+use crate::local::{START, launch, version};
 
 /// A Redis server.
 pub(crate) struct Redis {
@@ -36,16 +36,17 @@ impl Redis {
     }
 
     fn serve(&mut self) -> Result<(), Error> {
-        let addr = free_addr()?;
-        let mut command = Command::new(&self.program);
-        command.current_dir(&self.dir).args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()]);
-        command.args(["--save", "", "--appendonly", "yes", "--appendfsync", self.fsync]);
-        command.args(["--auto-aof-rewrite-percentage", "0", "--daemonize", "no"]);
-        self.process = Some(Process::start("redis-server", command)?);
-        self.addr = Some(addr);
+        let (process, addr) = launch("redis-server", |addr| {
+            let mut command = Command::new(&self.program);
+            command.current_dir(&self.dir).args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()]);
+            command.args(["--save", "", "--appendonly", "yes", "--appendfsync", self.fsync]);
+            command.args(["--auto-aof-rewrite-percentage", "0", "--daemonize", "no"]);
+            Ok(command)
+        })?;
+        (self.process, self.addr) = (Some(process), Some(addr));
         // While it reads its file it answers LOADING.
         let began = Instant::now();
-        let mut connection = Opening::connect_within(addr, START)?;
+        let mut connection = self.open()?;
         while connection.ask("PING")? != "+PONG" {
             if began.elapsed() > START {
                 return Err(Error::Start { server: "redis-server".into(), reason: "it keeps loading".into() });
