@@ -184,7 +184,7 @@ fn damage_in_the_description_of_the_tables_is_refused_with_what_to_do() {
     fs::write(&path, &bytes).unwrap();
     let error = recover(SqliteConfig::new(dir.path())).err().unwrap();
     assert_eq!(error.kind(), StorageErrorKind::Unusable, "{error}");
-    assert!(error.to_string().contains(".recover"), "{error}");
+    assert!(error.to_string().contains("herald fsck --repair"), "{error}");
 }
 
 /// SQLite hands back what a damaged page says is there.

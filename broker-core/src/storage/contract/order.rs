@@ -9,6 +9,12 @@ use super::{ContractBackend, Model};
 use crate::event::Millis;
 use crate::storage::{Batch, Level, MAX_OUTSTANDING, Mutation, Requeued, Storage};
 
+/// What the future has come to, without waiting. It would say that it has come to nothing when the task has used up what tokio
+/// lets it do in a row.
+fn at_once<F: Future>(future: F) -> Option<F::Output> {
+    tokio::task::unconstrained(future).now_or_never()
+}
+
 /// When a stage is complete, all stages of that kind before it are; and `safe` is not complete before `written`.
 pub async fn stages_complete_in_the_order_of_submission<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
@@ -29,19 +35,19 @@ pub async fn stages_complete_in_the_order_of_submission<B: ContractBackend>() {
         tokio::time::timeout(PATIENCE, stage).await.expect("it completes").expect("it is written");
         for (before, stage) in written.iter_mut().enumerate().take(at) {
             let stage = stage.take().expect("not awaited yet");
-            let done = stage.now_or_never().unwrap_or_else(|| panic!("{at} is written and {before} is not"));
+            let done = at_once(stage).unwrap_or_else(|| panic!("{at} is written and {before} is not"));
             done.expect("it is written");
         }
         let stage = safe[at].take().expect("not awaited yet");
         tokio::time::timeout(PATIENCE, stage).await.expect("it completes").expect("it is safe");
         for (before, stage) in safe.iter_mut().enumerate().take(at) {
             let stage = stage.take().expect("not awaited yet");
-            let done = stage.now_or_never().unwrap_or_else(|| panic!("{at} is safe and {before} is not"));
+            let done = at_once(stage).unwrap_or_else(|| panic!("{at} is safe and {before} is not"));
             done.expect("it is safe");
         }
         for (index, (written, safe)) in written.into_iter().zip(safe).enumerate().skip(at + 1) {
             safe.expect("not awaited yet").await.expect("it is safe");
-            let done = written.expect("not awaited yet").now_or_never();
+            let done = at_once(written.expect("not awaited yet"));
             let in_memory = bench.storage().level() == Level::Memory;
             assert!(done.is_some() || in_memory, "{index} is safe and not written");
         }
@@ -58,14 +64,14 @@ pub async fn nothing_is_safe_before_it_is_written<B: ContractBackend>() {
     for seq in 1..=200 {
         let mutations = vec![Mutation::Publish(event("t", 0, seq, 100))];
         let mut commit = bench.storage().submit(Batch { mutations });
-        while (&mut commit.safe).now_or_never().is_none() {
+        while at_once(&mut commit.safe).is_none() {
             if seq % 2 == 0 {
                 tokio::task::yield_now().await;
             } else {
                 tokio::time::sleep(std::time::Duration::from_micros(50)).await;
             }
         }
-        let written = commit.written.now_or_never();
+        let written = at_once(commit.written);
         written.unwrap_or_else(|| panic!("{seq} is safe and not written")).expect("it is written");
     }
 }
