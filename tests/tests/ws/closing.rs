@@ -69,10 +69,10 @@ fn a_silent_client_is_closed_if_the_configuration_says_so_whatever_it_pings() {
 
 #[test]
 fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
-    let (broker, addr) = broker("ping_interval_ms = 200\n");
+    let (broker, addr) = broker("ping_interval_ms = 1500\n");
     let mut silent = WebSocketClient::connect(addr);
     // Not read, so not answered.
-    std::thread::sleep(std::time::Duration::from_millis(800));
+    std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(silent.closed(), (vec![], Some((1008, "no answer to a ping".to_owned()))));
 
     let mut answers = WebSocketClient::connect(addr);
@@ -80,7 +80,7 @@ fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
     answers.asks("sub t", "successfully subscribed to topic t");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(std::time::Duration::from_millis(1000));
+            std::thread::sleep(std::time::Duration::from_secs(5));
             telnet.send("pub t {\"id\":\"1\"}");
         });
         answers.expect("{\"topic\":\"t\",\"priority\":0,\"msg\":null,\"id\":\"1\"}");

@@ -1,7 +1,7 @@
 //! Clients that mean no good, and what they cost.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use herald_tests::{WebSocketClient, resident_kb};
@@ -22,13 +22,21 @@ fn flood(mut stream: &TcpStream, piece: &[u8]) {
     }
 }
 
-/// The same, and how the broker closes meanwhile.
-fn closed_after_flood(client: &mut WebSocketClient, piece: &[u8]) -> (u16, String) {
-    let stream = client.stream().try_clone().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| flood(&stream, piece));
-        client.closed().1.expect("a code")
-    })
+/// The same after `first`, and how the broker closes meanwhile. A reset can overtake the code where the machine is busy.
+fn closed_after_flood(addr: SocketAddr, first: &[u8], piece: &[u8]) -> (u16, String) {
+    for _ in 0..10 {
+        let mut client = WebSocketClient::connect(addr);
+        client.stream().write_all(first).unwrap();
+        let stream = client.stream().try_clone().unwrap();
+        let closed = std::thread::scope(|scope| {
+            scope.spawn(|| flood(&stream, piece));
+            client.closed().1
+        });
+        if let Some(closed) = closed {
+            return closed;
+        }
+    }
+    panic!("no code came through")
 }
 
 #[test]
@@ -36,10 +44,10 @@ fn a_message_in_a_million_fragments_ends_the_connection_and_costs_no_memory() {
     let (broker, addr) = broker("");
     let before = resident_kb(broker.pid());
     for fragment in [&b"x"[..], b""] {
-        let mut client = WebSocketClient::connect(addr);
-        client.stream().write_all(&WebSocketClient::frame(0x01, b"pub t ")).unwrap();
+        let first = WebSocketClient::frame(0x01, b"pub t ");
         let piece = WebSocketClient::frame(0x00, fragment).repeat(10_000);
-        assert_eq!(closed_after_flood(&mut client, &piece), (1009, "message exceeds 1048578 bytes".to_owned()));
+        let closed = closed_after_flood(addr, &first, &piece);
+        assert_eq!(closed, (1009, "message exceeds 1048578 bytes".to_owned()));
     }
     let grown = resident_kb(broker.pid()).saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB");
@@ -50,9 +58,8 @@ fn a_message_in_a_million_fragments_ends_the_connection_and_costs_no_memory() {
 fn a_flood_of_pings_ends_the_connection_and_costs_no_memory() {
     let (broker, addr) = broker("");
     let before = resident_kb(broker.pid());
-    let mut client = WebSocketClient::connect(addr);
     let piece = WebSocketClient::frame(0x89, &[b'p'; 125]).repeat(1000);
-    assert_eq!(closed_after_flood(&mut client, &piece), (1008, "too many pings".to_owned()));
+    assert_eq!(closed_after_flood(addr, b"", &piece), (1008, "too many pings".to_owned()));
     let grown = resident_kb(broker.pid()).saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB");
 }
@@ -67,7 +74,7 @@ fn a_client_that_never_reads_is_cut_off() {
 
 #[test]
 fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
-    let (_broker, addr) = broker("write_timeout_ms = 400\n");
+    let (_broker, addr) = broker("write_timeout_ms = 1500\n");
     let mut client = WebSocketClient::connect(addr);
     let mut stream = client.stream().try_clone().unwrap();
     let sending = std::thread::spawn(move || {
@@ -76,7 +83,7 @@ fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
         }
         stream.write_all(&WebSocketClient::frame(0x81, b"quit")).unwrap();
     });
-    let (mut buffer, mut last, mut total) = (vec![0; 64 << 10], Vec::new(), 0);
+    let (mut buffer, mut last, mut total) = (vec![0; 16 << 10], Vec::new(), 0);
     loop {
         let count = client.stream().read(&mut buffer).unwrap();
         if count == 0 {
