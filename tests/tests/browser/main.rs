@@ -5,7 +5,7 @@
 mod driver;
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use driver::Browser;
 use herald_tests::{TestBroker, publish};
@@ -18,18 +18,23 @@ fn serve_page() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let head = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-            let _the_request = head.take_while(|line| !line.is_empty()).count();
-            let _the_browser_may_have_gone = write!(
-                stream,
-                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
-                page.len()
-            );
+        for stream in listener.incoming().map_while(Result::ok) {
+            let page = page.clone();
+            // A browser opens connections ahead of what it asks for: one of them must not keep the others waiting.
+            std::thread::spawn(move || answer(stream, &page));
         }
     });
     addr
+}
+
+fn answer(mut stream: TcpStream, page: &str) {
+    let head = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let _the_request = head.take_while(|line| !line.is_empty()).count();
+    let _the_browser_may_have_gone = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
+        page.len()
+    );
 }
 
 const STATE: &str = "return document.getElementById('state').textContent";
