@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::auth::Tokens;
 use crate::engine::{Gauge, LinkEvent, Op, Outcome, Refusal, Request, Slot};
-use crate::name::IdKey;
+use crate::name::{IdKey, TopicName};
 use crate::protocol::command::{Command, CommandWords, parse};
 use crate::protocol::event::parse_event;
 use crate::protocol::framer::{Frame, Framer};
@@ -78,6 +78,8 @@ pub struct Session {
     /// A `hello` whose token has to be checked before anything else happens.
     claim: Option<Claim>,
     framer: Framer,
+    /// The topic of the last command that named one.
+    topic: Option<TopicName>,
     pending: Pending,
     requests: Vec<Request>,
     output: Output,
@@ -106,6 +108,7 @@ impl Session {
             id: Uuid::now_v7().simple().to_string(),
             options: Options::default(),
             pending: Pending::default(),
+            topic: None,
             requests: Vec::new(),
             output: Output::default(),
             gauge,
@@ -255,7 +258,7 @@ impl Session {
         let settings = Arc::clone(&self.settings);
         let Ok(text) = std::str::from_utf8(line) else { return self.say(reply::not_utf8) };
         let quiet = self.options.quiet;
-        match parse(text, &settings.words) {
+        match parse(text, &settings.words, &mut self.topic) {
             Ok(Command::Hello { options }) => self.hello(options),
             _ if self.access.is_locked() => self.say(reply::authentication_required),
             Err(error) => self.say(|out| reply::command_error(out, &error)),

@@ -227,9 +227,16 @@ fn word(text: &str) -> (&str, &str) {
 
 /// Reads a line that has no blanks at its ends and is not empty.
 ///
+/// `last` is the topic of an earlier line of the same client: most lines name the same one, and it need be neither checked nor
+/// copied again.
+///
 /// # Errors
 /// [`CommandError`] says what is wrong; a topic's name is looked at before anything that follows it.
-pub fn parse<'a>(line: &'a str, words: &CommandWords) -> Result<Command<'a>, CommandError<'a>> {
+pub fn parse<'a>(
+    line: &'a str,
+    words: &CommandWords,
+    last: &mut Option<TopicName>,
+) -> Result<Command<'a>, CommandError<'a>> {
     let (first, rest) = word(line);
     let verb = words.verb(first).ok_or(CommandError::Unknown(line))?;
     let usage = || CommandError::Usage(words.usage(verb));
@@ -258,7 +265,10 @@ pub fn parse<'a>(line: &'a str, words: &CommandWords) -> Result<Command<'a>, Com
     if wants_more && rest.is_empty() {
         return Err(usage());
     }
-    let topic = TopicName::new(topic).map_err(|error| CommandError::Topic(topic, error))?;
+    let topic = match last {
+        Some(last) if last.as_str() == topic => last.clone(),
+        _ => last.insert(TopicName::new(topic).map_err(|error| CommandError::Topic(topic, error))?).clone(),
+    };
     match verb {
         Verb::Publish => Ok(Command::Publish { topic, event: rest }),
         Verb::Acknowledge => {
@@ -314,7 +324,7 @@ mod tests {
 
     fn read(line: &str) -> Result<Command<'_>, CommandError<'_>> {
         static WORDS: std::sync::LazyLock<CommandWords> = std::sync::LazyLock::new(CommandWords::default);
-        parse(line, &WORDS)
+        parse(line, &WORDS, &mut None)
     }
 
     #[test]
@@ -377,10 +387,21 @@ mod tests {
     fn renamed_words_mean_what_they_are_named_and_the_long_ones_stay() {
         let words = CommandWords { publish: "Say".into(), acknowledge: "done".into(), ..CommandWords::default() };
         assert_eq!(words.validate(), Ok(()));
-        assert!(matches!(parse("sAY t {}", &words), Ok(Command::Publish { .. })));
-        assert!(matches!(parse("publish t {}", &words), Ok(Command::Publish { .. })));
-        assert_eq!(parse("pub t {}", &words), Err(CommandError::Unknown("pub t {}")));
-        assert_eq!(parse("say t", &words), Err(CommandError::Usage("Say <topic> <event>".into())));
+        assert!(matches!(parse("sAY t {}", &words, &mut None), Ok(Command::Publish { .. })));
+        assert!(matches!(parse("publish t {}", &words, &mut None), Ok(Command::Publish { .. })));
+        assert_eq!(parse("pub t {}", &words, &mut None), Err(CommandError::Unknown("pub t {}")));
+        assert_eq!(parse("say t", &words, &mut None), Err(CommandError::Usage("Say <topic> <event>".into())));
+    }
+
+    #[test]
+    fn a_topic_that_is_named_again_is_the_same_and_another_is_another() {
+        let (words, mut last) = (CommandWords::default(), None);
+        for name in ["a", "a", "ab", "a"] {
+            let line = format!("pub {name} {{}}");
+            assert_eq!(parse(&line, &words, &mut last), Ok(Command::Publish { topic: topic(name), event: "{}" }));
+        }
+        assert!(matches!(parse("pub .a {}", &words, &mut last), Err(CommandError::Topic(".a", _))));
+        assert_eq!(last, Some(topic("a")), "what is wrong is not remembered");
     }
 
     #[test]
