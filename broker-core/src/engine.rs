@@ -223,6 +223,38 @@ pub enum Op {
         /// Milliseconds; 0: at once.
         delay_ms: u64,
     },
+    /// Gives an event in flight up: it goes to the dead-letter topic. Outcome: [`Outcome::Settled`], once it has gone.
+    Terminate {
+        /// The topic.
+        topic: TopicName,
+        /// The event's id.
+        id: IdKey,
+        /// What there is to say about it.
+        note: Option<Box<str>>,
+    },
+    /// Looks at what waits. Outcome: [`Outcome::Peeked`].
+    Peek {
+        /// The topic.
+        topic: TopicName,
+        /// The durable subscription; `None`: the link's own, else the topic's only one.
+        subscription: Option<SubscriptionName>,
+        /// How many events at the most.
+        most: usize,
+    },
+    /// Drops what waits. Outcome: [`Outcome::Purged`], once it has gone.
+    Purge {
+        /// The topic.
+        topic: TopicName,
+        /// As in [`Op::Peek`].
+        subscription: Option<SubscriptionName>,
+    },
+    /// Moves dead letters back to the subscriptions that they came from. Outcome: [`Outcome::Redriven`].
+    Redrive {
+        /// The topic that they came from.
+        topic: TopicName,
+        /// How many at the most; `None`: all.
+        most: Option<u64>,
+    },
     /// Starts the time-out of an event in flight again. Outcome: [`Outcome::Settled`].
     Touch {
         /// The topic.
@@ -252,6 +284,10 @@ impl Op {
             | Self::Ack { topic, .. }
             | Self::AckAll { topic }
             | Self::Nack { topic, .. }
+            | Self::Terminate { topic, .. }
+            | Self::Peek { topic, .. }
+            | Self::Purge { topic, .. }
+            | Self::Redrive { topic, .. }
             | Self::Touch { topic, .. } => Some(topic),
             Self::Stats(topic) => topic.as_ref(),
             Self::Prefetch(_) | Self::Resume | Self::Topics => None,
@@ -260,13 +296,15 @@ impl Op {
 }
 
 /// What came of a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Accepted, and with `confirm` safe.
     Published {
         /// Whether it replaced a waiting event in any subscription.
         replaced: bool,
     },
+    /// Accepted and dropped at once: it was the least urgent, and no subscription had room for it.
+    Dropped,
     /// Subscribed, or already so subscribed.
     Subscribed,
     /// There is no such subscription now.
@@ -288,11 +326,17 @@ pub enum Outcome {
         /// As in [`Outcome::Acknowledged`].
         idle: bool,
     },
-    /// The answer to `nack` and `touch`: whether the event was in flight here.
+    /// The answer to `nack`, `term` and `touch`: whether the event was in flight here.
     Settled {
         /// Whether it was.
         found: bool,
     },
+    /// Events that wait, in delivery order.
+    Peeked(Vec<Delivery>),
+    /// So many that waited were dropped.
+    Purged(u64),
+    /// So many dead letters are back where they came from.
+    Redriven(u64),
     /// All topics, by name.
     Topics(Vec<TopicSummary>),
     /// The figures.
@@ -332,6 +376,25 @@ pub enum Refusal {
         /// Which limit, in words.
         limit: String,
     },
+    /// There is no such durable subscription.
+    #[error("no such subscription: topic {topic} has none called \"{name}\"")]
+    NoSuchSubscription {
+        /// The topic.
+        topic: TopicName,
+        /// The name.
+        name: SubscriptionName,
+    },
+    /// The request says no subscription, and it is not clear which is meant.
+    #[error("usage: {usage}: {topics}")]
+    WhichSubscription {
+        /// The command's form.
+        usage: &'static str,
+        /// Which there are, in words.
+        topics: String,
+    },
+    /// The name of the dead-letter topic would not be valid.
+    #[error("topic {0} can have no dead-letter topic: its name would not be valid")]
+    NoDeadLetter(TopicName),
     /// As many topics or subscriptions as are allowed.
     #[error("{0}")]
     TooMany(String),
@@ -361,7 +424,7 @@ pub enum LinkEvent {
 }
 
 /// One attempt to hand an event to a subscriber.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// What is sent.
     pub payload: Payload,

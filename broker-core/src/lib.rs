@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | what a name may hold; ids in memory | [`name`] |
 //! | an event and its one encoding | [`event`] |
+//! | dead letters: reasons, and the encoding there and back | [`letter`] |
 //! | the order of events, positions of subscriptions, redelivery: pure state machines | [`queue`] |
 //! | what an engine promises to a session | [`engine`] |
 //! | the engine over a storage: shards, group commit | [`local`] |
@@ -19,6 +20,7 @@
 pub mod auth;
 pub mod engine;
 pub mod event;
+pub mod letter;
 pub mod local;
 pub mod name;
 pub mod policy;

@@ -120,12 +120,12 @@ impl<S: Storage + ?Sized> LocalEngine<S> {
             commit.written.await?;
         }
         let shared = Arc::new(Shared::new(&settings, storage.level(), &recovered));
-        let mut inboxes = Vec::with_capacity(shards);
-        for topics in recovered.shards {
-            let (sender, inbox) = mpsc::channel(INBOX);
-            let shard = shard::Shard::new(Arc::clone(&storage), Arc::clone(&shared), topics, budget);
+        let (inboxes, ends): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(INBOX)).unzip();
+        let peers: Arc<[_]> = inboxes.iter().map(mpsc::Sender::downgrade).collect();
+        for (topics, inbox) in recovered.shards.into_iter().zip(ends) {
+            let (storage, shared, peers) = (Arc::clone(&storage), Arc::clone(&shared), Arc::clone(&peers));
+            let shard = shard::Shard::new(storage, shared, peers, topics, budget);
             tokio::spawn(shard.run(inbox, settings.emergency.clone().drop_guard()));
-            inboxes.push(sender);
         }
         storage.start(Arc::new(ShardJanitor { shards: inboxes.iter().map(mpsc::Sender::downgrade).collect() }));
         let engine = Self {

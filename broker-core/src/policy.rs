@@ -14,6 +14,21 @@ pub enum DuplicateId {
     Keep,
 }
 
+/// What happens to a publish that finds a subscription's limit reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// It is refused; no subscription gets it.
+    #[default]
+    Reject,
+    /// The least urgent, oldest waiting event of that subscription goes.
+    DropLowest,
+    /// The same goes to the dead-letter topic.
+    DeadLetter,
+}
+
+/// Stands for a topic's name in that of its dead-letter topic.
+const PLACEHOLDER: &str = "{topic}";
+
 /// The rules of a topic. The default is that of an empty configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPolicy {
@@ -21,14 +36,46 @@ pub struct TopicPolicy {
     pub auto_create: bool,
     /// What happens to a waiting event whose id is published again.
     pub duplicate_id: DuplicateId,
-    /// Events not yet settled that one subscription may have; 0: no limit. A publish beyond it is refused.
+    /// Events not yet settled that one subscription may have; 0: no limit.
     pub max_waiting: u64,
     /// Their bytes; 0: no limit.
     pub max_waiting_bytes: u64,
+    /// What happens to a publish beyond these limits.
+    pub overflow: Overflow,
     /// Milliseconds after which an unsettled delivery is taken back; 0: never.
     pub ack_timeout_ms: u64,
     /// Milliseconds that an event may wait if it does not say less itself; 0: for ever.
     pub ttl_ms: u64,
+    /// Deliveries after which an event that comes back goes to the dead-letter topic; 0: no limit.
+    pub max_deliveries: u32,
+    /// The dead-letter topic; `{topic}` stands for the topic's name.
+    pub dead_letter: String,
+    /// Whether events that waited for too long go to the dead-letter topic.
+    pub expired_to_dead_letter: bool,
+    /// Whether this is a dead-letter topic itself: what reaches it without a subscription is kept.
+    pub keeps: bool,
+}
+
+impl TopicPolicy {
+    /// The dead-letter topic of `topic`; `None` if it would have no valid name, such as one that is too long.
+    #[must_use]
+    pub fn dead_letter_of(&self, topic: &TopicName) -> Option<TopicName> {
+        TopicName::new(&self.dead_letter.replace(PLACEHOLDER, topic.as_str())).ok()
+    }
+
+    /// The topic whose dead letters go to `name` by this policy's pattern for them, if there can be one; `Err`: any topic's.
+    fn origin_of(&self, name: &TopicName) -> Option<Result<TopicName, ()>> {
+        let name = name.as_str();
+        let Some((before, after)) = self.dead_letter.split_once(PLACEHOLDER) else {
+            return (self.dead_letter == name).then_some(Err(()));
+        };
+        if after.contains(PLACEHOLDER) {
+            // The name twice in one: no telling it apart cheaply, and nobody wants it.
+            return None;
+        }
+        let topic = name.strip_prefix(before)?.strip_suffix(after)?;
+        TopicName::new(topic).ok().map(Ok)
+    }
 }
 
 impl Default for TopicPolicy {
@@ -39,7 +86,12 @@ impl Default for TopicPolicy {
             max_waiting: 0,
             max_waiting_bytes: 0,
             ack_timeout_ms: 0,
+            overflow: Overflow::Reject,
             ttl_ms: 0,
+            max_deliveries: 0,
+            dead_letter: "{topic}.dead".to_owned(),
+            expired_to_dead_letter: false,
+            keeps: false,
         }
     }
 }
@@ -66,11 +118,32 @@ impl Policies {
         self.patterns.iter().any(|(pattern, _)| pattern == topic.as_str())
     }
 
-    /// The policy of `topic`.
+    /// The policy of `topic`. A pattern with a `*` does not limit a dead-letter topic, only its own name does: neither by a
+    /// number of events, nor by a time or a count of deliveries after which its letters would go on.
     #[must_use]
     pub fn of(&self, topic: &TopicName) -> TopicPolicy {
+        let mut policy = self.find(topic).cloned().unwrap_or_default();
+        policy.keeps = self.is_dead_letter(topic);
+        if policy.keeps && !self.names(topic) {
+            (policy.max_waiting, policy.max_waiting_bytes, policy.ttl_ms, policy.max_deliveries) = (0, 0, 0, 0);
+        }
+        policy
+    }
+
+    fn find(&self, topic: &TopicName) -> Option<&TopicPolicy> {
         let found = self.patterns.iter().find(|(pattern, _)| glob(pattern, topic.as_str()));
-        found.map(|(_, policy)| policy.clone()).unwrap_or_default()
+        found.map(|(_, policy)| policy)
+    }
+
+    /// Whether `topic` is where some topic's dead letters go.
+    #[must_use]
+    pub fn is_dead_letter(&self, topic: &TopicName) -> bool {
+        let usual = TopicPolicy::default();
+        let policies = self.patterns.iter().map(|(_, policy)| policy).chain([&usual]);
+        policies.filter_map(|policy| policy.origin_of(topic)).any(|origin| match origin {
+            Err(()) => true,
+            Ok(origin) => self.find(&origin).unwrap_or(&usual).dead_letter_of(&origin).as_ref() == Some(topic),
+        })
     }
 }
 
@@ -126,6 +199,40 @@ mod tests {
         ] {
             assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn a_dead_letter_topic_is_limited_by_its_own_name_only() {
+        let limited = TopicPolicy { max_waiting: 5, ttl_ms: 9, max_deliveries: 2, ..TopicPolicy::default() };
+        let grave = TopicPolicy { dead_letter: "grave".into(), ..limited };
+        let other = TopicPolicy { dead_letter: "x-{topic}-y".into(), ..limited };
+        let policies = Policies::new(vec![
+            ("*".into(), limited.clone()),
+            ("jobs".into(), grave),
+            ("odd.*".into(), other),
+            ("small.dead".into(), limited),
+        ]);
+        let name = |name: &str| TopicName::new(name).expect("a good name");
+        for (topic, keeps, max_waiting) in [
+            ("t", false, 5),
+            ("t.dead", true, 0),
+            ("t.dead.dead", true, 0),
+            ("small.dead", true, 5),
+            ("grave", true, 0),
+            // Its letters go elsewhere.
+            ("jobs.dead", false, 5),
+            ("x-odd.a-y", true, 0),
+            ("x-a-y", false, 5),
+            (".dead".trim_start_matches('.'), false, 5),
+        ] {
+            let policy = policies.of(&name(topic));
+            let limits = (policy.max_waiting, policy.ttl_ms, policy.max_deliveries);
+            let expected = if max_waiting == 0 { (0, 0, 0) } else { (5, 9, 2) };
+            assert_eq!((policy.keeps, limits), (keeps, expected), "{topic}");
+        }
+        let long = name(&"x".repeat(251));
+        assert_eq!(TopicPolicy::default().dead_letter_of(&long), None);
+        assert_eq!(policies.of(&name("jobs")).dead_letter_of(&name("jobs")), Some(name("grave")));
     }
 
     #[test]

@@ -22,4 +22,6 @@ mod topic;
 pub use log::Released;
 pub use memory::Memory;
 pub use subscription::ClientId;
-pub use topic::{Acknowledged, ConsumerId, Next, Publication, SubscriptionId, Topic};
+pub use topic::{
+    Acknowledged, ConsumerId, Fate, LETTERS, Next, Outgoing, Peeked, Publication, SubscriptionId, Topic, Walk,
+};

@@ -303,6 +303,15 @@ impl Session {
                 let ask = Ask::Settle { word: "touched", id: Box::from(id), quiet: false };
                 self.ask(ask, Op::Touch { topic, id: IdKey::of(id) });
             }
+            Ok(Command::Terminate { topic, id, reason }) => {
+                let ask = Ask::Settle { word: "terminated", id: Box::from(id), quiet: false };
+                self.ask(ask, Op::Terminate { topic, id: IdKey::of(id), note: reason.map(Box::from) });
+            }
+            Ok(Command::Peek { topic, name, most }) => {
+                self.ask(Ask::Peek, Op::Peek { topic, subscription: name, most });
+            }
+            Ok(Command::Purge { topic, name }) => self.ask(Ask::Purge, Op::Purge { topic, subscription: name }),
+            Ok(Command::Redrive { topic, most }) => self.ask(Ask::Redrive, Op::Redrive { topic, most }),
             Ok(Command::Topics) => self.ask(Ask::Topics, Op::Topics),
             Ok(Command::Stats { topic }) => self.ask(Ask::Stats, Op::Stats(topic)),
             Ok(Command::Help) => self.say(|out| help::write(out, &settings.words)),
@@ -393,6 +402,18 @@ fn render(ask: &Ask, outcome: Outcome, level: Level, out: &mut BytesMut) {
             }
             out.put_slice(reply::LINE_END);
         }
+        (Ask::Publish { topic, payload, confirm: true }, Outcome::Dropped) => {
+            reply::line(out, format_args!("dropped {topic} {}", payload.id()));
+        }
+        (Ask::Peek, Outcome::Peeked(deliveries)) => {
+            for delivery in deliveries {
+                delivery.payload.write(delivery.redelivered, out);
+                out.put_slice(reply::LINE_END);
+            }
+            reply::line(out, "end of peek");
+        }
+        (Ask::Purge, Outcome::Purged(count)) => reply::line(out, format_args!("purged {count}")),
+        (Ask::Redrive, Outcome::Redriven(count)) => reply::line(out, format_args!("redriven {count}")),
         (Ask::Subscribe(topic), Outcome::Subscribed) => {
             reply::line(out, format_args!("successfully subscribed to topic {topic}"));
         }

@@ -133,6 +133,8 @@ pub struct Holder {
     pub deliveries: u32,
     /// Not delivered there before this time.
     pub due_at: Option<Millis>,
+    /// Milliseconds that it was in flight there, which its time to live does not count.
+    pub grace_ms: u64,
 }
 
 /// An event that came back to a subscription's queue.
@@ -144,6 +146,8 @@ pub struct Requeued {
     pub deliveries: u32,
     /// Not delivered before this time.
     pub due_at: Option<Millis>,
+    /// Milliseconds that it was in flight, which its time to live does not count.
+    pub grace_ms: u64,
 }
 
 /// One change of what the broker must remember.
@@ -202,7 +206,7 @@ pub enum Mutation {
         /// The events and their counts.
         events: Vec<Requeued>,
     },
-    /// Events were taken out of the topic for all its subscriptions: replaced by id, or purged.
+    /// Events were taken out of the topic for all its subscriptions: replaced by id, or dead letters that went back.
     Forget {
         /// The topic.
         topic: TopicName,

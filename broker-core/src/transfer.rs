@@ -14,7 +14,7 @@
 //!   cursors. Equal contents give equal bytes, whatever storage they were in.
 //! - `last_seq` is the highest sequence that the topic has used, `since` the topic's when the subscription was made.
 //! - `holders` are the subscriptions for which the event still waits. `deliveries` and `due_at` are there if it came back to
-//!   that one. An event's own `due_at` and `expires_at` are there if it has them. Times are milliseconds since 1970.
+//!   that one, and `grace_ms` if it was in flight there, which its time to live does not count. An event's own `due_at` and `expires_at` are there if it has them. Times are milliseconds since 1970.
 //! - `payload` is what is delivered, byte for byte; `insert` says where a redelivery inserts its count if that is not before
 //!   its last byte. A payload that is not an object on one line is a string under `text` instead.
 //! - `end` counts the lines before it; `crc32` is the checksum (that of gzip) of these with their line endings.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use broker_core::name::{MAX_NAME_BYTES, TopicName};
-use broker_core::policy::{DuplicateId, Policies, TopicPolicy};
+use broker_core::policy::{DuplicateId, Overflow, Policies, TopicPolicy};
 use broker_core::protocol::command::CommandWords;
 use broker_core::transfer::IMPORT_CURSOR;
 use tracing_subscriber::EnvFilter;
@@ -21,8 +21,8 @@ use crate::settings::problem::{Origin, Problem};
 pub use tokens::TokenSettings;
 
 use crate::settings::raw::{
-    Durability, LogFormat, OnDamage, OnMissing, RawCommands, RawDuplicateId, RawListener, RawPriority, RawSettings,
-    RawSse, RawTopic, RawTransports,
+    Durability, LogFormat, OnDamage, OnMissing, RawCommands, RawDuplicateId, RawListener, RawOverflow, RawPriority,
+    RawSettings, RawSse, RawTopic, RawTransports,
 };
 
 /// A configuration that can be run.
@@ -294,6 +294,20 @@ impl Validate<'_> {
             if let Err(text) = check_pattern(pattern) {
                 self.problem(&below("topics", pattern), text.to_owned());
             }
+            let parts = topic.dead_letter.matches("{topic}").count();
+            if TopicName::new(&topic.dead_letter.replace("{topic}", "x")).is_err()
+                || topic.dead_letter == "{topic}"
+                || topic.dead_letter == *pattern
+                || parts > 1
+            {
+                self.problem(
+                    &below(&below("topics", pattern), "dead_letter"),
+                    format!(
+                        "{} is no name for another topic: expected one such as \"{{topic}}.dead\", with {{topic}} at most once",
+                        quoted(&topic.dead_letter)
+                    ),
+                );
+            }
             let policy = TopicPolicy {
                 auto_create: topic.auto_create,
                 duplicate_id: match topic.duplicate_id {
@@ -304,7 +318,17 @@ impl Validate<'_> {
                 max_waiting: topic.max_waiting,
                 max_waiting_bytes: topic.max_waiting_bytes,
                 ack_timeout_ms: topic.ack_timeout_ms,
+                overflow: match topic.overflow {
+                    RawOverflow::Reject => Overflow::Reject,
+                    RawOverflow::DropLowest => Overflow::DropLowest,
+                    RawOverflow::DeadLetter => Overflow::DeadLetter,
+                },
                 ttl_ms: topic.ttl_ms,
+                max_deliveries: u32::try_from(topic.max_deliveries).unwrap_or(u32::MAX),
+                dead_letter: topic.dead_letter.clone(),
+                expired_to_dead_letter: topic.expired_to_dead_letter,
+                // Known of a topic when it is made.
+                keeps: false,
             };
             policies.push((pattern.clone(), policy));
         }

@@ -22,7 +22,8 @@
 //!   is a copy that was moved. The payload comes last, byte for byte; one that is not an object on one line is
 //!   kept as a string under `text` instead.
 //! - `settle` and `forget` list sequences by priority; `[51,53]` are all from 51 to 53.
-//! - `requeue` lists `[priority, sequence, deliveries]` or `[priority, sequence, deliveries, due]`.
+//! - `requeue` lists `[priority, sequence, deliveries]`, with a fourth element the time when it is due, and with a fifth the
+//!   milliseconds that it was in flight if it has a time to live to say so (then the fourth may be `null`).
 //! - `freed` says that the segments up to a number are gone; it is durable before the first of them is removed. Repairing
 //!   writes it too, about segments that were missing.
 //! - `repaired` says that lines between the one before it and the one after it are gone, and where the repair has put them. It takes

@@ -57,7 +57,7 @@ fn run(engine: &Engine, cleans: bool) -> Seen {
             Mutation::Requeue {
                 topic: topic("a"),
                 subscription: subscription("two"),
-                events: vec![Requeued { key: key(0, seq + 3), deliveries: 2, due_at: Some(Millis(seq)) }],
+                events: vec![Requeued { key: key(0, seq + 3), deliveries: 2, due_at: Some(Millis(seq)), grace_ms: 0 }],
             },
         ]);
         if n % 4 != 0 {

@@ -63,6 +63,7 @@ fn old_events_that_still_wait_are_moved_with_exactly_those_who_hold_them() {
         key: EventKey { priority: Priority(0), seq: Seq(3) },
         deliveries: 7,
         due_at: Some(Millis(1_900_000_000_000)),
+        grace_ms: 12,
     };
     engine
         .commit(vec![

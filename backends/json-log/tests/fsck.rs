@@ -43,7 +43,7 @@ fn log() -> FilesOf {
         let first = round * 6 + 1;
         commit((first..first + 6).map(|seq| Mutation::Publish(event("a", 0, seq, 150))).collect());
         commit(vec![settle("a", "one", [first]), settle("a", "two", [first + 1])]);
-        let requeued = Requeued { key: key(0, first + 2), deliveries: 2, due_at: None };
+        let requeued = Requeued { key: key(0, first + 2), deliveries: 2, due_at: None, grace_ms: 0 };
         commit(vec![Mutation::Requeue {
             topic: topic("a"),
             subscription: subscription("two"),

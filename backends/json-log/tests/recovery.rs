@@ -37,8 +37,8 @@ fn everything() -> Vec<Vec<Mutation>> {
             topic: topic("a"),
             subscription: subscription("two"),
             events: vec![
-                Requeued { key: key(0, 1), deliveries: 3, due_at: None },
-                Requeued { key: key(1, 2), deliveries: 1, due_at: Some(Millis(u64::MAX)) },
+                Requeued { key: key(0, 1), deliveries: 3, due_at: None, grace_ms: 7 },
+                Requeued { key: key(1, 2), deliveries: 1, due_at: Some(Millis(u64::MAX)), grace_ms: 1 },
             ],
         }],
         vec![Mutation::Forget { topic: topic("a"), events: vec![key(0, 7), key(1, 8)] }],

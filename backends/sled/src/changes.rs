@@ -218,8 +218,8 @@ impl<'w> Changes<'w> {
         let older = known.subscriptions.iter().filter(|(_, subscription)| subscription.since < key.seq.0);
         let state = |name: &SubscriptionName| match holders.iter().find(|holder| holder.subscription == *name) {
             None => Some(Exception::Settled { priority: key.priority }),
-            Some(Holder { deliveries: 0, due_at: None, .. }) => None,
-            Some(holder) => Some(requeued(key.priority, holder.deliveries, holder.due_at)),
+            Some(Holder { deliveries: 0, due_at: None, grace_ms: 0, .. }) => None,
+            Some(holder) => Some(requeued(key.priority, holder.deliveries, holder.due_at, holder.grace_ms)),
         };
         let exceptions: Vec<_> = older.filter_map(|(name, sub)| Some((*sub, state(name)?))).collect();
         exceptions.into_iter().for_each(|(subscription, exception)| self.set(topic, subscription, key, exception));
@@ -248,7 +248,8 @@ impl<'w> Changes<'w> {
             None => self.tree.get(&at)?.is_some_and(|value| settled(&value)),
         };
         if !is_settled {
-            self.set(topic, subscription, event.key, requeued(event.key.priority, event.deliveries, event.due_at));
+            let Requeued { key, deliveries, due_at, grace_ms } = event;
+            self.set(topic, subscription, key, requeued(key.priority, deliveries, due_at, grace_ms));
         }
         Ok(())
     }
@@ -281,6 +282,6 @@ impl<'w> Changes<'w> {
     }
 }
 
-fn requeued(priority: Priority, deliveries: u32, due_at: Option<Millis>) -> Exception {
-    Exception::Requeued { priority, deliveries, due_at }
+fn requeued(priority: Priority, deliveries: u32, due_at: Option<Millis>, grace_ms: u64) -> Exception {
+    Exception::Requeued { priority, deliveries, due_at, grace_ms }
 }

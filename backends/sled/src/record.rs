@@ -150,12 +150,13 @@ pub(crate) fn decode_cursor(body: &[u8]) -> Option<(&str, &str)> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exception {
     Settled { priority: Priority },
-    Requeued { priority: Priority, deliveries: u32, due_at: Option<Millis> },
+    Requeued { priority: Priority, deliveries: u32, due_at: Option<Millis>, grace_ms: u64 },
 }
 
 const EXPIRES: u8 = 1;
 const DUE: u8 = 2;
 const REQUEUED: u8 = 4;
+const GRACE: u8 = 8;
 
 pub(crate) fn encode_exception(exception: Exception) -> Vec<u8> {
     match exception {
@@ -164,11 +165,15 @@ pub(crate) fn encode_exception(exception: Exception) -> Vec<u8> {
             out.extend_from_slice(&priority.0.to_le_bytes());
             out
         }
-        Exception::Requeued { priority, deliveries, due_at } => {
-            let mut out = vec![REQUEUED | due_at.map_or(0, |_| DUE)];
+        Exception::Requeued { priority, deliveries, due_at, grace_ms } => {
+            let grace = if grace_ms > 0 { GRACE } else { 0 };
+            let mut out = vec![REQUEUED | due_at.map_or(0, |_| DUE) | grace];
             out.extend_from_slice(&priority.0.to_le_bytes());
             out.extend_from_slice(&deliveries.to_le_bytes());
             due_at.iter().for_each(|due| out.extend_from_slice(&due.0.to_le_bytes()));
+            if grace_ms > 0 {
+                out.extend_from_slice(&grace_ms.to_le_bytes());
+            }
             out
         }
     }
@@ -183,7 +188,8 @@ pub(crate) fn decode_exception(body: &[u8]) -> Option<Exception> {
     }
     let deliveries = fields.u32()?;
     let due_at = if flags & DUE == 0 { None } else { Some(Millis(fields.u64()?)) };
-    Some(Exception::Requeued { priority, deliveries, due_at })
+    let grace_ms = if flags & GRACE == 0 { 0 } else { fields.u64()? };
+    Some(Exception::Requeued { priority, deliveries, due_at, grace_ms })
 }
 
 pub(crate) fn encode_event(event: &StoredEvent) -> Vec<u8> {
@@ -258,9 +264,10 @@ mod tests {
         }
 
         #[test]
-        fn an_exception_is_what_it_was(priority: i32, deliveries: u32, due_at in time()) {
+        fn an_exception_is_what_it_was(priority: i32, deliveries: u32, due_at in time(), grace_ms in 0..3_u64) {
             let priority = Priority(priority);
-            for exception in [Exception::Settled { priority }, Exception::Requeued { priority, deliveries, due_at }] {
+            let requeued = Exception::Requeued { priority, deliveries, due_at, grace_ms };
+            for exception in [Exception::Settled { priority }, requeued] {
                 prop_assert_eq!(decode_exception(&encode_exception(exception)), Some(exception));
             }
         }

@@ -248,9 +248,9 @@ impl Replay<'_> {
                         Exception::Settled { priority } => {
                             settled.entry(of).or_default().push(EventKey { priority, seq });
                         }
-                        Exception::Requeued { priority, deliveries, due_at } => {
+                        Exception::Requeued { priority, deliveries, due_at, grace_ms } => {
                             let key = EventKey { priority, seq };
-                            requeued.entry(of).or_default().push(Requeued { key, deliveries, due_at });
+                            requeued.entry(of).or_default().push(Requeued { key, deliveries, due_at, grace_ms });
                         }
                     }
                 }

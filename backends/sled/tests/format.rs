@@ -23,7 +23,8 @@ fn recover(config: SledConfig) -> Result<(SledStorage, Model, RecoveryReport), S
 fn history() -> Vec<Mutation> {
     let mut timed = event("a", -3, 2, 10);
     (timed.expires_at, timed.due_at) = (Some(Millis(u64::MAX)), Some(Millis(1_800_000_000_000)));
-    let requeued = Requeued { key: key(-3, 2), deliveries: 3, due_at: Some(Millis(1_900_000_000_000)) };
+    let requeued =
+        Requeued { key: key(-3, 2), deliveries: 3, due_at: Some(Millis(1_900_000_000_000)), grace_ms: 7_000 };
     vec![
         subscribe("a", "one", 0),
         subscribe("a", "two", 0),
@@ -131,8 +132,8 @@ fn a_damaged_record_costs_only_itself() {
             b'P' => drop(topic_a.events.remove(&3)),
             // Delivered again rather than skipped, and as if for the first time.
             b'X' => {
-                topic_a.events.get_mut(&1).unwrap().holders.insert("one".into(), (0, None));
-                topic_a.events.get_mut(&2).unwrap().holders.insert("two".into(), (0, None));
+                topic_a.events.get_mut(&1).unwrap().holders.insert("one".into(), (0, None, 0));
+                topic_a.events.get_mut(&2).unwrap().holders.insert("two".into(), (0, None, 0));
             }
             // There is another copy.
             _ => {}

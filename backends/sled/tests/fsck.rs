@@ -56,7 +56,7 @@ fn make(dir: &Path, events: u64) {
         let bytes = |seq: u64| if seq.is_multiple_of(17) { 9_000 } else { 100 };
         let mut batch: Vec<_> = seqs.map(|seq| Mutation::Publish(event("a", 0, seq, bytes(seq)))).collect();
         batch.push(settle("a", "one", [first]));
-        let requeued = Requeued { key: key(0, first + 1), deliveries: 3, due_at: None };
+        let requeued = Requeued { key: key(0, first + 1), deliveries: 3, due_at: None, grace_ms: 0 };
         batch.push(Mutation::Requeue { topic: topic("a"), subscription: subscription("two"), events: vec![requeued] });
         batch.push(Mutation::Cursor { source: "feed".into(), value: format!("{first}{}", "long".repeat(3_000)) });
         batches.push(batch);

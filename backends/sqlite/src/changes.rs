@@ -171,9 +171,10 @@ impl<'w> Changes<'w> {
         for (name, subscription) in older {
             match holders.iter().find(|holder| holder.subscription == *name) {
                 None => self.settle(topic_id, subscription.id, integer(seq))?,
-                Some(Holder { deliveries: 0, due_at: None, .. }) => {}
-                Some(Holder { deliveries, due_at, .. }) => {
-                    let requeued = Requeued { key: event.key, deliveries: *deliveries, due_at: *due_at };
+                Some(Holder { deliveries: 0, due_at: None, grace_ms: 0, .. }) => {}
+                Some(Holder { deliveries, due_at, grace_ms, .. }) => {
+                    let (key, deliveries, due_at, grace_ms) = (event.key, *deliveries, *due_at, *grace_ms);
+                    let requeued = Requeued { key, deliveries, due_at, grace_ms };
                     self.requeue(topic_id, subscription.id, &requeued)?;
                 }
             }
@@ -197,10 +198,11 @@ impl<'w> Changes<'w> {
             return Ok(());
         }
         let (deliveries, due_at) = (i64::from(event.deliveries), event.due_at.map(|at| integer(at.0)));
-        let crc = row::requeued_crc(topic_id, seq, subscription_id, deliveries, due_at);
-        let statement = "insert or replace into requeued select ?1, ?2, ?3, ?4, ?5, ?6
+        let grace_ms = integer(event.grace_ms);
+        let crc = row::requeued_crc(topic_id, seq, subscription_id, deliveries, due_at, grace_ms);
+        let statement = "insert or replace into requeued select ?1, ?2, ?3, ?4, ?5, ?6, ?7
             where exists (select 1 from events where topic_id = ?1 and seq = ?2)";
-        self.execute(statement, params![topic_id, seq, subscription_id, deliveries, due_at, crc]).map(drop)
+        self.execute(statement, params![topic_id, seq, subscription_id, deliveries, due_at, grace_ms, crc]).map(drop)
     }
 
     /// Takes out an event and all that is known of it.

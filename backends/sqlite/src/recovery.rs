@@ -240,14 +240,14 @@ impl Replay<'_> {
     }
 
     fn requeued(&mut self, connection: &Connection) -> Result<(), StorageError> {
-        let query = "select topic_id, seq, subscription_id, deliveries, x.due_at, x.crc, priority
+        let query = "select topic_id, seq, subscription_id, deliveries, x.due_at, x.grace_ms, x.crc, priority
             from requeued x join events using (topic_id, seq) order by topic_id, seq";
         let mut page: Page<Requeued> = Page::new();
         let mut gathered = 0;
         self.each(connection, "requeued", query, |replay, row| {
             let (topic_id, seq, subscription_id): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let (deliveries, due_at): (i64, Option<i64>) = (row.get(3)?, row.get(4)?);
-            if row.get::<_, i64>(5)? != row::requeued_crc(topic_id, seq, subscription_id, deliveries, due_at) {
+            let (deliveries, due_at, grace): (i64, Option<i64>, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
+            if row.get::<_, i64>(6)? != row::requeued_crc(topic_id, seq, subscription_id, deliveries, due_at, grace) {
                 replay.damage(
                     format!("the count of event {seq} of topic number {topic_id}"),
                     "its checksum does not match",
@@ -255,7 +255,12 @@ impl Replay<'_> {
                 return Ok(());
             }
             let deliveries = u32::try_from(deliveries).unwrap_or(u32::MAX);
-            let event = Requeued { key: key(row.get(6)?, seq), deliveries, due_at: due_at.map(row::millis) };
+            let event = Requeued {
+                key: key(row.get(7)?, seq),
+                deliveries,
+                due_at: due_at.map(row::millis),
+                grace_ms: row::millis(grace).0,
+            };
             page.entry((topic_id, subscription_id)).or_default().push(event);
             gathered += 1;
             if gathered % PAGE == 0 {

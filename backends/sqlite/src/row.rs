@@ -100,10 +100,18 @@ pub(crate) fn settled_crc(topic_id: i64, seq: i64, subscription_id: i64) -> i64 
 }
 
 /// The checksum of a row of `requeued`.
-pub(crate) fn requeued_crc(topic_id: i64, seq: i64, subscription_id: i64, deliveries: i64, due_at: Option<i64>) -> i64 {
+pub(crate) fn requeued_crc(
+    topic_id: i64,
+    seq: i64,
+    subscription_id: i64,
+    deliveries: i64,
+    due_at: Option<i64>,
+    grace_ms: i64,
+) -> i64 {
     let mut crc = Crc::new("requeued");
     [topic_id, seq, subscription_id, deliveries].into_iter().for_each(|number| crc.integer(number));
     crc.optional(due_at);
+    crc.integer(grace_ms);
     crc.finish()
 }
 
@@ -184,7 +192,8 @@ mod tests {
         crcs.dedup();
         assert_eq!(crcs.len(), changed.len() + 1);
         assert_ne!(settled_crc(1, 2, 3), settled_crc(1, 3, 2));
-        assert_ne!(requeued_crc(1, 2, 3, 4, None), requeued_crc(1, 2, 3, 4, Some(0)));
+        assert_ne!(requeued_crc(1, 2, 3, 4, None, 0), requeued_crc(1, 2, 3, 4, Some(0), 0));
+        assert_ne!(requeued_crc(1, 2, 3, 4, None, 0), requeued_crc(1, 2, 3, 4, None, 1));
         assert_ne!(cursor_crc("a", "bc"), cursor_crc("ab", "c"));
         assert_ne!(topic_crc(1, "a", 2), topic_crc(1, "a", 3));
         assert_ne!(subscription_crc(1, 2, "a", 3), subscription_crc(1, 2, "a", 4));

@@ -61,6 +61,7 @@ create table requeued (
     subscription_id integer not null,
     deliveries integer not null,
     due_at integer,
+    grace_ms integer not null,       -- milliseconds in flight, which its time to live does not count
     crc integer not null,
     primary key (topic_id, seq, subscription_id)
 ) strict, without rowid;

@@ -37,7 +37,11 @@ pub(crate) const TABLES: [Table; 6] = [
         key: 2,
     },
     Table { name: "settled", columns: &["topic_id", "seq", "subscription_id", "crc"], key: 3 },
-    Table { name: "requeued", columns: &["topic_id", "seq", "subscription_id", "deliveries", "due_at", "crc"], key: 3 },
+    Table {
+        name: "requeued",
+        columns: &["topic_id", "seq", "subscription_id", "deliveries", "due_at", "grace_ms", "crc"],
+        key: 3,
+    },
     Table { name: "cursors", columns: &["source", "value", "crc"], key: 1 },
 ];
 
@@ -120,13 +124,16 @@ impl Judge {
             ("settled", [Integer(of), Integer(seq), Integer(by), Integer(crc)]) => {
                 if *crc == row::settled_crc(*of, *seq, *by) { Verdict::Good } else { Verdict::Out(CHECKSUM) }
             }
-            ("requeued", [Integer(of), Integer(seq), Integer(by), Integer(deliveries), due, Integer(crc)]) => {
+            (
+                "requeued",
+                [Integer(of), Integer(seq), Integer(by), Integer(deliveries), due, Integer(grace), Integer(crc)],
+            ) => {
                 let due = match due {
                     Value::Null => None,
                     Integer(due) => Some(*due),
                     _ => return Verdict::Out(TYPES),
                 };
-                let good = *crc == row::requeued_crc(*of, *seq, *by, *deliveries, due);
+                let good = *crc == row::requeued_crc(*of, *seq, *by, *deliveries, due, *grace);
                 if good { Verdict::Good } else { Verdict::Out(CHECKSUM) }
             }
             ("cursors", [Text(source), Text(value), Integer(crc)]) => {
@@ -201,12 +208,15 @@ pub(crate) fn checksum(table: &Table, values: &[Value]) -> bool {
         }
         ("events", _) => EventRow::of_values(values).is_some_and(|(event, crc)| event.crc() == crc),
         ("settled", [Integer(of), Integer(seq), Integer(by), Integer(crc)]) => *crc == row::settled_crc(*of, *seq, *by),
-        ("requeued", [Integer(of), Integer(seq), Integer(by), Integer(deliveries), due, Integer(crc)]) => {
+        (
+            "requeued",
+            [Integer(of), Integer(seq), Integer(by), Integer(deliveries), due, Integer(grace), Integer(crc)],
+        ) => {
             let due = match due {
                 Integer(due) => Some(*due),
                 _ => None,
             };
-            *crc == row::requeued_crc(*of, *seq, *by, *deliveries, due)
+            *crc == row::requeued_crc(*of, *seq, *by, *deliveries, due, *grace)
         }
         ("cursors", [Text(source), Text(value), Integer(crc)]) => *crc == row::cursor_crc(source, value),
         _ => false,

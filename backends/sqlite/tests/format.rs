@@ -28,7 +28,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn history() -> Vec<Mutation> {
     let mut timed = event("a", -3, 2, 10);
     (timed.expires_at, timed.due_at) = (Some(Millis(u64::MAX)), Some(Millis(1_800_000_000_000)));
-    let requeued = Requeued { key: key(-3, 2), deliveries: 3, due_at: Some(Millis(1_900_000_000_000)) };
+    let requeued =
+        Requeued { key: key(-3, 2), deliveries: 3, due_at: Some(Millis(1_900_000_000_000)), grace_ms: 7_000 };
     vec![
         subscribe("a", "one", 0),
         subscribe("a", "two", 0),
@@ -123,10 +124,10 @@ fn a_damaged_row_costs_only_itself() {
             drop(m.topics.get_mut("a").unwrap().events.remove(&3));
         }),
         ("update settled set crc = crc + 1", |m| {
-            m.topics.get_mut("a").unwrap().events.get_mut(&1).unwrap().holders.insert("one".into(), (0, None));
+            m.topics.get_mut("a").unwrap().events.get_mut(&1).unwrap().holders.insert("one".into(), (0, None, 0));
         }),
         ("update requeued set deliveries = 99", |m| {
-            m.topics.get_mut("a").unwrap().events.get_mut(&2).unwrap().holders.insert("two".into(), (0, None));
+            m.topics.get_mut("a").unwrap().events.get_mut(&2).unwrap().holders.insert("two".into(), (0, None, 0));
         }),
         ("update cursors set value = 'another'", |m| m.cursors.clear()),
         ("update subscriptions set since = 2 where name = 'one'", |_| {}),

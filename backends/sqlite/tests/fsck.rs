@@ -48,7 +48,7 @@ fn history(events: u64) -> Vec<Vec<Mutation>> {
         let seqs = first..(first + 50).min(events + 1);
         let mut batch: Vec<_> = seqs.clone().map(|seq| Mutation::Publish(event("a", 0, seq, 200))).collect();
         batch.push(settle("a", "one", [first]));
-        let requeued = Requeued { key: key(0, first + 1), deliveries: 3, due_at: None };
+        let requeued = Requeued { key: key(0, first + 1), deliveries: 3, due_at: None, grace_ms: 0 };
         batch.push(Mutation::Requeue { topic: topic("a"), subscription: subscription("two"), events: vec![requeued] });
         batch.push(cursor("feed", first));
         batches.push(batch);

@@ -91,7 +91,12 @@ impl LocalSink {
         let mut parts: Vec<Vec<ShardRequest>> = std::iter::repeat_with(Vec::new).take(shards).collect();
         for request in batch {
             if let Some(topic) = request.op.topic() {
-                let shard = topic.shard(shards);
+                let mut shard = topic.shard(shards);
+                if let Op::Redrive { topic, .. } = &request.op {
+                    // The letters are in the other topic.
+                    let dead = self.shared.policies.of(topic).dead_letter_of(topic);
+                    shard = dead.map_or(shard, |dead| dead.shard(shards));
+                }
                 parts[shard].push(ShardRequest::One(request));
                 continue;
             }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::joint::Joint;
-use crate::engine::{Cursor, Gauge, LinkEvent, Outcome, Request, Slot, TopicStats, TopicSummary, Unavailable};
-use crate::event::NewEvent;
-use crate::name::TopicName;
+use crate::engine::{Cursor, Gauge, LinkEvent, Outcome, Refusal, Request, Slot, TopicStats, TopicSummary, Unavailable};
+use crate::event::{EventKey, NewEvent};
+use crate::name::{SubscriptionName, TopicName};
 use crate::queue::ClientId;
 use crate::storage::{Place, StorageError, StoredEvent};
 
@@ -21,10 +21,45 @@ pub(super) enum ShardMessage {
     Disconnect { client: ClientId },
     /// Events from within the broker's process.
     Publish { part: PublishPart, reply: PublishReply },
+    /// Dead letters of another topic.
+    Bury(Bury),
+    /// Dead letters on their way back.
+    Revive(Revive),
     /// The storage wants to move events.
     Rewrite { events: Vec<(StoredEvent, Place)>, done: oneshot::Sender<Result<(), StorageError>> },
     /// Give back what is in flight, make everything safe, end.
     Close(oneshot::Sender<()>),
+}
+
+/// Dead letters for a topic of this shard, to be stored in one batch with their settlement where they came from.
+pub(super) struct Bury {
+    pub(super) topic: TopicName,
+    pub(super) letters: Vec<BuriedLetter>,
+    /// Gets an answer for each letter when they are written; `Err`: there is no room for it.
+    pub(super) done: oneshot::Sender<Vec<Result<(), Refusal>>>,
+}
+
+pub(super) struct BuriedLetter {
+    pub(super) event: NewEvent,
+    /// The topic, subscription and event that it settles; `None`: a subscription that is not stored.
+    pub(super) settles: Option<(TopicName, SubscriptionName, EventKey)>,
+}
+
+/// Dead letters that go back to a topic of this shard, to be stored in one batch with their end in the dead-letter topic.
+pub(super) struct Revive {
+    pub(super) topic: TopicName,
+    /// The dead-letter topic.
+    pub(super) from: TopicName,
+    pub(super) letters: Vec<RevivedLetter>,
+    /// Gets an answer for each letter when they are written: whether it is back.
+    pub(super) done: oneshot::Sender<Vec<bool>>,
+}
+
+pub(super) struct RevivedLetter {
+    pub(super) event: NewEvent,
+    pub(super) subscription: SubscriptionName,
+    /// The letter in the dead-letter topic.
+    pub(super) letter: EventKey,
 }
 
 pub(super) type PublishReply = oneshot::Sender<Result<Vec<Outcome>, Unavailable>>;

@@ -6,11 +6,17 @@
 //! | events coming in | [`publishing`] |
 //! | subscriptions and clients coming and going | [`subscribing`] |
 //! | acknowledgements | [`settling`] |
+//! | dead letters on their way to another shard, and those that come from one | [`letters`] |
+//! | dead letters on their way back | [`redriving`] |
+//! | looking at what waits, dropping it | [`operating`] |
 //! | events going out, reading back, timers | [`delivering`] |
 //! | the end of a turn | [`turns`] |
 
 mod delivering;
+mod letters;
+mod operating;
 mod publishing;
+mod redriving;
 mod requests;
 mod settling;
 mod subscribing;
@@ -28,12 +34,13 @@ use tokio_util::sync::DropGuard;
 use super::message::{ShardMessage, ShardRequest};
 use super::shared::Shared;
 use super::turn::{Effects, TopicAt, Turns};
-use crate::engine::{Gauge, LinkEvent};
+use crate::engine::{Gauge, LinkEvent, Slot};
 use crate::event::{Millis, Seq};
 use crate::name::TopicName;
 use crate::queue::{ClientId, ConsumerId, Memory, SubscriptionId, Topic};
 use crate::storage::{Mutation, Storage};
-use delivering::Loaded;
+use delivering::{DRAIN, DRAIN_BESIDES, Loaded};
+use letters::Done;
 
 /// Messages taken in one turn: what arrives while a batch is being prepared joins the next.
 const TURN: usize = 64;
@@ -45,8 +52,11 @@ struct Client {
     gauge: Arc<Gauge>,
     attachments: HashMap<TopicAt, Attachment>,
     /// Requests that wait until an event which they are about has become visible, and those after them.
-    parked: VecDeque<ShardRequest>,
+    parked: VecDeque<(ShardRequest, Barrier)>,
 }
+
+/// What has to be visible before a request is looked at: what was published before it.
+type Barrier = Option<(TopicAt, Seq)>;
 
 #[derive(Clone, Copy)]
 struct Attachment {
@@ -68,6 +78,15 @@ pub(super) struct Shard<S: Storage + ?Sized> {
     parked: Vec<ClientId>,
     turns: Turns,
     loads: FuturesUnordered<BoxFuture<'static, Loaded>>,
+    /// What waits for other shards, or for the storage, so that the shard does not.
+    errands: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// All shards. Weak, so that they end with their engine.
+    peers: Arc<[mpsc::WeakSender<ShardMessage>]>,
+    /// Purges under way: who asked, and how many events they are about.
+    purges: HashMap<u64, (ClientId, Slot, u64)>,
+    purges_made: u64,
+    /// When the log last said that dead letters find no room.
+    said_full: Option<Millis>,
     /// When subscriptions change by the passing of time, and for each when it is in there.
     timers: BTreeSet<(Millis, TopicAt, SubscriptionId)>,
     timer_of: HashMap<(TopicAt, SubscriptionId), Millis>,
@@ -86,7 +105,13 @@ pub(super) struct Shard<S: Storage + ?Sized> {
 }
 
 impl<S: Storage + ?Sized> Shard<S> {
-    pub(super) fn new(storage: Arc<S>, shared: Arc<Shared>, topics: Vec<Topic>, budget: usize) -> Self {
+    pub(super) fn new(
+        storage: Arc<S>,
+        shared: Arc<Shared>,
+        peers: Arc<[mpsc::WeakSender<ShardMessage>]>,
+        topics: Vec<Topic>,
+        budget: usize,
+    ) -> Self {
         let by_name = topics.iter().enumerate().map(|(at, topic)| (topic.name().clone(), at)).collect();
         let mut shard = Self {
             storage,
@@ -102,6 +127,11 @@ impl<S: Storage + ?Sized> Shard<S> {
             parked: Vec::new(),
             turns: Turns::default(),
             loads: FuturesUnordered::new(),
+            errands: FuturesUnordered::new(),
+            peers,
+            purges: HashMap::new(),
+            purges_made: 0,
+            said_full: None,
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
             leaving: Vec::new(),
@@ -149,6 +179,10 @@ impl<S: Storage + ?Sized> Shard<S> {
                     self.now = self.shared.clock.now();
                     self.loaded(loaded);
                 }
+                Some(done) = self.errands.next() => {
+                    self.now = self.shared.clock.now();
+                    self.errand_done(done);
+                }
                 count = inbox.recv_many(&mut messages, TURN), if ready_for_more => {
                     self.now = self.shared.clock.now();
                     if count == 0 {
@@ -159,14 +193,16 @@ impl<S: Storage + ?Sized> Shard<S> {
                         self.message(message, &mut closing).await;
                     }
                 }
-                () = timer => {
-                    self.now = self.shared.clock.now();
-                    self.time_passed();
-                }
+                () = timer => self.now = self.shared.clock.now(),
                 () = drain => {
                     self.now = self.shared.clock.now();
-                    self.drain_leaving();
+                    self.drain_leaving(DRAIN);
                 }
+            }
+            // However much comes in: what is due is due, and a purge comes to its end.
+            self.time_passed();
+            if more_to_drain {
+                self.drain_leaving(DRAIN_BESIDES);
             }
             self.end_turn();
         }
@@ -185,11 +221,14 @@ impl<S: Storage + ?Sized> Shard<S> {
             }
             ShardMessage::Requests { client, requests } => {
                 for request in requests {
-                    self.request_or_park(client, request);
+                    let barrier = self.barrier(&request);
+                    self.request_or_park(client, request, barrier);
                 }
             }
             ShardMessage::Disconnect { client } => self.disconnect(client),
             ShardMessage::Publish { part, reply } => self.publish_part(part, reply).await,
+            ShardMessage::Bury(bury) => self.bury(bury),
+            ShardMessage::Revive(revive) => self.revive(revive),
             ShardMessage::Rewrite { events, done } => self.rewrite(events, done),
             ShardMessage::Close(done) => {
                 self.closing = true;

@@ -72,6 +72,9 @@ impl Outbox {
     }
 }
 
+/// Tells somebody that a turn has been written.
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
+
 /// What a turn causes besides its mutations.
 #[derive(Default)]
 pub(super) struct Effects {
@@ -87,6 +90,8 @@ pub(super) struct Effects {
     pub(super) publishers: Vec<(PublishReply, Vec<Outcome>)>,
     /// The storage's own requests, answered when the turn is safe.
     pub(super) rewrites: Vec<oneshot::Sender<Result<(), StorageError>>>,
+    /// Other shards' requests, answered when the turn is written. Dropped, they tell whoever waits that it failed.
+    pub(super) answers: Vec<Answer>,
 }
 
 impl Effects {
@@ -115,8 +120,8 @@ pub(super) struct Turns {
 
 /// Something that has happened to the oldest turn that it could happen to.
 pub(super) enum Progress {
-    /// A turn was written: the places of its events, and what leaves now.
-    Written(Vec<((TopicAt, EventKey), Place)>, Outbox),
+    /// A turn was written: the places of its events, what leaves now, and who is told.
+    Written(Vec<((TopicAt, EventKey), Place)>, Outbox, Vec<Answer>),
     /// A turn is safe: what it confirms and makes visible.
     Safe(Effects),
     /// The storage failed: what waited for it.
@@ -168,8 +173,9 @@ impl Turns {
                 turn.written = None;
                 let keys = std::mem::take(&mut turn.effects.keys);
                 let outbox = std::mem::take(&mut turn.effects.outbox);
+                let answers = std::mem::take(&mut turn.effects.answers);
                 self.written += 1;
-                Poll::Ready(Progress::Written(keys.into_iter().zip(places).collect(), outbox))
+                Poll::Ready(Progress::Written(keys.into_iter().zip(places).collect(), outbox, answers))
             }
             Err(error) => {
                 let turn = self.turns.remove(self.written);

@@ -63,6 +63,38 @@ pub enum Command<'a> {
         /// The id.
         id: &'a str,
     },
+    /// `term <topic> <id> [<reason …>]`.
+    Terminate {
+        /// The topic.
+        topic: TopicName,
+        /// The id.
+        id: &'a str,
+        /// The rest of the line.
+        reason: Option<&'a str>,
+    },
+    /// `peek <topic> [<subscription>] [<n>]`. One word of digits alone is a number.
+    Peek {
+        /// The topic.
+        topic: TopicName,
+        /// The durable subscription, if one is named.
+        name: Option<SubscriptionName>,
+        /// How many events at the most.
+        most: usize,
+    },
+    /// `redrive <topic> [<n>]`.
+    Redrive {
+        /// The topic that the events came from.
+        topic: TopicName,
+        /// How many at the most; all if there is no number.
+        most: Option<u64>,
+    },
+    /// `purge <topic> [<subscription>]`.
+    Purge {
+        /// The topic.
+        topic: TopicName,
+        /// The durable subscription, if one is named.
+        name: Option<SubscriptionName>,
+    },
     /// `hello <json>`; the JSON is not looked at yet.
     Hello {
         /// The rest of the line.
@@ -96,7 +128,15 @@ pub enum CommandError<'a> {
     Subscription(&'a str, NameError),
     /// The delay of a `nack`.
     Delay(&'a str),
+    /// A number of events, and the most that it may be.
+    Count(&'a str, u64),
 }
+
+/// Events that a `peek` without a number shows.
+const PEEK: usize = 10;
+
+/// Events that a `peek` shows at the most.
+const MAX_PEEK: u64 = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
@@ -107,6 +147,10 @@ enum Verb {
     Acknowledge,
     Requeue,
     Touch,
+    Terminate,
+    Peek,
+    Redrive,
+    Purge,
     Hello,
     Topics,
     Stats,
@@ -116,7 +160,7 @@ enum Verb {
 }
 
 /// The words that always mean what they mean.
-const FIXED: [(&str, Verb); 13] = [
+const FIXED: [(&str, Verb); 17] = [
     ("publish", Verb::Publish),
     ("subscribe", Verb::Subscribe),
     ("unsubscribe", Verb::Unsubscribe),
@@ -124,6 +168,10 @@ const FIXED: [(&str, Verb); 13] = [
     ("detach", Verb::Detach),
     ("nack", Verb::Requeue),
     ("touch", Verb::Touch),
+    ("term", Verb::Terminate),
+    ("peek", Verb::Peek),
+    ("redrive", Verb::Redrive),
+    ("purge", Verb::Purge),
     ("hello", Verb::Hello),
     ("topics", Verb::Topics),
     ("stats", Verb::Stats),
@@ -131,9 +179,6 @@ const FIXED: [(&str, Verb); 13] = [
     ("ping", Verb::Ping),
     ("quit", Verb::Quit),
 ];
-
-/// Words of the protocol that have no command in this version; renaming a command to one of them would break later.
-const RESERVED: [&str; 4] = ["term", "peek", "redrive", "purge"];
 
 /// The short forms of the four commands that the configuration can rename.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,7 +220,7 @@ impl CommandWords {
                     key,
                     format!("{word:?} is not a command word: 1 to 32 printable characters without blanks"),
                 ));
-            } else if FIXED.iter().any(|(fixed, _)| *fixed == lower && *fixed != key) || RESERVED.contains(&&*lower) {
+            } else if FIXED.iter().any(|(fixed, _)| *fixed == lower && *fixed != key) {
                 problems.push((key, format!("{word:?} is a command already")));
             } else if let Some(other) = seen.insert(lower, key) {
                 problems.push((key, format!("{word:?} is the word for {other} already")));
@@ -208,6 +253,10 @@ impl CommandWords {
             Verb::Acknowledge => format!("{0} <topic> <id> [<id> …] or {0} <topic> *", self.acknowledge),
             Verb::Requeue => "nack <topic> <id> [<delay_ms>]".into(),
             Verb::Touch => "touch <topic> <id>".into(),
+            Verb::Terminate => "term <topic> <id> [<reason …>]".into(),
+            Verb::Peek => "peek <topic> [<subscription>] [<n>]".into(),
+            Verb::Redrive => "redrive <topic> [<n>]".into(),
+            Verb::Purge => "purge <topic> [<subscription>]".into(),
             Verb::Hello => r#"hello {"prefetch":10,"replies":"quiet","confirm":true}"#.into(),
             Verb::Topics => "topics".into(),
             Verb::Stats => "stats [<topic>]".into(),
@@ -261,7 +310,7 @@ pub fn parse<'a>(
         return Err(usage());
     }
     // Too few words are too few whatever they are; else the topic comes first.
-    let wants_more = matches!(verb, Verb::Publish | Verb::Acknowledge | Verb::Requeue | Verb::Touch);
+    let wants_more = matches!(verb, Verb::Publish | Verb::Acknowledge | Verb::Requeue | Verb::Touch | Verb::Terminate);
     if wants_more && rest.is_empty() {
         return Err(usage());
     }
@@ -274,8 +323,8 @@ pub fn parse<'a>(
         Verb::Acknowledge => {
             let ids: Vec<&str> = rest.split([' ', '\t', '\r']).filter(|word| !word.is_empty()).collect();
             match ids.as_slice() {
+                // An event may be called `*`: among several words the star is its id, `ack t * *` if it is alone.
                 ["*"] => Ok(Command::AcknowledgeAll { topic }),
-                ids if ids.contains(&"*") => Err(usage()),
                 _ => Ok(Command::Acknowledge { topic, ids }),
             }
         }
@@ -294,24 +343,55 @@ pub fn parse<'a>(
             };
             Ok(Command::Requeue { topic, id, delay_ms })
         }
+        Verb::Terminate => {
+            let (id, reason) = word(rest);
+            Ok(Command::Terminate { topic, id, reason: Some(reason).filter(|reason| !reason.is_empty()) })
+        }
+        Verb::Peek | Verb::Redrive => {
+            let (first, rest) = word(rest);
+            let (second, rest) = word(rest);
+            if !rest.is_empty() || verb == Verb::Redrive && !second.is_empty() {
+                return Err(usage());
+            }
+            if verb == Verb::Redrive {
+                let most = if first.is_empty() { None } else { Some(count(first, MAX_MS)?) };
+                return Ok(Command::Redrive { topic, most });
+            }
+            let is_number = first.bytes().all(|byte| byte.is_ascii_digit());
+            let (name, number) = if second.is_empty() && is_number { ("", first) } else { (first, second) };
+            let name = subscription_name(name)?;
+            let most = if number.is_empty() { PEEK } else { count(number, MAX_PEEK)? as usize };
+            Ok(Command::Peek { topic, name, most })
+        }
         _ => {
             let (last, rest) = word(rest);
             if !rest.is_empty() || (matches!(verb, Verb::Detach | Verb::Stats) && !last.is_empty()) {
                 return Err(usage());
             }
-            let name = || match last {
-                "" => Ok(None),
-                name => SubscriptionName::new(name).map(Some).map_err(|error| CommandError::Subscription(name, error)),
-            };
             Ok(match verb {
-                Verb::Subscribe => Command::Subscribe { topic, name: name()? },
-                Verb::Unsubscribe => Command::Unsubscribe { topic, name: name()? },
+                Verb::Subscribe => Command::Subscribe { topic, name: subscription_name(last)? },
+                Verb::Unsubscribe => Command::Unsubscribe { topic, name: subscription_name(last)? },
+                Verb::Purge => Command::Purge { topic, name: subscription_name(last)? },
                 Verb::Touch => Command::Touch { topic, id: last },
                 Verb::Stats => Command::Stats { topic: Some(topic) },
                 _ => Command::Detach { topic },
             })
         }
     }
+}
+
+fn subscription_name(word: &str) -> Result<Option<SubscriptionName>, CommandError<'_>> {
+    match word {
+        "" => Ok(None),
+        name => SubscriptionName::new(name).map(Some).map_err(|error| CommandError::Subscription(name, error)),
+    }
+}
+
+/// A number of events from 1 to `most`.
+fn count(word: &str, most: u64) -> Result<u64, CommandError<'_>> {
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+    let number = word.parse().ok().filter(|number| digits && (1..=most).contains(number));
+    number.ok_or(CommandError::Count(word, most))
 }
 
 #[cfg(test)]
@@ -357,10 +437,14 @@ mod tests {
             ("unsub t s x", "unsub <topic> [<name>]"),
             ("detach t x", "detach <topic>"),
             ("ack t", "ack <topic> <id> [<id> …] or ack <topic> *"),
-            ("ack t * a", "ack <topic> <id> [<id> …] or ack <topic> *"),
             ("nack t", "nack <topic> <id> [<delay_ms>]"),
             ("nack t a 1 2", "nack <topic> <id> [<delay_ms>]"),
             ("touch t a b", "touch <topic> <id>"),
+            ("term t", "term <topic> <id> [<reason …>]"),
+            ("peek", "peek <topic> [<subscription>] [<n>]"),
+            ("peek t s 1 x", "peek <topic> [<subscription>] [<n>]"),
+            ("redrive t 1 x", "redrive <topic> [<n>]"),
+            ("purge t s x", "purge <topic> [<subscription>]"),
             ("topics x", "topics"),
             ("stats t x", "stats [<topic>]"),
             ("ping x", "ping"),
@@ -368,6 +452,39 @@ mod tests {
         ] {
             assert_eq!(read(line), Err(CommandError::Usage(form.into())), "{line}");
         }
+    }
+
+    #[test]
+    fn one_word_of_digits_after_peek_is_a_number() {
+        let name = |name| SubscriptionName::new(name).ok();
+        let peek = |name, most| Ok(Command::Peek { topic: topic("t"), name, most });
+        assert_eq!(read("peek t"), peek(None, 10));
+        assert_eq!(read("peek t 3"), peek(None, 3));
+        assert_eq!(read("peek t s"), peek(name("s"), 10));
+        assert_eq!(read("peek t s 1000"), peek(name("s"), 1000));
+        assert_eq!(read("peek t 5 7"), peek(name("5"), 7));
+        assert_eq!(read("peek t 0"), Err(CommandError::Count("0", 1000)));
+        assert_eq!(read("peek t s 1001"), Err(CommandError::Count("1001", 1000)));
+        assert_eq!(read("peek t s -1"), Err(CommandError::Count("-1", 1000)));
+        assert_eq!(read("peek t a/b"), Err(CommandError::Subscription("a/b", NameError::Character)));
+        assert_eq!(read("redrive t"), Ok(Command::Redrive { topic: topic("t"), most: None }));
+        assert_eq!(read("REDRIVE t 7"), Ok(Command::Redrive { topic: topic("t"), most: Some(7) }));
+        assert_eq!(read("redrive t s"), Err(CommandError::Count("s", MAX_MS)));
+        assert_eq!(read("purge t 5"), Ok(Command::Purge { topic: topic("t"), name: name("5") }));
+    }
+
+    #[test]
+    fn a_reason_is_the_rest_of_the_line() {
+        let term = |reason| Ok(Command::Terminate { topic: topic("t"), id: "a", reason });
+        assert_eq!(read("term t a"), term(None));
+        assert_eq!(read("term t  a  no  such \"user\""), term(Some("no  such \"user\"")));
+    }
+
+    #[test]
+    fn an_event_may_be_called_star() {
+        assert_eq!(read("ack t *"), Ok(Command::AcknowledgeAll { topic: topic("t") }));
+        assert_eq!(read("ack t * *"), Ok(Command::Acknowledge { topic: topic("t"), ids: vec!["*", "*"] }));
+        assert_eq!(read("ack t a *"), Ok(Command::Acknowledge { topic: topic("t"), ids: vec!["a", "*"] }));
     }
 
     #[test]

@@ -38,6 +38,18 @@ pub fn write(out: &mut BytesMut, words: &CommandWords) {
         ("nack <topic> <id> [<delay_ms>]".into(), "give an event back, to come again", "nack tweets 042 5000".into()),
         ("touch <topic> <id>".into(), "start an event's ack_timeout again", "touch tweets 042".into()),
         (
+            "term <topic> <id> [<reason …>]".into(),
+            "give an event up: it goes to the dead letters",
+            "term tweets 042 no such user".into(),
+        ),
+        (
+            "peek <topic> [<subscription>] [<n>]".into(),
+            "look at what waits, 10 events or n",
+            "peek tweets.dead 5".into(),
+        ),
+        ("redrive <topic> [<n>]".into(), "move dead letters of a topic back, all or n", "redrive tweets".into()),
+        ("purge <topic> [<subscription>]".into(), "drop what waits", "purge tweets inbox".into()),
+        (
             "hello <json>".into(),
             "set options of this connection",
             r#"hello {"prefetch":10,"replies":"quiet","confirm":true}"#.into(),
@@ -49,7 +61,7 @@ pub fn write(out: &mut BytesMut, words: &CommandWords) {
         ("quit".into(), "close the connection", "quit".into()),
     ];
     for (form, what, example) in commands {
-        line(out, format_args!("{form:<32} {what}, for example: {example}"));
+        line(out, format_args!("{form:<36} {what}, for example: {example}"));
     }
     out.put_slice(LINE_END);
 }

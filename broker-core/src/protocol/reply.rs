@@ -47,6 +47,12 @@ pub fn command_error(out: &mut BytesMut, error: &CommandError<'_>) {
         CommandError::Subscription(name, why) => {
             line(out, format_args!("error: invalid subscription name {}: {why}", quote(name)));
         }
+        CommandError::Count(count, most) => {
+            line(
+                out,
+                format_args!("error: invalid number of events {}: expected an integer from 1 to {most}", quote(count)),
+            );
+        }
         CommandError::Delay(delay) => {
             line(
                 out,

@@ -67,16 +67,16 @@ impl Flights {
 
     /// Whether `key`, whose id is `id`, is in flight.
     pub(super) fn holds(&self, id: IdKey, key: EventKey) -> bool {
-        self.deliveries(id, key).is_some()
+        self.state(id, key).is_some()
     }
 
-    /// How often `key`, whose id is `id`, has been delivered, if it is in flight.
-    pub(super) fn deliveries(&self, id: IdKey, key: EventKey) -> Option<u32> {
+    /// How often `key`, whose id is `id`, has been delivered and how long it was in flight before, if it is in flight.
+    pub(super) fn state(&self, id: IdKey, key: EventKey) -> Option<(u32, u64)> {
         if self.by_id.is_empty() {
             return None;
         }
         let mut flights = self.by_id.iter_hash(id.short()).map(|at| &self.flights[*at as usize]);
-        flights.find(|flight| flight.key == key).map(|flight| flight.deliveries)
+        flights.find(|flight| flight.key == key).map(|flight| (flight.deliveries, flight.grace_ms))
     }
 
     /// The flight of `id` on `consumer`; of several (where duplicates are kept) the one delivered first.

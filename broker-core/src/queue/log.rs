@@ -14,7 +14,19 @@ use crate::storage::Place;
 pub(super) struct Times {
     pub(super) expires_at: Option<Millis>,
     pub(super) due_at: Option<Millis>,
+    /// When it is to be looked at whether it has expired; the log's own business.
+    look_at: Option<Millis>,
 }
+
+impl Times {
+    /// `None` for an event without any.
+    pub(super) fn new(expires_at: Option<Millis>, due_at: Option<Millis>) -> Option<Self> {
+        (expires_at.is_some() || due_at.is_some()).then_some(Self { expires_at, due_at, look_at: None })
+    }
+}
+
+/// What a time costs in memory, in bytes: a row of the table, and one of the order by time.
+const TIMED_BYTES: usize = 112;
 
 /// An event that nobody needs any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +54,13 @@ pub(super) struct Log {
     pub(super) visible: Seq,
     /// Published and not yet visible.
     pending: VecDeque<EventKey>,
+    /// How many of those each lane has.
+    pending_lanes: BTreeMap<Priority, usize>,
     ids: Ids,
     times: HashMap<Seq, Times>,
+    /// Events by when they are to be looked at, because they may have waited for too long. One hint for each: who still waits
+    /// then, and has had it in flight meanwhile, has it looked at again later.
+    expiries: BTreeSet<(Millis, EventKey)>,
     /// What has been freed since it was last drained.
     pub(super) released: Vec<Released>,
     /// What the payloads in memory cost, in bytes.
@@ -127,6 +144,9 @@ impl Log {
         let entry = Entry::new(id, key.seq, holders, len, at, times.is_some());
         if let Some(times) = times {
             self.times.insert(key.seq, times);
+            if let Some(at) = times.expires_at {
+                self.look_at_again(key, at);
+            }
         }
         let lane = &mut self.lanes.entry(key.priority).or_default().lane;
         let before = (lane.cached(), lane.index_bytes());
@@ -141,6 +161,7 @@ impl Log {
     /// Remembers that `key` becomes visible with the events up to its sequence.
     pub(super) fn await_visibility(&mut self, key: EventKey) {
         self.pending.push_back(key);
+        *self.pending_lanes.entry(key.priority).or_default() += 1;
     }
 
     /// The oldest event that is not visible yet.
@@ -148,10 +169,57 @@ impl Log {
         self.pending.front().map(|key| key.seq)
     }
 
+    /// The latest event that is not visible yet.
+    pub(super) fn last_pending(&self) -> Option<Seq> {
+        self.pending.back().map(|key| key.seq)
+    }
+
+    /// The least urgent lane above `priority` that has something which is not visible yet; `None`: of all.
+    pub(super) fn lane_with_invisible_above(&self, priority: Option<Priority>) -> Option<Priority> {
+        let mut above = self.pending_lanes.range(priority.unwrap_or(Priority(i32::MIN))..).map(|(lane, _)| *lane);
+        above.find(|lane| Some(*lane) != priority)
+    }
+
+    // ---- Expiry ----
+
+    /// Has an event looked at not later than at this time.
+    pub(super) fn look_at_again(&mut self, key: EventKey, at: Millis) {
+        let Some(times) = self.times.get_mut(&key.seq) else { return };
+        if let Some(earlier) = times.look_at {
+            if earlier <= at {
+                return;
+            }
+            self.expiries.remove(&(earlier, key));
+        }
+        times.look_at = Some(at);
+        self.expiries.insert((at, key));
+    }
+
+    /// The next event that is to be looked at by now.
+    pub(super) fn pop_expiry(&mut self, now: Millis) -> Option<EventKey> {
+        let (_, key) = self.expiries.first().copied().filter(|(at, _)| *at <= now)?;
+        self.expiries.pop_first();
+        if let Some(times) = self.times.get_mut(&key.seq) {
+            times.look_at = None;
+        }
+        Some(key)
+    }
+
+    /// When the next event is to be looked at.
+    pub(super) fn next_expiry(&self) -> Option<Millis> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+
     /// Makes events up to `seq` visible.
     pub(super) fn set_visible(&mut self, seq: Seq) {
         while let Some(key) = self.pending.front().copied().filter(|key| key.seq <= seq) {
             self.pending.pop_front();
+            if let Some(count) = self.pending_lanes.get_mut(&key.priority) {
+                *count -= 1;
+                if *count == 0 {
+                    self.pending_lanes.remove(&key.priority);
+                }
+            }
             self.show(key);
         }
         self.visible = self.visible.max(seq);
@@ -220,8 +288,8 @@ impl Log {
         if !withdrawn {
             self.ids.remove(id, key);
         }
-        if timed {
-            self.times.remove(&key.seq);
+        if timed && let Some(at) = self.times.remove(&key.seq).and_then(|times| times.look_at) {
+            self.expiries.remove(&(at, key));
         }
     }
 
@@ -241,7 +309,7 @@ impl Log {
 
     /// What it costs in memory.
     pub(super) fn memory(&self) -> Memory {
-        Memory { payloads: self.cached, index: self.entries + self.ids.bytes() }
+        Memory { payloads: self.cached, index: self.entries + self.ids.bytes() + self.times.len() * TIMED_BYTES }
     }
 
     /// Drops payloads that can be read back, those that will be needed last first, until `bytes` are free or none is left.
@@ -267,6 +335,8 @@ impl Log {
         self.lanes.len()
             + self.changed.len()
             + self.pending.len()
+            + self.pending_lanes.len()
+            + self.expiries.len()
             + self.ids.len()
             + self.times.len()
             + self.released.len()

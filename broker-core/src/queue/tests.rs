@@ -3,6 +3,7 @@
 
 mod claims;
 mod model;
+mod passing;
 mod run;
 
 use std::cell::Cell;
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 
 use crate::event::{NewEvent, Payload, Priority};
 use crate::name::IdKey;
-use crate::policy::{DuplicateId, TopicPolicy};
+use crate::policy::{DuplicateId, Overflow, TopicPolicy};
 use run::{Manner, Replay, Run, Step};
 
 thread_local! {
@@ -51,6 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
     // Most clients have room most of the time.
     let room = || prop_oneof![3 => Just(u8::MAX), 1 => any::<u8>()];
     let few = 1..6_u8;
+    // Mostly none.
+    let bits = || prop_oneof![2 => Just(0), 1 => any::<u8>()];
     prop_oneof![
         16 => (id, priority, ms(), ms(), prop_oneof![3 => Just(0), 1 => 0..200_u8]).prop_map(
             |(id, priority, ttl_ms, delay_ms, padding)| Step::Publish { id, priority, ttl_ms, delay_ms, padding }
@@ -65,7 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => at.prop_map(Step::AcknowledgeAll),
         7 => (at, at, ms()).prop_map(|(at, id, delay_ms)| Step::Requeue { at, id, delay_ms }),
         2 => (at, at).prop_map(|(at, id)| Step::Touch { at, id }),
-        4 => (1..40_u64).prop_map(Step::Pass),
+        4 => prop_oneof![9 => 1..40_u64, 1 => Just(1000)].prop_map(Step::Pass),
         3 => at.prop_map(Step::Timer),
         8 => Just(Step::Commit),
         8 => few.clone().prop_map(Step::Write),
@@ -73,8 +76,16 @@ fn step() -> impl Strategy<Value = Step> {
         4 => at.prop_map(Step::Evict),
         6 => prop_oneof![9 => Just(false), 1 => Just(true)].prop_map(Step::Read),
         4 => (at, any::<bool>()).prop_map(|(at, gone)| Step::Move(at, gone)),
-        2 => few.prop_map(Step::Drain),
+        2 => few.clone().prop_map(Step::Drain),
         4 => at.prop_map(Step::Look),
+        4 => (at, at).prop_map(|(at, id)| Step::Terminate { at, id }),
+        6 => Just(Step::Send),
+        6 => (bits(), bits(), any::<bool>()).prop_map(|(stay, lost, full)| Step::Arrive { stay, lost, full }),
+        1 => (at, few).prop_map(|(at, slice)| Step::Purge(at, slice)),
+        2 => Just(Step::Expire),
+        2 => (at, 0..IDS, 0..3_i32).prop_map(|(sub, id, priority)| Step::Revive { sub, id, priority }),
+        1 => (at, any::<bool>()).prop_map(|(bits, arrives)| Step::SendBack(bits, arrives)),
+        3 => at.prop_map(Step::Peek),
     ]
 }
 
@@ -91,14 +102,23 @@ fn policy() -> impl Strategy<Value = TopicPolicy> {
     ];
     let ack_timeout = prop_oneof![2 => Just(0), 1 => 10..60_u64];
     let ttl = prop_oneof![3 => Just(0), 1 => 10..100_u64];
-    (duplicate_id, limits, ack_timeout, ttl).prop_map(|(duplicate_id, limits, ack_timeout_ms, ttl_ms)| TopicPolicy {
-        duplicate_id,
-        max_waiting: limits.0,
-        max_waiting_bytes: limits.1,
-        ack_timeout_ms,
-        ttl_ms,
-        ..TopicPolicy::default()
-    })
+    let overflow = prop_oneof![Just(Overflow::Reject), Just(Overflow::DropLowest), Just(Overflow::DeadLetter)];
+    let letters = (prop_oneof![2 => Just(0), 1 => 1..4_u32], any::<bool>());
+    (duplicate_id, limits, overflow, ack_timeout, ttl, letters).prop_map(
+        |(duplicate_id, limits, overflow, ack_timeout_ms, ttl_ms, (max_deliveries, expired_to_dead_letter))| {
+            TopicPolicy {
+                duplicate_id,
+                max_waiting: limits.0,
+                max_waiting_bytes: limits.1,
+                overflow,
+                ack_timeout_ms,
+                ttl_ms,
+                max_deliveries,
+                expired_to_dead_letter,
+                ..TopicPolicy::default()
+            }
+        },
+    )
 }
 
 /// Where the log is cut, how it is handed back, which payloads are kept in memory, and the policy from then on.

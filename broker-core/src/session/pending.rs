@@ -33,9 +33,15 @@ pub(super) enum Ask {
         id: Box<str>,
         quiet: bool,
     },
+    Peek,
+    Purge,
+    Redrive,
     Topics,
     Stats,
 }
+
+/// What a `peek` weighs until its answer is there, in bytes: it may be 16 MiB, and one at a time is enough.
+const PEEK: usize = 4 << 20;
 
 /// What `topics` and `stats` weigh until their answers are there, in bytes: these may be large.
 const FIGURES: usize = 1 << 20;
@@ -49,7 +55,13 @@ impl Ask {
             Self::Acknowledge { ids, .. } => 32 * ids.len(),
             Self::Settle { id, .. } => id.len(),
             Self::Topics | Self::Stats => FIGURES,
-            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Detach(_) | Self::AcknowledgeAll { .. } => 0,
+            Self::Peek => PEEK,
+            Self::Subscribe(_)
+            | Self::Unsubscribe(_)
+            | Self::Detach(_)
+            | Self::AcknowledgeAll { .. }
+            | Self::Purge
+            | Self::Redrive => 0,
         }
     }
 }

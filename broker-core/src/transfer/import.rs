@@ -211,7 +211,8 @@ impl Importer {
         let mut seen = HashSet::with_capacity(line.holders.len());
         let mut requeued = Vec::new();
         for holder in &line.holders {
-            let HolderLine { subscription, deliveries, due_at } = holder;
+            let HolderLine { subscription, deliveries, due_at, grace_ms } = holder;
+            let grace_ms = grace_ms.unwrap_or_default();
             let subscription = subscription_name(subscription)?;
             match state.subscriptions.get(&subscription) {
                 None => return Err(format!("holder {subscription} is no subscription of topic {topic}")),
@@ -227,17 +228,18 @@ impl Importer {
             if let Some(deliveries) = *deliveries {
                 // A holder with neither says that the event never came back to it; this one says that it did.
                 if deliveries == 0 && due_at.is_none() {
-                    let events = vec![Requeued { key, deliveries, due_at }];
+                    let events = vec![Requeued { key, deliveries, due_at, grace_ms }];
                     requeued.push(Mutation::Requeue {
                         topic: topic.clone(),
                         subscription: subscription.clone(),
                         events,
                     });
                 }
-            } else if due_at.is_some() {
-                return Err(format!("holder {subscription} has a due_at: expected deliveries as well"));
+            } else if due_at.is_some() || grace_ms > 0 {
+                let what = if due_at.is_some() { "due_at" } else { "grace_ms" };
+                return Err(format!("holder {subscription} has a {what}: expected deliveries as well"));
             }
-            holders.push(Holder { subscription, deliveries: deliveries.unwrap_or_default(), due_at });
+            holders.push(Holder { subscription, deliveries: deliveries.unwrap_or_default(), due_at, grace_ms });
         }
         if holders.is_empty() {
             return Err("holders is empty: expected at least one subscription".to_owned());

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::line::CameBack;
 use super::progress::{IMPORT_CURSOR, Progress};
 use super::ranges::Ranges;
 use crate::event::{EventKey, Millis, Priority, Seq};
 use crate::name::{SubscriptionName, TopicName};
-use crate::storage::{Holder, Mutation, Place, ReadKey, Recovery, StorageError, StoredEvent};
+use crate::storage::{Holder, Mutation, Place, ReadKey, Recovery, Requeued, StorageError, StoredEvent};
 
 /// Takes what [`Storage::recover`](crate::storage::Storage::recover) hands back.
 #[derive(Debug, Default)]
@@ -33,7 +34,7 @@ pub(super) struct TopicIndex {
 pub(super) struct Subscription {
     pub(super) since: u64,
     settled: Ranges,
-    requeued: BTreeMap<u64, (u32, Option<Millis>)>,
+    requeued: BTreeMap<u64, CameBack>,
 }
 
 /// An event.
@@ -80,8 +81,11 @@ impl TopicIndex {
             let known: HashMap<_, _> = holders.iter().map(|holder| (&holder.subscription, holder)).collect();
             for (name, subscription) in &mut self.subscriptions {
                 match known.get(name) {
-                    Some(holder) if subscription.holds(seq) && (holder.deliveries > 0 || holder.due_at.is_some()) => {
-                        subscription.requeued.insert(seq, (holder.deliveries, holder.due_at));
+                    Some(Holder { deliveries, due_at, grace_ms, .. })
+                        if subscription.holds(seq) && (*deliveries > 0 || due_at.is_some()) =>
+                    {
+                        let (deliveries, due_at, grace_ms) = (*deliveries, *due_at, *grace_ms);
+                        subscription.requeued.insert(seq, CameBack { deliveries, due_at, grace_ms });
                     }
                     Some(_) => {}
                     None => drop(subscription.settle(seq)),
@@ -124,7 +128,7 @@ impl TopicIndex {
     }
 
     /// Who waits for an event, by name. The second part of each says whether it came back to that one.
-    pub(super) fn holders(&self, seq: u64) -> impl Iterator<Item = (&SubscriptionName, Option<(u32, Option<Millis>)>)> {
+    pub(super) fn holders(&self, seq: u64) -> impl Iterator<Item = (&SubscriptionName, Option<CameBack>)> {
         let holding = self.subscriptions.iter().filter(move |(_, subscription)| subscription.holds(seq));
         holding.map(move |(name, subscription)| (name, subscription.requeued.get(&seq).copied()))
     }
@@ -245,7 +249,8 @@ impl Recovery for Index {
                         && let Some(subscription) = topic.subscriptions.get_mut(&subscription)
                         && subscription.holds(seq)
                     {
-                        subscription.requeued.insert(seq, (event.deliveries, event.due_at));
+                        let Requeued { deliveries, due_at, grace_ms, .. } = event;
+                        subscription.requeued.insert(seq, CameBack { deliveries, due_at, grace_ms });
                     }
                 }
             }

@@ -77,6 +77,7 @@ pub(super) struct HolderLine<'a> {
     /// There if the event came back to it.
     pub(super) deliveries: Option<u32>,
     pub(super) due_at: Option<u64>,
+    pub(super) grace_ms: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,11 +123,19 @@ pub(super) struct EventHead<'a> {
     pub(super) due_at: Option<Millis>,
 }
 
+/// What is remembered of an event that came back to a subscription's queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CameBack {
+    pub(super) deliveries: u32,
+    pub(super) due_at: Option<Millis>,
+    pub(super) grace_ms: u64,
+}
+
 /// `None`: the payload is not text, and nothing was written.
 pub(super) fn push_event<'h>(
     out: &mut Vec<u8>,
     head: &EventHead<'_>,
-    holders: impl Iterator<Item = (&'h SubscriptionName, Option<(u32, Option<Millis>)>)>,
+    holders: impl Iterator<Item = (&'h SubscriptionName, Option<CameBack>)>,
     payload: &Payload,
 ) -> Option<()> {
     let text = std::str::from_utf8(payload.bytes()).ok()?;
@@ -149,10 +158,14 @@ pub(super) fn push_event<'h>(
             out.push(b',');
         }
         push_name(out, br#"{"subscription":"#, name.as_str());
-        if let Some((deliveries, due_at)) = requeued {
+        if let Some(CameBack { deliveries, due_at, grace_ms }) = requeued {
             out.extend_from_slice(br#","deliveries":"#);
             push_u64(out, u64::from(deliveries));
             push_time(out, br#","due_at":"#, due_at);
+            if grace_ms > 0 {
+                out.extend_from_slice(br#","grace_ms":"#);
+                push_u64(out, grace_ms);
+            }
         }
         out.push(b'}');
     }

@@ -116,7 +116,7 @@ fn settle(name: &str, seq: u64) -> Mutation {
 }
 
 fn requeue(name: &str, seq: u64, deliveries: u32, due_at: Option<Millis>) -> Mutation {
-    let events = vec![Requeued { key: key(seq), deliveries, due_at }];
+    let events = vec![Requeued { key: key(seq), deliveries, due_at, grace_ms: u64::from(deliveries) / 4 * 7 }];
     Mutation::Requeue { topic: topic("t"), subscription: subscription(name), events }
 }
 
@@ -159,7 +159,7 @@ async fn one_of_everything_looks_as_documented() {
             r#"{"subscription":{"topic":"t","name":"a","since":0}}"#,
             r#"{"subscription":{"topic":"t","name":"b","since":0}}"#,
             r#"{"subscription":{"topic":"t","name":"late","since":3}}"#,
-            r#"{"event":{"topic":"t","priority":1,"seq":1,"published_at":10,"holders":[{"subscription":"b","deliveries":4,"due_at":99}],"payload":{"topic":"t","priority":1,"msg":"m \u00e9 1","id":"id\n1"}}}"#,
+            r#"{"event":{"topic":"t","priority":1,"seq":1,"published_at":10,"holders":[{"subscription":"b","deliveries":4,"due_at":99,"grace_ms":7}],"payload":{"topic":"t","priority":1,"msg":"m \u00e9 1","id":"id\n1"}}}"#,
             r#"{"event":{"topic":"t","priority":0,"seq":3,"published_at":30,"due_at":77,"expires_at":18446744073709551615,"holders":[{"subscription":"a","deliveries":0},{"subscription":"b"}],"payload":{"topic":"t","priority":0,"msg":"m \u00e9 3","id":"id\n3"}}}"#,
             r#"{"cursor":{"source":"feed \"x\"","value":"é\n"}}"#,
         ]

@@ -206,15 +206,20 @@ pub(crate) struct RawTopic {
     pub(crate) ack_timeout_ms: u64,
     /// Milliseconds; 0: for ever.
     pub(crate) ttl_ms: u64,
-    // Only their defaults got through the check.
-    #[serde(rename = "overflow")]
-    _overflow: IgnoredAny,
-    #[serde(rename = "max_deliveries")]
-    _max_deliveries: IgnoredAny,
-    #[serde(rename = "dead_letter")]
-    _dead_letter: IgnoredAny,
-    #[serde(rename = "expired_to_dead_letter")]
-    _expired_to_dead_letter: IgnoredAny,
+    pub(crate) overflow: RawOverflow,
+    /// 0: no limit.
+    pub(crate) max_deliveries: u64,
+    pub(crate) dead_letter: String,
+    pub(crate) expired_to_dead_letter: bool,
+}
+
+/// `overflow`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RawOverflow {
+    Reject,
+    DropLowest,
+    DeadLetter,
 }
 
 /// `duplicate_id`.

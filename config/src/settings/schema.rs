@@ -425,9 +425,8 @@ pub(crate) static TOPIC: Table = Table {
             "overflow",
             Word(&["reject", "drop-lowest", "dead-letter"]),
             Default("\"reject\""),
-            "What a publish that finds a limit reached gets: \"reject\" is an error. This version has no other yet.",
-        )
-        .later(),
+            "A publish that finds a limit reached: it is an error; the least urgent event is dropped; or it goes to the dead letters.",
+        ),
         key(
             "ack_timeout_ms",
             Int(0, MAX),
@@ -438,24 +437,16 @@ pub(crate) static TOPIC: Table = Table {
             "max_deliveries",
             Int(0, MAX),
             Default("0"),
-            "Deliveries after which an event goes to the dead letters; 0: no limit. This version has nothing else yet.",
-        )
-        .later(),
+            "Deliveries after which an event that comes back goes to the dead letters; 0: no limit.",
+        ),
         key(
             "dead_letter",
             Text,
             Default("\"{topic}.dead\""),
-            "The topic for dead letters. This version has no other yet.",
-        )
-        .later(),
+            "The topic for dead letters; {topic} stands for the topic's name.",
+        ),
         key("ttl_ms", Int(0, MAX), Default("0"), "Milliseconds that an event may wait before it expires; 0: for ever."),
-        key(
-            "expired_to_dead_letter",
-            Bool,
-            Default("false"),
-            "Whether expired events go to the dead letters. This version cannot do that yet.",
-        )
-        .later(),
+        key("expired_to_dead_letter", Bool, Default("false"), "Whether expired events go to the dead letters."),
     ],
 };
 

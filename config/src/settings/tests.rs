@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broker_core::name::TopicName;
-use broker_core::policy::DuplicateId;
+use broker_core::policy::{DuplicateId, Overflow};
 
 use super::*;
 
@@ -197,11 +197,7 @@ mod layers_and_values {
             enabled = false
             [transports.http]
             enabled = false
-            [topics.\"*\"]
-            overflow = \"reject\"
-            max_deliveries = 0
-            dead_letter = \"{topic}.dead\"
-            expired_to_dead_letter = false";
+            ";
         let settings = good(file, &[], &[]).settings;
         assert_eq!(settings.transports.len(), 1);
     }
@@ -226,6 +222,27 @@ mod layers_and_values {
         assert!(shown.contains("token = \"(hidden)\""), "{shown}");
         let whole = "[{ token = \"x\", name = \"y\" }]";
         assert_eq!(good("", &[("HERALD_AUTH__TOKENS", whole)], &[]).settings.tokens.len(), 1);
+    }
+
+    #[test]
+    fn what_becomes_of_dead_letters_is_configurable() {
+        let file = "
+            [topics.jobs]
+            max_waiting = 10
+            overflow = \"drop-lowest\"
+            max_deliveries = 3
+            dead_letter = \"grave.{topic}\"
+            expired_to_dead_letter = true
+            [topics.orders]
+            overflow = \"dead-letter\"";
+        let policies = good(file, &[], &[]).settings.policies;
+        let name = |name| TopicName::new(name).unwrap();
+        let jobs = policies.of(&name("jobs"));
+        assert_eq!((jobs.overflow, jobs.max_deliveries, jobs.expired_to_dead_letter), (Overflow::DropLowest, 3, true));
+        assert_eq!(jobs.dead_letter_of(&name("jobs")), Some(name("grave.jobs")));
+        let orders = policies.of(&name("orders"));
+        assert_eq!((orders.overflow, orders.max_deliveries), (Overflow::DeadLetter, 0));
+        assert_eq!(orders.dead_letter_of(&name("orders")), Some(name("orders.dead")));
     }
 
     #[test]
@@ -363,14 +380,6 @@ mod errors {
     #[test]
     fn what_comes_later_is_refused_and_not_ignored() {
         for (file, key, advice) in [
-            ("[topics.a]\noverflow = \"drop-lowest\"", "topics.a.overflow", "leave it at its default, \"reject\""),
-            ("[topics.\"*\"]\nmax_deliveries = 3", "topics.\"*\".max_deliveries", "leave it at its default, 0"),
-            ("[topics.a]\ndead_letter = \"x\"", "topics.a.dead_letter", "leave it at its default, \"{topic}.dead\""),
-            (
-                "[topics.a]\nexpired_to_dead_letter = true",
-                "topics.a.expired_to_dead_letter",
-                "leave it at its default, false",
-            ),
             ("[publish]\nto = \"tcp://h:1\"", "publish.to", "leave it at its default, \"local\""),
             ("[publish]\ntoken = \"s3cret\"", "publish.token", "remove the key"),
             ("[pipeline]\nworkers = 3", "pipeline", "remove the table"),
@@ -400,6 +409,15 @@ mod errors {
             token("token = \"x\", subscribe = [\"a b\"]"),
             "herald.toml: auth.tokens[0].subscribe: \"a b\": no topic can match this pattern: expected A-Z a-z 0-9 . _ : - and *, not beginning with a dot"
         );
+    }
+
+    #[test]
+    fn a_dead_letter_topic_has_a_name_of_its_own() {
+        for name in ["", "a b", "{topic}", "{topic}/dead", "{topic}.{topic}", ".dead", "jobs", "{topics}"] {
+            let problem = one(&format!("[topics.jobs]\ndead_letter = \"{name}\""));
+            assert!(problem.starts_with("herald.toml: topics.jobs.dead_letter: "), "{problem}");
+            assert!(problem.contains("is no name for another topic: expected one such as"), "{problem}");
+        }
     }
 
     #[test]

@@ -193,6 +193,7 @@ impl EventLine<'_> {
                 subscription: names.subscription(line.subscription)?,
                 deliveries: line.deliveries,
                 due_at: line.due.map(Millis),
+                grace_ms: line.grace,
             });
         }
         Some(Mutation::Rewrite { event, holders })
@@ -331,6 +332,8 @@ struct HolderLine<'a> {
     #[serde(default)]
     deliveries: u32,
     due: Option<u64>,
+    #[serde(default)]
+    grace: u64,
 }
 
 /// Every line but a header and an event: exactly one of the options is there.
@@ -492,7 +495,7 @@ impl<'de> Deserialize<'de> for Sequences {
     }
 }
 
-/// `[priority, sequence, deliveries]` or `[priority, sequence, deliveries, due]`.
+/// `[priority, sequence, deliveries]`, then perhaps when it is due (or `null`), then perhaps the milliseconds in flight.
 struct RequeuedEntry(Requeued);
 
 impl<'de> Deserialize<'de> for RequeuedEntry {
@@ -502,16 +505,17 @@ impl<'de> Deserialize<'de> for RequeuedEntry {
             type Value = RequeuedEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("priority, sequence, deliveries and perhaps a time")
+                f.write_str("priority, sequence, deliveries and perhaps times")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RequeuedEntry, A::Error> {
                 let priority = Priority(next(&mut seq, 0, &self)?);
                 let key = EventKey { priority, seq: Seq(next(&mut seq, 1, &self)?) };
                 let deliveries = next(&mut seq, 2, &self)?;
-                let due_at = seq.next_element()?.map(Millis);
+                let due_at = seq.next_element::<Option<u64>>()?.flatten().map(Millis);
+                let grace_ms = seq.next_element()?.unwrap_or(0);
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(RequeuedEntry(Requeued { key, deliveries, due_at }))
+                Ok(RequeuedEntry(Requeued { key, deliveries, due_at, grace_ms }))
             }
         }
         deserializer.deserialize_seq(Entry)

@@ -296,6 +296,10 @@ fn push_holders(out: &mut Vec<u8>, holders: &[Holder]) {
             push_u64(out, u64::from(holder.deliveries));
         }
         push_time(out, br#","due":"#, holder.due_at);
+        if holder.grace_ms > 0 {
+            out.extend_from_slice(br#","grace":"#);
+            push_u64(out, holder.grace_ms);
+        }
         out.push(b'}');
     }
     out.push(b']');
@@ -384,7 +388,7 @@ fn push_requeue(out: &mut Vec<u8>, mutation: &Mutation, part: std::ops::Range<us
     let Mutation::Requeue { topic, subscription, events } = mutation else { return };
     push_names(out, br#""requeue":{"#, topic, Some(subscription));
     out.extend_from_slice(br#","events":["#);
-    for (n, Requeued { key, deliveries, due_at }) in events[part].iter().enumerate() {
+    for (n, Requeued { key, deliveries, due_at, grace_ms }) in events[part].iter().enumerate() {
         if n > 0 {
             out.push(b',');
         }
@@ -395,6 +399,10 @@ fn push_requeue(out: &mut Vec<u8>, mutation: &Mutation, part: std::ops::Range<us
         out.push(b',');
         push_u64(out, u64::from(*deliveries));
         push_time(out, b",", *due_at);
+        if *grace_ms > 0 {
+            out.extend_from_slice(if due_at.is_some() { b"," } else { b",null," });
+            push_u64(out, *grace_ms);
+        }
         out.push(b']');
     }
     out.extend_from_slice(b"]}");

@@ -115,7 +115,7 @@ fn settlements_move_behind_other_mutations_but_not_behind_what_changes_them() {
     let requeue = Mutation::Requeue {
         topic: topic("t"),
         subscription: subscription("s"),
-        events: vec![Requeued { key: key(0, 2), deliveries: 1, due_at: None }],
+        events: vec![Requeued { key: key(0, 2), deliveries: 1, due_at: None, grace_ms: 0 }],
     };
     let text = encode(&[settle(1), requeue.clone(), settle(2), settle(3)]);
     let both =
@@ -205,20 +205,21 @@ fn events() -> impl Strategy<Value = StoredEvent> {
 }
 
 fn mutations() -> impl Strategy<Value = Mutation> {
-    let holders = prop::collection::vec((names(), any::<u32>(), any::<Option<u64>>()), 0..4);
-    let requeued = (keys(), any::<u32>(), any::<Option<u64>>());
+    let holders = prop::collection::vec((names(), any::<u32>(), any::<Option<u64>>(), any::<u64>()), 0..4);
+    let requeued = (keys(), any::<u32>(), any::<Option<u64>>(), prop_oneof![Just(0), any::<u64>()]);
     prop_oneof![
         4 => events().prop_map(Mutation::Publish),
         2 => (events(), holders).prop_map(|(event, holders)| {
-            let holder = |((_, subscription), deliveries, due): ((_, _), u32, Option<u64>)| Holder {
-                subscription, deliveries, due_at: due.map(Millis),
+            let holder = |((_, subscription), deliveries, due, grace_ms): ((_, _), u32, Option<u64>, u64)| Holder {
+                subscription, deliveries, due_at: due.map(Millis), grace_ms,
             };
             Mutation::Rewrite { event, holders: holders.into_iter().map(holder).collect() }
         }),
         4 => (names(), keys()).prop_map(|((topic, subscription), events)| Mutation::Settle { topic, subscription, events }),
         1 => (names(), keys()).prop_map(|((topic, _), events)| Mutation::Forget { topic, events }),
-        2 => (names(), requeued).prop_map(|((topic, subscription), (keys, deliveries, due))| {
-            let events = keys.into_iter().map(|key| Requeued { key, deliveries, due_at: due.map(Millis) }).collect();
+        2 => (names(), requeued).prop_map(|((topic, subscription), (keys, deliveries, due, grace_ms))| {
+            let requeued = |key| Requeued { key, deliveries, due_at: due.map(Millis), grace_ms };
+            let events = keys.into_iter().map(requeued).collect();
             Mutation::Requeue { topic, subscription, events }
         }),
         1 => (names(), any::<u64>()).prop_map(|((topic, subscription), since)| {

@@ -30,8 +30,8 @@ pub fn event(of: &str, priority: i32, seq: u64, size: usize) -> StoredEvent {
     }
 }
 
-/// A subscription's hold on an event: deliveries and due time.
-type Hold = (u32, Option<Millis>);
+/// A subscription's hold on an event: deliveries, due time, time in flight.
+type Hold = (u32, Option<Millis>, u64);
 
 /// What must be remembered.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,7 +70,7 @@ impl State {
                     .subscriptions
                     .iter()
                     .filter(|((topic, _), since)| *topic == event.topic && **since < event.key.seq)
-                    .map(|((_, subscription), _)| (subscription.clone(), (0, None)));
+                    .map(|((_, subscription), _)| (subscription.clone(), (0, None, 0)));
                 let holds: BTreeMap<_, _> = holds.collect();
                 if holds.is_empty() {
                     dead.push((event.topic, event.key));
@@ -80,7 +80,8 @@ impl State {
             }
             Mutation::Rewrite { event, holders } => {
                 self.used(&event.topic, event.key.seq);
-                let holds = holders.into_iter().map(|h| (h.subscription, (h.deliveries, h.due_at))).collect();
+                let hold = |h: Holder| (h.subscription, (h.deliveries, h.due_at, h.grace_ms));
+                let holds = holders.into_iter().map(hold).collect();
                 self.events.insert((event.topic.clone(), event.key.seq), (event, holds));
             }
             Mutation::Settle { topic, subscription, events } => {
@@ -89,11 +90,11 @@ impl State {
                 }
             }
             Mutation::Requeue { topic, subscription, events } => {
-                for Requeued { key, deliveries, due_at } in events {
+                for Requeued { key, deliveries, due_at, grace_ms } in events {
                     if let Some((_, holds)) = self.events.get_mut(&(topic.clone(), key.seq))
                         && let Some(hold) = holds.get_mut(&subscription)
                     {
-                        *hold = (deliveries, due_at);
+                        *hold = (deliveries, due_at, grace_ms);
                     }
                 }
             }
@@ -305,10 +306,11 @@ impl Janitor for Mover {
                     continue;
                 }
                 let Some((_, holds)) = inner.state.events.get(&at) else { continue };
-                let holder = |(subscription, (deliveries, due_at)): (&SubscriptionName, &Hold)| Holder {
+                let holder = |(subscription, (deliveries, due_at, grace_ms)): (&SubscriptionName, &Hold)| Holder {
                     subscription: subscription.clone(),
                     deliveries: *deliveries,
                     due_at: *due_at,
+                    grace_ms: *grace_ms,
                 };
                 mutations.push(Mutation::Rewrite { holders: holds.iter().map(holder).collect(), event });
             }

@@ -5,16 +5,28 @@ use std::time::Duration;
 
 use super::super::turn::TopicAt;
 use super::{Client, Shard};
-use crate::engine::Delivery;
-use crate::event::{EventKey, Payload, Seq};
+use crate::engine::{Delivery, Outcome};
+use crate::event::{EventKey, Millis, Payload, Seq};
 use crate::queue::{Next, SubscriptionId};
 use crate::storage::{Place, ReadKey, Storage, StorageError};
 
-/// Events that ended subscriptions let go of between two turns.
-const DRAIN: usize = 4096;
+/// Events that ended subscriptions let go of between two turns, when there is nothing else to do.
+pub(super) const DRAIN: usize = 4096;
+
+/// The same when there is.
+pub(super) const DRAIN_BESIDES: usize = 256;
+
+/// Holds on events that are looked at for expiry between two turns.
+const EXPIRE: usize = 1024;
+
+/// Timers that are looked at between two turns.
+const TIMERS: usize = 256;
+
+/// Stands in the timers for the topic itself.
+const OWN: SubscriptionId = SubscriptionId(usize::MAX);
 
 /// How long after a failed read it is tried again.
-const READ_RETRY: Duration = Duration::from_millis(500);
+pub(super) const READ_RETRY: Duration = Duration::from_millis(500);
 
 /// Payloads that were read for a subscription.
 pub(super) struct Loaded {
@@ -127,6 +139,16 @@ impl<S: Storage + ?Sized> Shard<S> {
 
     pub(super) fn schedule(&mut self, at: TopicAt, sub: SubscriptionId) {
         let next = self.topics[at].as_ref().and_then(|topic| topic.next_change(sub));
+        self.set_timer(at, sub, next);
+    }
+
+    /// The same for what changes in a topic as a whole.
+    pub(super) fn schedule_own(&mut self, at: TopicAt) {
+        let next = self.topics[at].as_ref().and_then(|topic| topic.next_own_change());
+        self.set_timer(at, OWN, next);
+    }
+
+    fn set_timer(&mut self, at: TopicAt, sub: SubscriptionId, next: Option<Millis>) {
         if next.is_none() && self.timers.is_empty() {
             return;
         }
@@ -147,9 +169,17 @@ impl<S: Storage + ?Sized> Shard<S> {
         }
     }
 
+    /// Does what is due by now, a part of it if that is much: the rest has its turn when others have had theirs.
     pub(super) fn time_passed(&mut self) {
-        while let Some((_, at, sub)) = self.timers.first().copied().filter(|(time, ..)| *time <= self.now) {
+        let due = self.timers.iter().take_while(|(time, ..)| *time <= self.now).take(TIMERS);
+        let due: Vec<_> = due.map(|(_, at, sub)| (*at, *sub)).collect();
+        for (at, sub) in due {
             self.unschedule(at, sub);
+            if sub == OWN {
+                // What is left, and letters that are to be tried again, are seen to at the end of the turn.
+                self.with(at, |topic, now| topic.expire(now, EXPIRE));
+                continue;
+            }
             self.with(at, |topic, now| {
                 topic.take_back_overdue(sub, now);
                 topic.promote(sub, now);
@@ -158,10 +188,14 @@ impl<S: Storage + ?Sized> Shard<S> {
         }
     }
 
-    pub(super) fn drain_leaving(&mut self) {
+    pub(super) fn drain_leaving(&mut self, most: usize) {
         let Some(at) = self.leaving.pop() else { return };
-        if self.with(at, |topic, _| topic.drain_leaving(DRAIN)).unwrap_or(false) {
+        if self.with(at, |topic, _| topic.drain_leaving(most)).unwrap_or(false) {
             self.leaving.push(at);
+        }
+        let purged = self.topics[at].as_mut().map(|topic| topic.take_purged()).unwrap_or_default();
+        for (client, slot, count) in purged.into_iter().filter_map(|ticket| self.purges.remove(&ticket)) {
+            self.effects.outbox.outcome(client, slot, Outcome::Purged(count));
         }
     }
 }

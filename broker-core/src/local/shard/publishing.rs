@@ -17,8 +17,7 @@ impl<S: Storage + ?Sized> Shard<S> {
     pub(super) fn publish(&mut self, client: ClientId, slot: Slot, topic: TopicName, event: &NewEvent, confirm: bool) {
         match self.publish_one(&topic, event) {
             Err(refusal) => self.effects.outbox.outcome(client, slot, Outcome::Refused(refusal)),
-            Ok((at, stored, replaced)) => {
-                let outcome = Outcome::Published { replaced };
+            Ok((at, stored, outcome)) => {
                 if let Some(seq) = stored
                     && let Some(attachment) = self.clients.get_mut(&client).and_then(|c| c.attachments.get_mut(&at))
                 {
@@ -38,16 +37,27 @@ impl<S: Storage + ?Sized> Shard<S> {
         &mut self,
         name: &TopicName,
         event: &NewEvent,
-    ) -> Result<(TopicAt, Option<Seq>, bool), Refusal> {
+    ) -> Result<(TopicAt, Option<Seq>, Outcome), Refusal> {
         let at = self.topic(name)?;
+        self.keep_letters_of(at)?;
         let Some(publication) = self.with(at, |topic, now| topic.publish(event, now)) else {
             return Err(Refusal::UnknownTopic(name.clone()));
         };
         let publication = publication?;
-        let Some(stored) = publication.stored else { return Ok((at, None, false)) };
+        let Some(stored) = publication.stored else {
+            let outcome = if publication.dropped { Outcome::Dropped } else { Outcome::Published { replaced: false } };
+            return Ok((at, None, outcome));
+        };
         if !publication.replaces.is_empty() {
             self.mutations.push(Mutation::Forget { topic: name.clone(), events: publication.replaces });
         }
+        let seq = stored.key.seq;
+        self.store(at, stored);
+        Ok((at, Some(seq), Outcome::Published { replaced: publication.replaced }))
+    }
+
+    /// Has an event stored with this turn, and shown when that is safe.
+    pub(super) fn store(&mut self, at: TopicAt, stored: StoredEvent) {
         let key = stored.key;
         self.effects.keys.push((at, key));
         match self.effects.visible.last_mut().filter(|(other, _)| *other == at) {
@@ -55,7 +65,6 @@ impl<S: Storage + ?Sized> Shard<S> {
             None => self.effects.visible.push((at, key.seq)),
         }
         self.mutations.push(Mutation::Publish(stored));
-        Ok((at, Some(key.seq), publication.replaced))
     }
 
     /// Publishes for somebody in this process.
@@ -94,7 +103,7 @@ impl<S: Storage + ?Sized> Shard<S> {
         let mut outcomes = Vec::with_capacity(part.events.len());
         for (topic, event) in &part.events {
             outcomes.push(match self.publish_one(topic, event) {
-                Ok((_, _, replaced)) => Outcome::Published { replaced },
+                Ok((_, _, outcome)) => outcome,
                 Err(refusal) => Outcome::Refused(refusal),
             });
         }
@@ -110,9 +119,10 @@ impl<S: Storage + ?Sized> Shard<S> {
         let mut ahead: HashMap<TopicAt, (u64, u64)> = HashMap::new();
         for (name, event) in &part.events {
             let Some(at) = self.by_name.get(name).copied() else { continue };
-            let Some(topic) = &self.topics[at] else { continue };
+            let now = self.now;
+            let Some(topic) = &mut self.topics[at] else { continue };
             let (count, bytes) = ahead.entry(at).or_default();
-            if let Err(refusal) = topic.check_room(event, *count, *bytes) {
+            if let Err(refusal) = topic.check_room(event, *count, *bytes, now) {
                 return Some(refusal);
             }
             *count += 1;
@@ -126,6 +136,15 @@ impl<S: Storage + ?Sized> Shard<S> {
         events: Vec<(StoredEvent, Place)>,
         done: oneshot::Sender<Result<(), StorageError>>,
     ) {
+        let is_moving = |(event, _): &(StoredEvent, Place)| {
+            let topic = self.by_name.get(&event.topic).and_then(|at| self.topics[*at].as_ref());
+            topic.is_some_and(|topic| topic.is_moving(event.key))
+        };
+        if events.iter().any(is_moving) {
+            // Another shard is about to store that a subscription is done with one of these. A record that comes after that one,
+            // and says who holds the event, must not say that the subscription does.
+            return self.rewrite_later(events, done);
+        }
         for (event, place) in events {
             let Some(at) = self.by_name.get(&event.topic).copied() else { continue };
             let Some(topic) = &self.topics[at] else { continue };

@@ -4,24 +4,47 @@ use std::sync::atomic::Ordering;
 
 use super::super::message::ShardRequest;
 use super::super::turn::TopicAt;
-use super::{Attachment, Shard};
+use super::{Attachment, Barrier, Shard};
 use crate::engine::{Op, Outcome, Refusal, Request, Slot, Stats, TopicStats};
+use crate::event::Seq;
 use crate::name::TopicName;
+use crate::policy::TopicPolicy;
 use crate::queue::{ClientId, Topic};
 use crate::storage::Storage;
 
 impl<S: Storage + ?Sized> Shard<S> {
-    pub(super) fn request_or_park(&mut self, client: ClientId, request: ShardRequest) {
-        let must_wait = self.must_wait(client, &request);
+    /// What must be visible before a request is looked at: a look at what waits sees what was published before it.
+    pub(super) fn barrier(&self, request: &ShardRequest) -> Barrier {
+        let ShardRequest::One(Request { op, .. }) = request else { return None };
+        let at = match op {
+            Op::Peek { topic, .. } => self.by_name.get(topic).copied()?,
+            Op::Redrive { topic, .. } => {
+                let dead = self.shared.policies.of(topic).dead_letter_of(topic)?;
+                self.by_name.get(&dead).copied()?
+            }
+            _ => return None,
+        };
+        let seq = self.topics[at].as_ref()?.last_invisible()?;
+        Some((at, seq))
+    }
+
+    pub(super) fn request_or_park(&mut self, client: ClientId, request: ShardRequest, barrier: Barrier) {
+        let must_wait = self.is_behind(barrier) || self.must_wait(client, &request);
         let Some(state) = self.clients.get_mut(&client) else { return };
         if !state.parked.is_empty() || must_wait {
             if state.parked.is_empty() {
                 self.parked.push(client);
             }
-            state.parked.push_back(request);
+            state.parked.push_back((request, barrier));
             return;
         }
         self.request(client, request);
+    }
+
+    fn is_behind(&self, barrier: Barrier) -> bool {
+        let is_invisible =
+            |(at, seq): (TopicAt, Seq)| self.topics[at].as_ref().is_some_and(|topic| topic.is_invisible(seq));
+        self.shared.failure().is_none() && barrier.is_some_and(is_invisible)
     }
 
     /// Whether a request settles something in a topic to which its own client has published what is not visible yet. It waits
@@ -29,7 +52,11 @@ impl<S: Storage + ?Sized> Shard<S> {
     pub(super) fn must_wait(&self, client: ClientId, request: &ShardRequest) -> bool {
         let ShardRequest::One(Request { op, .. }) = request else { return false };
         let topic = match op {
-            Op::Ack { topic, .. } | Op::AckAll { topic } | Op::Nack { topic, .. } | Op::Touch { topic, .. } => topic,
+            Op::Ack { topic, .. }
+            | Op::AckAll { topic }
+            | Op::Nack { topic, .. }
+            | Op::Terminate { topic, .. }
+            | Op::Touch { topic, .. } => topic,
             _ => return false,
         };
         // After a failure nothing becomes visible any more; the request gets its refusal.
@@ -43,8 +70,8 @@ impl<S: Storage + ?Sized> Shard<S> {
     pub(super) fn unpark(&mut self) {
         for client in std::mem::take(&mut self.parked) {
             let parked = self.clients.get_mut(&client).map(|state| std::mem::take(&mut state.parked));
-            for request in parked.unwrap_or_default() {
-                self.request_or_park(client, request);
+            for (request, barrier) in parked.unwrap_or_default() {
+                self.request_or_park(client, request, barrier);
             }
         }
     }
@@ -83,6 +110,12 @@ impl<S: Storage + ?Sized> Shard<S> {
             Op::Ack { topic, ids } => return self.acknowledge(client, slot, topic, &ids),
             Op::AckAll { topic } => return self.acknowledge_all(client, slot, topic),
             Op::Nack { topic, id, delay_ms } => return self.requeue(client, slot, topic, id, delay_ms),
+            Op::Terminate { topic, id, note } => return self.terminate(client, slot, topic, id, note),
+            Op::Peek { topic, subscription, most } => {
+                return self.peek(client, slot, &topic, subscription.as_ref(), most);
+            }
+            Op::Purge { topic, subscription } => return self.purge(client, slot, &topic, subscription.as_ref()),
+            Op::Redrive { topic, most } => return self.redrive(client, slot, topic, most),
             Op::Touch { topic, id } => match self.attachment(client, &topic) {
                 None => Outcome::Refused(Refusal::NotSubscribed(topic)),
                 Some((at, Attachment { sub, consumer, .. })) => {
@@ -138,11 +171,17 @@ impl<S: Storage + ?Sized> Shard<S> {
         if !policy.auto_create && !self.shared.policies.names(name) {
             return Err(Refusal::UnknownTopic(name.clone()));
         }
+        self.make_topic(name, policy)
+    }
+
+    /// Makes a topic that is not there.
+    pub(super) fn make_topic(&mut self, name: &TopicName, policy: TopicPolicy) -> Result<TopicAt, Refusal> {
         if self.shared.topics.take().is_err() {
             self.forget_idle_topics();
             self.shared.topics.take().map_err(|most| Refusal::TooMany(format!("there are {most} topics already")))?;
         }
-        let nothing_on_its_way = self.turns.is_empty() && self.loads.is_empty() && self.effects.keys.is_empty();
+        let nothing_on_its_way =
+            self.turns.is_empty() && self.loads.is_empty() && self.errands.is_empty() && self.effects.keys.is_empty();
         let topic = Some(Box::new(Topic::new(name.clone(), policy)));
         let at = match if nothing_on_its_way { self.vacant.pop() } else { None } {
             Some(at) => {

@@ -14,12 +14,22 @@ impl<S: Storage + ?Sized> Shard<S> {
     pub(super) fn end_turn(&mut self) {
         self.touched.sort_unstable();
         self.touched.dedup();
-        for at in std::mem::take(&mut self.touched) {
-            if let Some(topic) = &mut self.topics[at] {
+        let touched = std::mem::take(&mut self.touched);
+        for at in &touched {
+            if let Some(topic) = &mut self.topics[*at] {
                 topic.drain_changes(&mut self.mutations);
             }
         }
         self.stay_in_budget();
+        self.submit_turn();
+        // After the batch, because what the other topic's shard stores for these comes after it.
+        for at in touched {
+            self.send_letters(at);
+            self.schedule_own(at);
+        }
+    }
+
+    fn submit_turn(&mut self) {
         let effects = std::mem::take(&mut self.effects);
         if self.shared.failure().is_some() {
             self.mutations.clear();
@@ -38,6 +48,7 @@ impl<S: Storage + ?Sized> Shard<S> {
             for done in effects.rewrites {
                 let _the_storage_has_gone = done.send(Ok(()));
             }
+            effects.answers.into_iter().for_each(|answer| answer());
             if let Some(outbox) = self.turns.follow(effects.outbox) {
                 self.send(outbox);
             }
@@ -46,7 +57,7 @@ impl<S: Storage + ?Sized> Shard<S> {
 
     pub(super) fn progress(&mut self, progress: Progress) {
         match progress {
-            Progress::Written(places, outbox) => {
+            Progress::Written(places, outbox, answers) => {
                 for ((at, key), place) in places {
                     if let Some(topic) = &mut self.topics[at] {
                         topic.set_place(key, place);
@@ -54,6 +65,7 @@ impl<S: Storage + ?Sized> Shard<S> {
                     }
                 }
                 self.send(outbox);
+                answers.into_iter().for_each(|answer| answer());
             }
             Progress::Safe(effects) => {
                 self.send(effects.confirms);
@@ -85,7 +97,7 @@ impl<S: Storage + ?Sized> Shard<S> {
                 let LinkEvent::Outcomes(outcomes) = event else { continue };
                 for (slot, outcome) in outcomes {
                     let outcome = match outcome {
-                        Outcome::Topics(_) | Outcome::Stats(_) | Outcome::Refused(_) => outcome,
+                        Outcome::Topics(_) | Outcome::Stats(_) | Outcome::Peeked(_) | Outcome::Refused(_) => outcome,
                         _ => Outcome::Refused(Refusal::Unavailable(reason.clone())),
                     };
                     outbox.outcome(client, slot, outcome);

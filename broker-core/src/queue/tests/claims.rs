@@ -9,30 +9,30 @@ use crate::policy::{DuplicateId, TopicPolicy};
 use crate::storage::{Mutation, Place, Requeued};
 
 /// A topic whose events are safe as soon as they are published.
-struct Queue {
-    topic: Topic,
-    now: Millis,
+pub(super) struct Queue {
+    pub(super) topic: Topic,
+    pub(super) now: Millis,
     numbers: u64,
 }
 
 /// A client and the subscription that it is attached to.
 #[derive(Clone, Copy)]
-struct At {
-    sub: SubscriptionId,
-    consumer: ConsumerId,
+pub(super) struct At {
+    pub(super) sub: SubscriptionId,
+    pub(super) consumer: ConsumerId,
     client: ClientId,
 }
 
 impl Queue {
-    fn new(policy: TopicPolicy) -> Self {
+    pub(super) fn new(policy: TopicPolicy) -> Self {
         Self { topic: Topic::new(TopicName::new("t").unwrap(), policy), now: Millis(1_000), numbers: 0 }
     }
 
-    fn with(duplicate_id: DuplicateId) -> Self {
+    pub(super) fn with(duplicate_id: DuplicateId) -> Self {
         Self::new(TopicPolicy { duplicate_id, ..TopicPolicy::default() })
     }
 
-    fn subscribe(&mut self, name: Option<&str>) -> SubscriptionId {
+    pub(super) fn subscribe(&mut self, name: Option<&str>) -> SubscriptionId {
         let name = name.map(|name| SubscriptionName::new(name).unwrap());
         if let Some(sub) = name.as_ref().and_then(|name| self.topic.find(name)) {
             return sub;
@@ -40,23 +40,23 @@ impl Queue {
         self.topic.subscribe(name).0
     }
 
-    fn attach(&mut self, sub: SubscriptionId, client: u64, prefetch: u16) -> At {
+    pub(super) fn attach(&mut self, sub: SubscriptionId, client: u64, prefetch: u16) -> At {
         let client = ClientId(client);
         At { sub, consumer: self.topic.attach(sub, client, prefetch), client }
     }
 
     /// One client with a subscription of its own.
-    fn alone(&mut self, prefetch: u16) -> At {
+    pub(super) fn alone(&mut self, prefetch: u16) -> At {
         let sub = self.subscribe(None);
         self.attach(sub, 0, prefetch)
     }
 
-    fn event(&mut self, id: u8, priority: i32) -> NewEvent {
+    pub(super) fn event(&mut self, id: u8, priority: i32) -> NewEvent {
         self.numbers += 1;
         new_event(id, priority, self.numbers, 0)
     }
 
-    fn take(&mut self, event: &NewEvent) -> Result<(EventKey, bool), Refusal> {
+    pub(super) fn take(&mut self, event: &NewEvent) -> Result<(EventKey, bool), Refusal> {
         let publication = self.topic.publish(event, self.now)?;
         let key = publication.stored.map_or(EventKey { priority: Priority(0), seq: Seq(0) }, |stored| stored.key);
         self.topic.set_place(key, Place(key.seq.0));
@@ -65,14 +65,14 @@ impl Queue {
     }
 
     /// Publishes an event. Returns its number, and whether it replaced another.
-    fn publish(&mut self, id: u8, priority: i32) -> (u64, bool) {
+    pub(super) fn publish(&mut self, id: u8, priority: i32) -> (u64, bool) {
         let event = self.event(id, priority);
         let (_, replaced) = self.take(&event).unwrap();
         (self.numbers, replaced)
     }
 
     /// What is delivered next: to whom, its number, how often it was delivered before.
-    fn next(&mut self, sub: SubscriptionId) -> Option<(u64, u64, u32)> {
+    pub(super) fn next(&mut self, sub: SubscriptionId) -> Option<(u64, u64, u32)> {
         match self.topic.next(sub, self.now, |_| true) {
             Next::Delivery { client, payload, redelivered } => Some((client.0, number(&payload), redelivered)),
             Next::Nothing => None,
@@ -80,19 +80,19 @@ impl Queue {
         }
     }
 
-    fn acknowledge(&mut self, at: At, id: u8) -> Acknowledged {
+    pub(super) fn acknowledge(&mut self, at: At, id: u8) -> Acknowledged {
         self.topic.acknowledge(at.sub, at.consumer, event_id(id))
     }
 
-    fn requeue(&mut self, at: At, id: u8, delay_ms: u64) -> bool {
+    pub(super) fn requeue(&mut self, at: At, id: u8, delay_ms: u64) -> bool {
         self.topic.requeue(at.sub, at.consumer, event_id(id), delay_ms, self.now)
     }
 
-    fn is_deliverable(&mut self, at: At) -> bool {
+    pub(super) fn is_deliverable(&mut self, at: At) -> bool {
         self.topic.is_deliverable(at.sub, self.now)
     }
 
-    fn changes(&mut self) -> Vec<Mutation> {
+    pub(super) fn changes(&mut self) -> Vec<Mutation> {
         let mut mutations = Vec::new();
         self.topic.drain_changes(&mut mutations);
         mutations

@@ -3,14 +3,27 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::subscription::Hold;
 use super::IDS;
-use crate::policy::{DuplicateId, TopicPolicy};
+use crate::letter::Reason;
+use crate::policy::{DuplicateId, Overflow, TopicPolicy};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Settled {
     InFlight,
     Waiting,
+    Late,
     NotFound,
+}
+
+/// What came of a publish.
+#[derive(Debug, Default)]
+pub(super) struct Accepted {
+    pub(super) stored: bool,
+    /// The events that it takes the place of, and whether one of them waited.
+    pub(super) gone: BTreeSet<u64>,
+    pub(super) replaced: bool,
+    pub(super) dropped: bool,
 }
 
 /// An event as it is published.
@@ -38,7 +51,15 @@ struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
-    InFlight { client: u64, since: u64, deadline: u64 },
+    InFlight {
+        client: u64,
+        since: u64,
+        deadline: u64,
+    },
+    /// On its way to another topic; the client that gave it up, if one did.
+    Moving {
+        giver: Option<u64>,
+    },
 }
 
 /// A subscription's hold on an event.
@@ -51,11 +72,13 @@ struct Held {
     /// Milliseconds that it was in flight: its time to live does not run then.
     flown: u64,
     /// What the storage knows of the count and of when it is due.
-    stored: (u32, u64),
+    stored: (u32, u64, u64),
     /// Which delivery of the subscription its latest was, since the start.
     order: u64,
     /// Replaced while it was in flight.
     withdrawn: bool,
+    /// It is a dead letter, waiting to be sent or on its way.
+    letter: Option<Reason>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +86,8 @@ struct Consumer {
     prefetch: u16,
     /// Its client had no room when it was asked.
     skipped: bool,
+    giving_up: usize,
+    late: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,6 +97,7 @@ pub(super) struct Counters {
     pub(super) redelivered: u64,
     pub(super) expired: u64,
     pub(super) dropped: u64,
+    pub(super) dead_lettered: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -98,8 +124,8 @@ pub(super) struct Figures {
 pub(super) struct Kept {
     pub(super) name: String,
     pub(super) since: u64,
-    /// Sequence, deliveries, due.
-    pub(super) held: Vec<(u64, u32, u64)>,
+    /// Sequence, deliveries, due, time in flight.
+    pub(super) held: Vec<(u64, u32, u64, u64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -112,11 +138,21 @@ pub(super) struct Model {
     pub(super) last_seq: u64,
     pub(super) published: u64,
     orders: u64,
+    dead_full: u64,
 }
 
 impl Model {
     pub(super) fn new(policy: TopicPolicy) -> Self {
-        Self { policy, events: Vec::new(), subs: Vec::new(), visible: 0, last_seq: 0, published: 0, orders: 0 }
+        Self {
+            policy,
+            events: Vec::new(),
+            subs: Vec::new(),
+            visible: 0,
+            last_seq: 0,
+            published: 0,
+            orders: 0,
+            dead_full: 0,
+        }
     }
 
     fn event(&self, seq: u64) -> &Event {
@@ -135,11 +171,11 @@ impl Model {
         self.subs[at].as_mut().unwrap()
     }
 
-    /// `Err`: refused. Else whether it is stored, the events that it takes the place of, and whether one of them waited.
-    pub(super) fn publish(&mut self, event: Published, now: u64) -> Result<(bool, BTreeSet<u64>, bool), ()> {
+    /// `Err`: refused.
+    pub(super) fn publish(&mut self, event: Published, now: u64) -> Result<Accepted, ()> {
         if self.subs.iter().flatten().next().is_none() {
             self.published += 1;
-            return Ok((false, BTreeSet::new(), false));
+            return Ok(Accepted::default());
         }
         let same = |held: &Held| self.event(held.seq).id == event.id;
         let replace = self.policy.duplicate_id == DuplicateId::Replace;
@@ -149,13 +185,31 @@ impl Model {
             return Err(());
         }
         let goes = |held: &Held| replace && same(held) && held.state == State::Waiting;
-        let (most, most_bytes) = (self.policy.max_waiting, self.policy.max_waiting_bytes);
-        for sub in self.subs.iter().flatten() {
-            let stays: Vec<_> = sub.held.iter().filter(|held| !goes(held)).collect();
+        let (most, most_bytes, overflow) =
+            (self.policy.max_waiting, self.policy.max_waiting_bytes, self.policy.overflow);
+        if overflow != Overflow::Reject && most_bytes > 0 && event.bytes > most_bytes {
+            return Err(());
+        }
+        // The full ones, and whether the new event is the least urgent of what waits there.
+        let mut full: Vec<(usize, bool)> = Vec::new();
+        for (at, sub) in self.subs.iter().enumerate() {
+            let Some(sub) = sub else { continue };
+            let counts = |held: &&Held| !goes(held) && held.letter != Some(Reason::Overflow);
+            let stays: Vec<_> = sub.held.iter().filter(counts).collect();
             let bytes: u64 = stays.iter().map(|held| self.event(held.seq).bytes).sum();
             if most > 0 && stays.len() as u64 >= most || most_bytes > 0 && bytes + event.bytes > most_bytes {
-                return Err(());
+                if overflow == Overflow::Reject || overflow == Overflow::DeadLetter && self.dead_full > now {
+                    return Err(());
+                }
+                let lowest = self.lowest(at, |held| !goes(held)).map(|seq| self.event(seq).priority);
+                full.push((at, lowest.is_none_or(|lowest| lowest > event.priority)));
             }
+        }
+        let subs = self.subs.iter().flatten().count();
+        if overflow == Overflow::DropLowest && full.len() == subs && full.iter().all(|(_, is_lowest)| *is_lowest) {
+            self.published += 1;
+            self.subs.iter_mut().flatten().for_each(|sub| sub.counters.dropped += 1);
+            return Ok(Accepted { dropped: true, ..Accepted::default() });
         }
         let of_id: BTreeSet<u64> = self.events.iter().filter(|other| other.id == event.id).map(|e| e.seq).collect();
         let (mut gone, mut replaced) = (BTreeSet::new(), false);
@@ -167,11 +221,21 @@ impl Model {
             }
             sub.held.retain(|held| !(held.withdrawn && held.state == State::Waiting));
         }
+        let number = self.published;
+        let seq = self.insert(event, number, now);
+        self.published += 1;
+        for (at, is_lowest) in full {
+            self.make_room(at, is_lowest.then_some(seq));
+        }
+        Ok(Accepted { stored: true, gone, replaced, dropped: false })
+    }
+
+    fn insert(&mut self, event: Published, number: u64, now: u64) -> u64 {
         let due = if event.delay_ms > 0 { now + event.delay_ms + 1 } else { 0 };
         let ttl = [event.ttl_ms, self.policy.ttl_ms].into_iter().filter(|ttl| *ttl > 0).min();
         let seq = self.last_seq + 1;
         self.events.push(Event {
-            number: self.published,
+            number,
             seq,
             id: event.id,
             priority: event.priority,
@@ -180,12 +244,191 @@ impl Model {
             expires: ttl.map(|ttl| now + ttl),
         });
         for sub in self.subs.iter_mut().flatten() {
-            let (state, stored) = (State::Waiting, (0, due));
-            sub.held.push(Held { seq, state, deliveries: 0, due, flown: 0, stored, order: 0, withdrawn: false });
+            sub.held.push(Held {
+                seq,
+                state: State::Waiting,
+                deliveries: 0,
+                due,
+                flown: 0,
+                stored: (0, due, 0),
+                order: 0,
+                withdrawn: false,
+                letter: None,
+            });
         }
         self.last_seq = seq;
-        self.published += 1;
-        Ok((true, gone, replaced))
+        seq
+    }
+
+    /// The least urgent of what waits, the oldest of several.
+    fn lowest(&self, at: usize, which: impl Fn(&Held) -> bool) -> Option<u64> {
+        let waits = |held: &&Held| held.state == State::Waiting && held.letter.is_none() && which(held);
+        let waiting = self.sub(at).held.iter().filter(waits).map(|held| held.seq);
+        waiting.min_by_key(|seq| (self.event(*seq).priority, *seq))
+    }
+
+    fn make_room(&mut self, at: usize, mut victim: Option<u64>) {
+        let (most, most_bytes) = (self.policy.max_waiting, self.policy.max_waiting_bytes);
+        for _ in 0..64 {
+            let counts = |held: &&Held| held.letter != Some(Reason::Overflow);
+            let held: Vec<_> = self.sub(at).held.iter().filter(counts).collect();
+            let bytes: u64 = held.iter().map(|held| self.event(held.seq).bytes).sum();
+            if !(most > 0 && held.len() as u64 > most || most_bytes > 0 && bytes > most_bytes) {
+                return;
+            }
+            let Some(seq) = victim.take().or_else(|| self.lowest(at, |_| true)) else { return };
+            let is_letter = self.policy.overflow == Overflow::DeadLetter;
+            let sub = self.sub_mut(at);
+            if is_letter {
+                sub.held.iter_mut().find(|held| held.seq == seq).unwrap().letter = Some(Reason::Overflow);
+            } else {
+                sub.held.retain(|held| held.seq != seq);
+                sub.counters.dropped += 1;
+            }
+        }
+    }
+
+    /// An event comes back to one subscription. Returns whether there is room for it.
+    pub(super) fn revive(&mut self, at: usize, event: Published, number: u64, now: u64) -> bool {
+        let (most, most_bytes) = (self.policy.max_waiting, self.policy.max_waiting_bytes);
+        let there = |held: &&Held| self.event(held.seq).id == event.id && !held.withdrawn;
+        if self.policy.duplicate_id != DuplicateId::Keep && self.sub(at).held.iter().any(|held| there(&held)) {
+            return false;
+        }
+        let held = self.sub(at).held.iter().filter(|held| held.letter != Some(Reason::Overflow));
+        let held: Vec<_> = held.collect();
+        let bytes: u64 = held.iter().map(|held| self.event(held.seq).bytes).sum();
+        if most > 0 && held.len() as u64 >= most || most_bytes > 0 && bytes + event.bytes > most_bytes {
+            return false;
+        }
+        let seq = self.insert(event, number, now);
+        for (other, sub) in self.subs.iter_mut().enumerate().filter(|(other, _)| *other != at) {
+            let _ = other;
+            if let Some(sub) = sub {
+                sub.held.retain(|held| held.seq != seq);
+            }
+        }
+        true
+    }
+
+    // ---- Letters ----
+
+    /// What waits to be sent of a subscription.
+    pub(super) fn unsent(&self, at: usize) -> BTreeMap<u64, Reason> {
+        let held = self.sub(at).held.iter().filter(|held| held.state == State::Waiting);
+        held.filter_map(|held| Some((held.seq, held.letter?))).collect()
+    }
+
+    pub(super) fn send(&mut self, at: usize, seq: u64) {
+        let held = self.sub_mut(at).held.iter_mut().find(|held| held.seq == seq).unwrap();
+        assert_eq!(held.state, State::Waiting);
+        held.state = State::Moving { giver: None };
+    }
+
+    pub(super) fn terminate(&mut self, at: usize, client: u64, id: u8, now: u64) -> bool {
+        let Some(seq) = self.flight(at, client, id) else { return false };
+        let sub = self.sub_mut(at);
+        let held = sub.held.iter_mut().find(|held| held.seq == seq).unwrap();
+        let State::InFlight { since, .. } = held.state else { unreachable!() };
+        held.flown += now - since;
+        held.state = State::Moving { giver: Some(client) };
+        held.letter = Some(Reason::Terminated);
+        sub.consumers.get_mut(&client).unwrap().giving_up += 1;
+        true
+    }
+
+    /// `gone`: stored elsewhere; else `lost`, or it stays.
+    pub(super) fn letter_done(&mut self, at: usize, seq: u64, gone: bool, lost: bool, now: u64) {
+        let timeout = self.policy.ack_timeout_ms;
+        self.orders += 1;
+        let order = self.orders;
+        let timed = self.event(seq).expires.is_some();
+        let sub = self.sub_mut(at);
+        let Some(held) = sub.held.iter_mut().find(|held| held.seq == seq) else { return };
+        let State::Moving { giver } = held.state else { panic!("{held:?} was not on its way") };
+        let is_here = giver.is_some_and(|giver| sub.consumers.contains_key(&giver));
+        if gone || lost {
+            sub.held.retain(|held| held.seq != seq);
+            sub.counters.dead_lettered += u64::from(gone);
+            sub.counters.dropped += u64::from(!gone);
+        } else if let Some(client) = giver.filter(|_| is_here) {
+            held.letter = None;
+            held.order = order;
+            let deadline = if timeout > 0 { now + timeout } else { u64::MAX };
+            held.state = State::InFlight { client, since: now, deadline };
+        } else if held.withdrawn {
+            sub.held.retain(|held| held.seq != seq);
+        } else {
+            held.state = State::Waiting;
+            if giver.is_some() {
+                held.letter = None;
+                held.due = 0;
+                held.stored = (held.deliveries, 0, if timed { held.flown } else { 0 });
+            }
+        }
+        if let Some(client) = giver.filter(|_| is_here) {
+            self.sub_mut(at).consumers.get_mut(&client).unwrap().giving_up -= 1;
+            self.resume(at, client);
+        }
+    }
+
+    pub(super) fn letters_done(&mut self, full: bool, now: u64) {
+        self.dead_full = if full { now + 1000 } else { 0 };
+    }
+
+    // ---- What is let go of ----
+
+    pub(super) fn purge(&mut self, at: usize) -> u64 {
+        let sub = self.sub_mut(at);
+        let before = sub.held.len();
+        sub.held.retain(|held| held.state != State::Waiting);
+        (before - sub.held.len()) as u64
+    }
+
+    /// What has waited for too long.
+    pub(super) fn expire(&mut self, now: u64) {
+        let letters = self.policy.expired_to_dead_letter;
+        let expired: BTreeMap<u64, u64> =
+            self.events.iter().filter_map(|event| Some((event.seq, event.expires?))).collect();
+        for sub in self.subs.iter_mut().flatten() {
+            let is_late = |held: &Held| {
+                held.state == State::Waiting
+                    && held.letter.is_none()
+                    && expired.get(&held.seq).is_some_and(|expires| expires + held.flown <= now)
+            };
+            for held in sub.held.iter_mut().filter(|held| is_late(held)) {
+                sub.counters.expired += 1;
+                held.letter = letters.then_some(Reason::Expired);
+            }
+            sub.held.retain(|held| !is_late(held));
+        }
+    }
+
+    /// Whether somebody waits for an event, and nobody has it in flight or on its way.
+    pub(super) fn only_waits(&self, seq: u64) -> bool {
+        let mut all = self.subs.iter().flatten().flat_map(|sub| &sub.held).filter(|held| held.seq == seq).peekable();
+        all.peek().is_some() && all.all(|held| held.state == State::Waiting && held.letter.is_none())
+    }
+
+    /// The event is gone, for all.
+    pub(super) fn forget(&mut self, seq: u64) {
+        self.subs.iter_mut().flatten().for_each(|sub| sub.held.retain(|held| held.seq != seq));
+    }
+
+    /// What a look at a subscription shows: sequences and deliveries.
+    pub(super) fn peek(&self, at: usize, now: u64) -> Vec<(u64, u32)> {
+        let most = self.policy.max_deliveries;
+        let waits = |held: &&Held| {
+            held.state == State::Waiting
+                && held.letter.is_none()
+                && held.seq <= self.visible
+                && held.due <= now
+                && self.event(held.seq).expires.is_none_or(|expires| expires + held.flown > now)
+                && (most == 0 || held.deliveries < most)
+        };
+        let mut found: Vec<_> = self.sub(at).held.iter().filter(waits).collect();
+        found.sort_by_key(|held| self.in_delivery_order(held.seq));
+        found.iter().map(|held| (held.seq, held.deliveries)).collect()
     }
 
     pub(super) fn subscribe(&mut self, name: Option<String>) -> usize {
@@ -200,7 +443,9 @@ impl Model {
     }
 
     pub(super) fn attach(&mut self, at: usize, client: u64, prefetch: u16) {
-        self.sub_mut(at).consumers.insert(client, Consumer { prefetch, skipped: false });
+        self.sub_mut(at)
+            .consumers
+            .insert(client, Consumer { prefetch, skipped: false, giving_up: 0, late: Vec::new() });
     }
 
     pub(super) fn set_prefetch(&mut self, at: usize, client: u64, prefetch: u16) {
@@ -215,7 +460,7 @@ impl Model {
 
     /// The consumer gets its turn again, if it can take more.
     pub(super) fn resume(&mut self, at: usize, client: u64) {
-        let in_flight = self.in_flight_of(at, client);
+        let in_flight = self.taken_by(at, client);
         if let Some(consumer) = self.sub_mut(at).consumers.get_mut(&client)
             && in_flight < usize::from(consumer.prefetch)
         {
@@ -236,10 +481,16 @@ impl Model {
         self.sub(at).held.iter().filter(|held| on(held.state, client)).count()
     }
 
+    /// What takes a client's prefetch.
+    fn taken_by(&self, at: usize, client: u64) -> usize {
+        let giving_up = self.sub(at).consumers.get(&client).map_or(0, |consumer| consumer.giving_up);
+        self.in_flight_of(at, client) + giving_up
+    }
+
     /// Clients that can take another event and have not been skipped.
     pub(super) fn eligible(&self, at: usize) -> Vec<u64> {
         let can = |(client, consumer): (&u64, &Consumer)| {
-            let room = self.in_flight_of(at, *client) < usize::from(consumer.prefetch);
+            let room = self.taken_by(at, *client) < usize::from(consumer.prefetch);
             (room && !consumer.skipped).then_some(*client)
         };
         self.sub(at).consumers.iter().filter_map(can).collect()
@@ -253,21 +504,31 @@ impl Model {
     pub(super) fn candidate(&mut self, at: usize, now: u64) -> Option<(u64, u32)> {
         loop {
             let sub = self.sub(at);
-            let flies = |id| sub.held.iter().any(|held| held.state != State::Waiting && self.event(held.seq).id == id);
+            let in_flight = |held: &Held| matches!(held.state, State::InFlight { .. });
+            let flies = |id| sub.held.iter().any(|held| in_flight(held) && self.event(held.seq).id == id);
             let deliverable = sub.held.iter().filter(|held| {
                 held.state == State::Waiting
+                    && held.letter.is_none()
                     && held.seq <= self.visible
                     && held.due <= now
                     && (self.policy.duplicate_id == DuplicateId::Keep || !flies(self.event(held.seq).id))
             });
             let next = deliverable.min_by_key(|held| self.in_delivery_order(held.seq))?;
             let (seq, deliveries) = (next.seq, next.deliveries);
-            if self.event(seq).expires.is_none_or(|expires| expires + next.flown > now) {
+            let expired = self.event(seq).expires.is_some_and(|expires| expires + next.flown <= now);
+            let most = self.policy.max_deliveries;
+            if !expired && (most == 0 || deliveries < most) {
                 return Some((seq, deliveries));
             }
+            let to_letters = !expired || self.policy.expired_to_dead_letter;
             let sub = self.sub_mut(at);
-            sub.held.retain(|held| held.seq != seq);
-            sub.counters.expired += 1;
+            sub.counters.expired += u64::from(expired);
+            if to_letters {
+                let reason = if expired { Reason::Expired } else { Reason::MaxDeliveries };
+                sub.held.iter_mut().find(|held| held.seq == seq).unwrap().letter = Some(reason);
+            } else {
+                sub.held.retain(|held| held.seq != seq);
+            }
         }
     }
 
@@ -308,12 +569,16 @@ impl Model {
             (Settled::InFlight, seq)
         } else {
             let of_id: Vec<&Held> = self.sub(at).held.iter().filter(|held| self.event(held.seq).id == id).collect();
-            if of_id.iter().any(|held| held.state != State::Waiting) {
+            if of_id.iter().any(|held| matches!(held.state, State::InFlight { .. })) {
                 return Settled::NotFound;
             }
+            let waiting = of_id.iter().filter(|held| held.state == State::Waiting);
             let order = |held: &&&Held| (held.deliveries == 0, held.order, self.in_delivery_order(held.seq));
-            let Some(held) = of_id.iter().min_by_key(order) else { return Settled::NotFound };
-            (Settled::Waiting, held.seq)
+            let seq = waiting.min_by_key(order).map(|held| held.seq);
+            let late = &mut self.sub_mut(at).consumers.get_mut(&client).unwrap().late;
+            let was_late = late.iter().position(|other| *other == id).map(|at| late.remove(at)).is_some();
+            let Some(seq) = seq else { return if was_late { Settled::Late } else { Settled::NotFound } };
+            (Settled::Waiting, seq)
         };
         let sub = self.sub_mut(at);
         sub.held.retain(|held| held.seq != seq);
@@ -354,11 +619,21 @@ impl Model {
 
     pub(super) fn take_back_overdue(&mut self, at: usize, now: u64) {
         let overdue = |held: &Held| matches!(held.state, State::InFlight { deadline, .. } if deadline <= now);
+        let events: Vec<(u64, u8)> = self.events.iter().map(|event| (event.seq, event.id)).collect();
+        let sub = self.sub_mut(at);
+        for held in sub.held.iter().filter(|held| overdue(held)) {
+            let State::InFlight { client, .. } = held.state else { continue };
+            let id = events.iter().find(|(seq, _)| *seq == held.seq).unwrap().1;
+            sub.consumers.get_mut(&client).unwrap().late.push(id);
+        }
         self.give_back(at, overdue, 0, now);
     }
 
     /// Flights that come back; what was replaced meanwhile does not.
     fn give_back(&mut self, at: usize, which: impl Fn(&Held) -> bool, due: u64, now: u64) {
+        let most = self.policy.max_deliveries;
+        let timed: BTreeSet<u64> =
+            self.events.iter().filter(|event| event.expires.is_some()).map(|event| event.seq).collect();
         let sub = self.sub_mut(at);
         let mut clients = Vec::new();
         for held in sub.held.iter_mut().filter(|held| which(held)) {
@@ -367,7 +642,10 @@ impl Model {
             held.state = State::Waiting;
             held.flown += now - since;
             held.due = due;
-            held.stored = (held.deliveries, due);
+            held.stored = (held.deliveries, due, if timed.contains(&held.seq) { held.flown } else { 0 });
+            if most > 0 && held.deliveries >= most {
+                held.letter = Some(Reason::MaxDeliveries);
+            }
         }
         sub.held.retain(|held| !(held.withdrawn && held.state == State::Waiting));
         for client in clients {
@@ -386,7 +664,7 @@ impl Model {
 
     pub(super) fn figures(&self, at: usize) -> Figures {
         let sub = self.sub(at);
-        let in_flight = sub.held.iter().filter(|held| held.state != State::Waiting).count();
+        let in_flight = sub.held.iter().filter(|held| matches!(held.state, State::InFlight { .. })).count();
         Figures {
             waiting: (sub.held.len() - in_flight) as u64,
             in_flight: in_flight as u64,
@@ -400,15 +678,21 @@ impl Model {
     pub(super) fn next_change(&self, at: usize, now: u64) -> Option<u64> {
         let times = self.sub(at).held.iter().filter_map(|held| match held.state {
             State::InFlight { deadline, .. } => (deadline != u64::MAX).then_some(deadline),
+            State::Waiting if held.letter.is_some() => None,
             State::Waiting => (held.due > now && held.seq <= self.visible).then_some(held.due),
+            State::Moving { .. } => None,
         });
         times.min()
     }
 
-    /// Whether the subscription waits for the event or (`true`) has it in flight; the latter also if it was replaced.
-    pub(super) fn hold(&self, at: usize, seq: u64) -> Option<bool> {
-        let held = self.sub(at).held.iter().find(|held| held.seq == seq)?;
-        Some(held.state != State::Waiting)
+    /// How the subscription holds the event; what is in flight or on its way also if it was replaced.
+    pub(super) fn hold(&self, at: usize, seq: u64) -> Hold {
+        match self.sub(at).held.iter().find(|held| held.seq == seq).map(|held| held.state) {
+            None => Hold::None,
+            Some(State::Waiting) => Hold::Waiting,
+            Some(State::InFlight { .. }) => Hold::InFlight,
+            Some(State::Moving { .. }) => Hold::Moving,
+        }
     }
 
     pub(super) fn needs(&self, seq: u64) -> bool {
@@ -424,7 +708,7 @@ impl Model {
     pub(super) fn kept(&self) -> Vec<Kept> {
         let durable = self.subs.iter().flatten().filter_map(|sub| {
             let held = sub.held.iter().filter(|held| !held.withdrawn);
-            let held = held.map(|held| (held.seq, held.stored.0, held.stored.1)).collect();
+            let held = held.map(|held| (held.seq, held.stored.0, held.stored.1, held.stored.2)).collect();
             Some(Kept { name: sub.name.clone()?, since: sub.since, held })
         });
         durable.collect()
@@ -441,12 +725,12 @@ impl Model {
             sub.counters = Counters::default();
             sub.held.retain(|held| !held.withdrawn);
             for held in &mut sub.held {
-                held.state = State::Waiting;
-                (held.flown, held.order) = (0, 0);
-                (held.deliveries, held.due) = held.stored;
+                (held.state, held.letter, held.order) = (State::Waiting, None, 0);
+                (held.deliveries, held.due, held.flown) = held.stored;
             }
         }
         self.policy = policy;
+        self.dead_full = 0;
         self.visible = self.last_seq;
     }
 }

@@ -1,11 +1,13 @@
 //! A topic, the model of it, and a storage between crashes: steps are done to all of them, and they are compared.
 
+mod letters;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::super::lane::cost;
 use super::super::subscription::Hold;
-use super::super::{Acknowledged, ClientId, ConsumerId, Next, SubscriptionId, Topic};
-use super::model::{Counters, Model, Published, Settled};
+use super::super::{Acknowledged, ClientId, ConsumerId, Next, Outgoing, SubscriptionId, Topic};
+use super::model::{Accepted, Counters, Model, Published, Settled};
 use super::{event_id, new_event, number};
 use crate::event::{EventKey, Millis, Seq};
 use crate::name::{IdKey, SubscriptionName, TopicName};
@@ -69,6 +71,32 @@ pub(super) enum Step {
     Move(u8, bool),
     Drain(u8),
     Look(u8),
+    /// A consumer gives an event up.
+    Terminate {
+        at: u8,
+        id: u8,
+    },
+    /// Letters are sent.
+    Send,
+    /// Letters that were sent have arrived, or (bits) have not, or are lost; whether the other topic is full.
+    Arrive {
+        stay: u8,
+        lost: u8,
+        full: bool,
+    },
+    /// All that waits in a subscription is dropped, so many at a time.
+    Purge(u8, u8),
+    /// What has waited for too long goes.
+    Expire,
+    /// An event comes back to one subscription.
+    Revive {
+        sub: u8,
+        id: u8,
+        priority: i32,
+    },
+    /// Some letters, picked by their bits, are on their way back elsewhere; whether they arrive.
+    SendBack(u8, bool),
+    Peek(u8),
 }
 
 /// How a run goes about its steps.
@@ -135,6 +163,8 @@ pub(super) struct Run {
     damaged: BTreeSet<Place>,
     reads: Vec<(SubscriptionId, Vec<(EventKey, Place)>)>,
     loading: BTreeSet<SubscriptionId>,
+    /// Letters under way, and those of subscriptions that have gone since.
+    sent: VecDeque<Vec<(Outgoing, usize)>>,
     manner: Manner,
 }
 
@@ -162,6 +192,7 @@ impl Run {
             damaged: BTreeSet::new(),
             reads: Vec::new(),
             loading: BTreeSet::new(),
+            sent: VecDeque::new(),
             manner,
         }
     }
@@ -201,7 +232,17 @@ impl Run {
                 let freed = live - self.topic.inside().0.live;
                 assert!(freed <= usize::from(most), "{freed} freed in a slice of {most}");
             }
-            Step::Deliver { sub, .. } | Step::Timer(sub) | Step::Remove(sub) | Step::Look(sub) => {
+            Step::Send => self.send_letters(),
+            Step::Arrive { stay, lost, full } => self.letters_arrive(stay, lost, full),
+            Step::Expire => self.expire(),
+            Step::Deliver { sub, .. }
+            | Step::Timer(sub)
+            | Step::Remove(sub)
+            | Step::Look(sub)
+            | Step::Purge(sub, _)
+            | Step::Peek(sub)
+            | Step::SendBack(sub, _)
+            | Step::Revive { sub, .. } => {
                 let Some((sub, in_model)) = self.sub(sub) else { return };
                 match *step {
                     Step::Deliver { most, room, .. } => {
@@ -217,6 +258,10 @@ impl Run {
                         self.model.take_back_overdue(in_model, self.now.0);
                     }
                     Step::Look(_) => self.look(sub, in_model),
+                    Step::Purge(_, slice) => self.purge(sub, in_model, usize::from(slice)),
+                    Step::Peek(_) => self.peek(sub, in_model),
+                    Step::SendBack(bits, arrives) => self.send_back(bits, arrives),
+                    Step::Revive { id, priority, .. } => self.revive(sub, in_model, id, priority),
                     _ => self.remove(sub, in_model),
                 }
             }
@@ -226,6 +271,7 @@ impl Run {
             | Step::Acknowledge { at, .. }
             | Step::AcknowledgeAll(at)
             | Step::Requeue { at, .. }
+            | Step::Terminate { at, .. }
             | Step::Touch { at, .. } => {
                 if let Some(attached) = self.attachment(at) {
                     self.client_step(step, attached);
@@ -254,6 +300,7 @@ impl Run {
                 let expected = match self.model.acknowledge(in_model, client.0, id) {
                     Settled::InFlight => Acknowledged::InFlight,
                     Settled::Waiting => Acknowledged::Waiting,
+                    Settled::Late => Acknowledged::Late,
                     Settled::NotFound => Acknowledged::NotFound,
                 };
                 assert_eq!(got, expected);
@@ -267,6 +314,11 @@ impl Run {
                 let got = self.topic.requeue(sub, consumer, event_id(id), delay_ms, self.now);
                 let due = if delay_ms > 0 { self.now.0 + delay_ms + 1 } else { 0 };
                 assert_eq!(got, self.model.requeue(in_model, client.0, id, due, self.now.0));
+            }
+            Step::Terminate { id, .. } => {
+                let id = self.model.id_in_flight(in_model, client.0, id);
+                let got = self.topic.terminate(sub, consumer, event_id(id), None, 0, self.now);
+                assert_eq!(got, self.model.terminate(in_model, client.0, id, self.now.0));
             }
             Step::Touch { id, .. } => {
                 let id = self.model.id_in_flight(in_model, client.0, id);
@@ -286,8 +338,9 @@ impl Run {
             Err(refusal) => return assert!(expected.is_err(), "{refusal}"),
             Ok(publication) => publication,
         };
-        let (stored, replaces, replaced) = expected.expect("the model takes it too");
-        assert_eq!((publication.stored.is_some(), publication.replaced), (stored, replaced));
+        let Accepted { stored, gone: replaces, replaced, dropped } = expected.expect("the model takes it too");
+        let got = (publication.stored.is_some(), publication.replaced, publication.dropped);
+        assert_eq!(got, (stored, replaced, dropped));
         let got: BTreeSet<u64> = publication.replaces.iter().map(|key| key.seq.0).collect();
         assert!(got.is_superset(&replaces), "{got:?} replaced instead of {replaces:?}");
         assert!(got.difference(&replaces).all(|seq| !self.model.needs(*seq)), "{got:?} instead of {replaces:?}");
@@ -515,6 +568,10 @@ impl Run {
         }
         let key = keys[usize::from(at) % keys.len()];
         let place = self.places[&key];
+        if self.topic.is_moving(key) {
+            // The storage has to wait until it has arrived.
+            return;
+        }
         assert_eq!(self.topic.holders(key, Place(u64::MAX)), None, "it is not there");
         let holders = self.topic.holders(key, place);
         if !self.model.needs(key.seq.0) || self.model.is_replaced(key.seq.0) {
@@ -523,19 +580,19 @@ impl Run {
         }
         let holders = holders.expect("the model needs it");
         let event = self.events[&key].clone();
-        let mut expected: Vec<(String, u32, Option<u64>)> = Vec::new();
+        let mut expected: Vec<(String, u32, Option<u64>, u64)> = Vec::new();
         for kept in self.model.kept() {
             let held = kept.held.iter().find(|(seq, ..)| *seq == key.seq.0);
-            expected.extend(held.map(|(_, deliveries, due)| {
+            expected.extend(held.map(|(_, deliveries, due, grace)| {
                 // When it is due by itself is stored with the event, and what is past says nothing.
                 let own = event.due_at.map_or(0, |due| due.0);
-                (kept.name.clone(), *deliveries, (*due > self.now.0 && *due != own).then_some(*due))
+                (kept.name.clone(), *deliveries, (*due > self.now.0 && *due != own).then_some(*due), *grace)
             }));
         }
-        let mut got: Vec<(String, u32, Option<u64>)> = Vec::new();
-        for Holder { subscription, deliveries, due_at } in &holders {
+        let mut got: Vec<(String, u32, Option<u64>, u64)> = Vec::new();
+        for Holder { subscription, deliveries, due_at, grace_ms } in &holders {
             let due_at = due_at.filter(|due| *due > self.now && Some(*due) != event.due_at);
-            got.push((subscription.as_str().to_owned(), *deliveries, due_at.map(|due| due.0)));
+            got.push((subscription.as_str().to_owned(), *deliveries, due_at.map(|due| due.0), *grace_ms));
         }
         got.sort_unstable();
         expected.sort_unstable();
@@ -557,7 +614,8 @@ impl Run {
         let got = stats.subscriptions.iter().map(|sub| {
             let (delivered, acknowledged) = (sub.delivered, sub.acknowledged);
             let (redelivered, expired, dropped) = (sub.redelivered, sub.expired, sub.dropped);
-            let counters = Counters { delivered, acknowledged, redelivered, expired, dropped };
+            let dead_lettered = sub.dead_lettered;
+            let counters = Counters { delivered, acknowledged, redelivered, expired, dropped, dead_lettered };
             let counts = (sub.waiting + sub.delayed, sub.in_flight, sub.connections, sub.oldest_ms);
             (sub.name.clone(), counts, format!("{counters:?}"))
         });
@@ -594,16 +652,12 @@ impl Run {
             let mut holders = 0;
             for (sub, in_model) in subs {
                 let expected = self.model.hold(*in_model, key.seq.0);
-                holders += u32::from(expected.is_some());
-                if entry.is_none() || withdrawn && expected.is_none() {
-                    assert_eq!(expected, None, "{key:?} is gone");
+                holders += u32::from(expected != Hold::None);
+                if entry.is_none() || withdrawn && expected == Hold::None {
+                    assert_eq!(expected, Hold::None, "{key:?} is gone");
                     continue;
                 }
-                let got = match inside[sub.0].hold(*key, self.ids[key]) {
-                    Hold::None => None,
-                    Hold::Waiting => Some(false),
-                    Hold::InFlight => Some(true),
-                };
+                let got = inside[sub.0].hold(*key, self.ids[key]);
                 assert_eq!(got, expected, "{key:?} in {sub:?}");
             }
             if let Some(entry) = entry {
@@ -644,6 +698,7 @@ impl Run {
         self.released.clear();
         self.reads.clear();
         self.loading.clear();
+        self.sent.clear();
         self.policy = policy.clone();
         self.topic.restore_last_seq(Seq(model.last_seq));
         let records = match replay {
@@ -706,13 +761,16 @@ impl Run {
         for (sub, in_model) in self.subs.clone() {
             self.attach((sub, in_model), 2);
         }
+        self.all_arrives();
         self.deliver_all();
         self.now = self.now.plus(1_000_000);
+        self.all_arrives();
         for (sub, in_model) in self.subs.clone() {
             self.topic.take_back_overdue(sub, self.now);
             self.model.take_back_overdue(in_model, self.now.0);
         }
         self.deliver_all();
+        self.all_arrives();
         for (sub, in_model) in self.subs.clone() {
             assert_eq!(self.model.figures(in_model).waiting, 0);
             let remembered = self.topic.inside().1[sub.0].remembered();
@@ -742,6 +800,7 @@ impl Run {
                 }
                 more |= count > 0;
             }
+            more |= self.all_arrives();
             self.compare();
             if !more {
                 return;
@@ -803,10 +862,11 @@ fn state(model: &Model, records: &[Record]) -> Vec<Record> {
         for (seq, (event, _)) in latest.range(Seq(sub.since + 1)..) {
             match sub.held.iter().find(|(held, ..)| *held == seq.0) {
                 None => settled.push(event.key),
-                Some((_, 0, _)) => {}
-                Some((_, deliveries, due)) => {
+                Some((_, 0, ..)) => {}
+                Some((_, deliveries, due, grace_ms)) => {
                     let due_at = (*due > 0).then_some(Millis(*due));
-                    requeued.push(Requeued { key: event.key, deliveries: *deliveries, due_at });
+                    let (key, deliveries, grace_ms) = (event.key, *deliveries, *grace_ms);
+                    requeued.push(Requeued { key, deliveries, due_at, grace_ms });
                 }
             }
         }

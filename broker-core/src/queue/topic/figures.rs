@@ -54,7 +54,7 @@ impl Topic {
             redelivered: sub.counters.redelivered,
             expired: sub.counters.expired,
             dropped: sub.counters.dropped,
-            dead_lettered: 0,
+            dead_lettered: sub.counters.dead_lettered,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Rebuilding a topic from what a storage hands back: first everything is collected, then it becomes positions.
 
 use super::super::log::{Released, Times};
-use super::super::subscription::Subscription;
 use super::{SubscriptionId, Topic};
 use crate::event::{EventKey, Millis, Seq};
 use crate::name::{IdKey, SubscriptionName};
@@ -17,7 +16,7 @@ impl Topic {
     pub fn restore_subscription(&mut self, name: SubscriptionName, since: Seq) {
         self.restore_last_seq(since);
         if !self.named.contains_key(&name) {
-            let at = self.subscriptions.insert(Subscription::new(Some(name.clone()), since, (0, 0)));
+            let at = self.new_subscription(Some(name.clone()), since, (0, 0));
             self.named.insert(name, at);
         }
     }
@@ -65,9 +64,8 @@ impl Topic {
                 },
             };
             count += 1;
-            if let Some(holder) = holder.filter(|holder| holder.deliveries > 0 || holder.due_at.is_some()) {
-                let (deliveries, due_at) = (holder.deliveries, holder.due_at);
-                sub.restore_requeued(Requeued { key: event.key, deliveries, due_at });
+            if let Some(holder) = holder.filter(|holder| says_something(holder)) {
+                sub.restore_requeued(requeued(event.key, holder));
             }
         }
         if count == 0 {
@@ -77,8 +75,7 @@ impl Topic {
             self.log.released.push(Released { key: event.key, place });
             return;
         }
-        let times = Times { expires_at: event.expires_at, due_at: event.due_at };
-        let times = (times.expires_at.is_some() || times.due_at.is_some()).then_some(times);
+        let times = Times::new(event.expires_at, event.due_at);
         let payload = keep.then(|| event.payload.clone());
         self.log.insert(event.key, id, count, event.published_at, times, event.payload.len(), payload);
         self.log.set_place(event.key, place);
@@ -88,9 +85,7 @@ impl Topic {
     fn restore_holders(&mut self, key: EventKey, holders: &[Holder]) {
         for (_, sub) in &mut self.subscriptions {
             match holders.iter().find(|holder| Some(&holder.subscription) == sub.name.as_ref()) {
-                Some(Holder { deliveries, due_at, .. }) if *deliveries > 0 || due_at.is_some() => {
-                    sub.restore_requeued(Requeued { key, deliveries: *deliveries, due_at: *due_at });
-                }
+                Some(holder) if says_something(holder) => sub.restore_requeued(requeued(key, holder)),
                 Some(_) => {}
                 None => {
                     if sub.restore_settled(key) {
@@ -173,4 +168,14 @@ impl Topic {
             sub.finish_recovery(&self.log);
         }
     }
+}
+
+/// Whether a holder has more to it than that it holds the event.
+fn says_something(holder: &Holder) -> bool {
+    holder.deliveries > 0 || holder.due_at.is_some() || holder.grace_ms > 0
+}
+
+fn requeued(key: EventKey, holder: &Holder) -> Requeued {
+    let Holder { deliveries, due_at, grace_ms, .. } = *holder;
+    Requeued { key, deliveries, due_at, grace_ms }
 }

@@ -41,7 +41,12 @@ pub async fn numbers_at_the_limit_come_back<B: ContractBackend>() {
             let mut timed = event("t", priority, seq, 5);
             (timed.expires_at, timed.due_at) = (*time, times[(at + 1) % times.len()]);
             timed.published_at = time.unwrap_or(Millis(42));
-            let requeued = Requeued { key: key(priority, seq), deliveries: u32::MAX - at as u32, due_at: *time };
+            let requeued = Requeued {
+                key: key(priority, seq),
+                deliveries: u32::MAX - at as u32,
+                due_at: *time,
+                grace_ms: (1 << 53) + 1,
+            };
             let requeue =
                 Mutation::Requeue { topic: topic("t"), subscription: subscription("s"), events: vec![requeued] };
             bench.commit(vec![Mutation::Publish(timed), requeue]).await;

@@ -7,8 +7,8 @@ use crate::event::Millis;
 use crate::name::TopicName;
 use crate::storage::{Holder, Mutation, Place, Recovery, StorageError, StoredEvent};
 
-/// How often an event was delivered to a subscription, and before when it is not due there.
-type Hold = (u32, Option<Millis>);
+/// How often an event was delivered to a subscription, before when it is not due there, and how long it was in flight.
+type Hold = (u32, Option<Millis>, u64);
 
 /// An event and the durable subscriptions that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Model {
                 for requeued in events {
                     let held = self.topic(topic).events.get_mut(&requeued.key.seq.0);
                     if let Some(hold) = held.and_then(|held| held.holders.get_mut(subscription.as_str())) {
-                        *hold = (requeued.deliveries, requeued.due_at);
+                        *hold = (requeued.deliveries, requeued.due_at, requeued.grace_ms);
                     }
                 }
             }
@@ -138,7 +138,7 @@ impl TopicModel {
         let seq = event.key.seq.0;
         self.used(seq);
         let since_before = self.subscriptions.iter().filter(|(_, since)| **since < seq);
-        let holders = since_before.map(|(name, _)| (name.clone(), (0, None))).collect();
+        let holders = since_before.map(|(name, _)| (name.clone(), (0, None, 0))).collect();
         self.events.insert(seq, Held { event: event.clone(), holders });
     }
 
@@ -146,7 +146,8 @@ impl TopicModel {
         self.used(event.key.seq.0);
         let subscriptions = &self.subscriptions;
         let known = holders.iter().filter(|holder| subscriptions.contains_key(holder.subscription.as_str()));
-        let holders = known.map(|holder| (holder.subscription.to_string(), (holder.deliveries, holder.due_at)));
+        let hold = |holder: &Holder| (holder.deliveries, holder.due_at, holder.grace_ms);
+        let holders = known.map(|holder| (holder.subscription.to_string(), hold(holder)));
         self.events.insert(event.key.seq.0, Held { event: event.clone(), holders: holders.collect() });
     }
 }

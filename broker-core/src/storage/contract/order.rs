@@ -90,7 +90,7 @@ pub async fn batches_take_effect_in_the_order_of_the_calls_whichever_task_makes_
                 let commit = {
                     let mut calls = calls.lock().expect("no task panics with it");
                     *calls += 1;
-                    let requeued = Requeued { key: key(0, 1), deliveries: *calls, due_at: None };
+                    let requeued = Requeued { key: key(0, 1), deliveries: *calls, due_at: None, grace_ms: 0 };
                     let mutations = vec![
                         cursor("source", *calls),
                         Mutation::Requeue {
@@ -111,7 +111,7 @@ pub async fn batches_take_effect_in_the_order_of_the_calls_whichever_task_makes_
     let last = (TASKS * BATCHES) as u32;
     let found = bench.close_and_reopen().await;
     assert_eq!(found.cursors["source"], last.to_string());
-    assert_eq!(found.topics["t"].events[&1].holders["s"], (last, None));
+    assert_eq!(found.topics["t"].events[&1].holders["s"], (last, None, 0));
 }
 
 /// Batches on their way when the storage is dropped: what is there afterwards is a beginning of them, each whole, with at
@@ -151,7 +151,7 @@ pub async fn mutations_of_a_batch_take_effect_in_their_order<B: ContractBackend>
     let requeue = |seq, deliveries, due: Option<u64>| Mutation::Requeue {
         topic: topic("t"),
         subscription: subscription("s"),
-        events: vec![Requeued { key: key(0, seq), deliveries, due_at: due.map(Millis) }],
+        events: vec![Requeued { key: key(0, seq), deliveries, due_at: due.map(Millis), grace_ms: 0 }],
     };
     let unsubscribe = || Mutation::Unsubscribe { topic: topic("t"), subscription: subscription("s") };
     let mut expected = Model::default();
@@ -177,5 +177,5 @@ pub async fn mutations_of_a_batch_take_effect_in_their_order<B: ContractBackend>
     bench.check_after_close("after one batch of all kinds").await;
     let topic_now = &bench.expected.needed().topics["t"];
     assert_eq!(topic_now.events.keys().copied().collect::<Vec<_>>(), [2], "only one of the events waits");
-    assert_eq!(topic_now.events[&2].holders["s"], (2, None));
+    assert_eq!(topic_now.events[&2].holders["s"], (2, None, 0));
 }

@@ -20,6 +20,7 @@ fn history() -> Vec<Vec<Mutation>> {
         key: key(priority, seq),
         deliveries,
         due_at: due.map(Millis),
+        grace_ms: u64::from(deliveries / 2),
     };
     let mut timed = event("orders", 9, 4, 20);
     (timed.expires_at, timed.due_at) = (Some(Millis(u64::MAX)), Some(Millis(1_800_000_000_000)));
@@ -133,7 +134,9 @@ impl Random {
             4 | 5 => {
                 let due = (self.below(2) == 0).then(|| Millis(self.next() >> 20));
                 let deliveries = 1 + self.below(5) as u32;
-                let events = some(self).into_iter().map(|key| Requeued { key, deliveries, due_at: due }).collect();
+                let grace_ms = self.below(3) as u64;
+                let requeued = |key| Requeued { key, deliveries, due_at: due, grace_ms };
+                let events = some(self).into_iter().map(requeued).collect();
                 Mutation::Requeue { topic, subscription, events }
             }
             6..=9 => Mutation::Settle { topic, subscription, events: some(self) },
@@ -164,10 +167,11 @@ impl Random {
 }
 
 fn holders(held: &super::model::Held) -> Vec<Holder> {
-    let holder = |(name, (deliveries, due_at)): (&String, &(u32, Option<Millis>))| Holder {
+    let holder = |(name, (deliveries, due_at, grace_ms)): (&String, &(u32, Option<Millis>, u64))| Holder {
         subscription: subscription(name),
         deliveries: *deliveries,
         due_at: *due_at,
+        grace_ms: *grace_ms,
     };
     held.holders.iter().map(holder).collect()
 }
@@ -197,7 +201,7 @@ pub async fn a_subscription_made_again_holds_nothing_from_before<B: ContractBack
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0), subscribe("t", "other", 0)]).await;
     bench.commit((1..=4).map(|seq| Mutation::Publish(event("t", 0, seq, 10))).collect()).await;
-    let requeued = Requeued { key: key(0, 2), deliveries: 3, due_at: None };
+    let requeued = Requeued { key: key(0, 2), deliveries: 3, due_at: None, grace_ms: 0 };
     let requeue = Mutation::Requeue { topic: topic("t"), subscription: subscription("s"), events: vec![requeued] };
     bench.commit(vec![settle("t", "s", [1]), requeue]).await;
     bench.commit(vec![Mutation::Unsubscribe { topic: topic("t"), subscription: subscription("s") }]).await;
@@ -228,7 +232,7 @@ pub async fn a_moved_event_comes_back_with_exactly_its_holders<B: ContractBacken
     let mut bench = Bench::<B>::new();
     bench.commit(["a", "b", "c"].map(|name| subscribe("t", name, 0)).to_vec()).await;
     let old = bench.commit((1..=3).map(|seq| Mutation::Publish(event("t", 0, seq, 100))).collect()).await;
-    let requeued = Requeued { key: key(0, 1), deliveries: 4, due_at: Some(Millis(5)) };
+    let requeued = Requeued { key: key(0, 1), deliveries: 4, due_at: Some(Millis(5)), grace_ms: 6 };
     let requeue = Mutation::Requeue { topic: topic("t"), subscription: subscription("b"), events: vec![requeued] };
     bench.commit(vec![settle("t", "a", [1, 2]), requeue]).await;
     let moved = bench.expected.topics["t"]

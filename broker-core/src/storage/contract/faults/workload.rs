@@ -26,7 +26,7 @@ pub fn batches() -> Vec<Vec<Mutation>> {
     let requeue = |seq, deliveries, due: Option<u64>| Mutation::Requeue {
         topic: topic("orders"),
         subscription: subscription("audit"),
-        events: vec![Requeued { key: key(0, seq), deliveries, due_at: due.map(Millis) }],
+        events: vec![Requeued { key: key(0, seq), deliveries, due_at: due.map(Millis), grace_ms: 0 }],
     };
     let publish = |seqs: std::ops::RangeInclusive<u64>, bytes: usize| {
         seqs.map(move |seq| Mutation::Publish(event("orders", 0, seq, bytes))).collect::<Vec<_>>()
