@@ -1,11 +1,20 @@
 //! A plain connection for commands by hand: a line out, a line in.
 
+use std::time::Duration;
+
 use tokio::time::timeout;
 
 use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::link::{Hello, Link};
+use crate::name::{SubscriptionName, TopicName};
 use crate::reply::{Reply, ServerInfo};
+
+/// How long a command may take that goes through all that waits.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// What the answer to a `peek` has at the most: the broker ends it after 16 MiB and an event.
+const PEEK_BYTES: usize = 64 << 20;
 
 /// One connection without any machinery: no reconnecting, no batching. For `topics`, `stats`, `ping`, `peek` and the like.
 ///
@@ -14,7 +23,8 @@ use crate::reply::{Reply, ServerInfo};
 /// # async fn run() -> Result<(), transport_client::Error> {
 /// let mut connection = Connection::open(&ClientConfig::new("127.0.0.1:8000".parse()?)).await?;
 /// let topics = connection.request_line("topics").await?;
-/// let dead = connection.request_until("peek tweets.dead 5", |line| line == "end of peek").await?;
+/// let dead = connection.peek(&"tweets.dead".parse()?, None, Some(5)).await?;
+/// let count = connection.redrive(&"tweets".parse()?, None).await?;
 /// connection.quit().await?;
 /// # Ok(())
 /// # }
@@ -93,6 +103,64 @@ impl Connection {
     pub async fn request_until(
         &mut self,
         command: &str,
+        is_last: impl FnMut(&str) -> bool,
+    ) -> Result<Vec<String>, Error> {
+        let (after, most) = (self.config.response_timeout, self.config.max_line_bytes);
+        self.request_bounded(command, after, most, is_last).await
+    }
+
+    /// The events that wait in a subscription, as they would be delivered: up to `most` (the broker's 10, and never more than
+    /// 1,000). `None` is this connection's subscription, or else the topic's only one.
+    ///
+    /// # Errors
+    /// As for [`Connection::request_line`].
+    pub async fn peek(
+        &mut self,
+        topic: &TopicName,
+        subscription: Option<&SubscriptionName>,
+        most: Option<u64>,
+    ) -> Result<Vec<String>, Error> {
+        const END: &str = "end of peek";
+        let words = ["peek".to_owned(), topic.to_string()].into_iter();
+        let words = words.chain(subscription.map(ToString::to_string)).chain(most.map(|most| most.to_string()));
+        // A name of digits alone would be taken for a number.
+        let default = subscription.filter(|_| most.is_none()).map(|_| "10".to_owned());
+        let command = words.chain(default).collect::<Vec<_>>().join(" ");
+        let after = self.config.response_timeout;
+        let mut lines = self.request_bounded(&command, after, PEEK_BYTES, |line| line == END).await?;
+        lines.pop();
+        Ok(lines)
+    }
+
+    /// Moves up to `most` (all) dead letters of `topic` back to the subscriptions that they came from; returns how many have moved.
+    ///
+    /// # Errors
+    /// As for [`Connection::request_line`].
+    pub async fn redrive(&mut self, topic: &TopicName, most: Option<u64>) -> Result<u64, Error> {
+        let most = most.map_or_else(String::new, |most| format!(" {most}"));
+        self.count(&format!("redrive {topic}{most}"), "redriven ").await
+    }
+
+    /// Drops what waits in a subscription; returns how many events that were. `None` as for [`Connection::peek`].
+    ///
+    /// # Errors
+    /// As for [`Connection::request_line`].
+    pub async fn purge(&mut self, topic: &TopicName, subscription: Option<&SubscriptionName>) -> Result<u64, Error> {
+        let name = subscription.map_or_else(String::new, |name| format!(" {name}"));
+        self.count(&format!("purge {topic}{name}"), "purged ").await
+    }
+
+    async fn count(&mut self, command: &str, word: &str) -> Result<u64, Error> {
+        let lines = self.request_bounded(command, LONG, self.config.max_line_bytes, |_| true).await?;
+        let count = lines.first().and_then(|line| line.strip_prefix(word)?.parse().ok());
+        count.ok_or_else(|| Error::Protocol(format!("not an answer to {command}: {:?}", lines.first())))
+    }
+
+    async fn request_bounded(
+        &mut self,
+        command: &str,
+        after: Duration,
+        most: usize,
         mut is_last: impl FnMut(&str) -> bool,
     ) -> Result<Vec<String>, Error> {
         if self.abandoned {
@@ -100,7 +168,6 @@ impl Connection {
         }
         self.queue_line(command)?;
         self.abandoned = true;
-        let after = self.config.response_timeout;
         let (mut lines, mut bytes) = (Vec::new(), 0);
         loop {
             let line = match timeout(after, self.link.read_line()).await {
@@ -119,7 +186,7 @@ impl Connection {
                 return Err(Error::Refused { reason });
             }
             bytes += line.len() + size_of::<String>();
-            if bytes > self.config.max_line_bytes {
+            if bytes > most {
                 return Err(Error::Protocol("an answer does not end".to_owned()));
             }
             let last = is_last(&line);

@@ -170,6 +170,22 @@ impl Subscription {
         self.acker.nack(delivery, delay).await
     }
 
+    /// See [`Acker::touch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn touch(&self, delivery: &Delivery) -> Result<Settled, Error> {
+        self.acker.touch(delivery).await
+    }
+
+    /// See [`Acker::term`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn term(&self, delivery: &Delivery, reason: Option<&str>) -> Result<Settled, Error> {
+        self.acker.term(delivery, reason).await
+    }
+
     /// The topic.
     #[must_use]
     pub fn topic(&self) -> &TopicName {

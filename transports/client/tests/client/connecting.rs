@@ -160,6 +160,17 @@ async fn a_plain_connection_asks_and_is_answered() {
         wire.send("pong\r\n").await;
         assert_eq!(wire.line().await, "peek t 2");
         wire.send("{\"topic\":\"t\"}\r\n{\"topic\":\"t\"}\r\nend of peek\r\n").await;
+        for (command, answer) in [
+            ("peek t", "one\r\ntwo\r\nend of peek\r\n"),
+            ("peek t 5 10", "end of peek\r\n"),
+            ("redrive t", "redriven 17\r\n"),
+            ("redrive t 3", "redriven 3\r\n"),
+            ("purge t s", "purged 2\r\n"),
+            ("purge t", "what\r\n"),
+        ] {
+            assert_eq!(wire.line().await, command);
+            wire.send(answer).await;
+        }
         assert_eq!(wire.line().await, "stats nope");
         wire.send("error: no such topic\r\n").await;
         assert_eq!(wire.line().await, "sub t");
@@ -174,6 +185,15 @@ async fn a_plain_connection_asks_and_is_answered() {
         assert_eq!(connection.request_line("ping").await.unwrap(), "pong");
         let lines = connection.request_until("peek t 2", |line| line == "end of peek").await.unwrap();
         assert_eq!(lines.len(), 3);
+        let (topic, name) = ("t".parse().unwrap(), |name: &str| name.parse().unwrap());
+        assert_eq!(connection.peek(&topic, None, None).await.unwrap(), ["one", "two"]);
+        // A name of digits alone is not taken for a number.
+        assert!(connection.peek(&topic, Some(&name("5")), None).await.unwrap().is_empty());
+        assert_eq!(connection.redrive(&topic, None).await.unwrap(), 17);
+        assert_eq!(connection.redrive(&topic, Some(3)).await.unwrap(), 3);
+        assert_eq!(connection.purge(&topic, Some(&name("s"))).await.unwrap(), 2);
+        let error = connection.purge(&topic, None).await.unwrap_err();
+        assert!(matches!(error, Error::Protocol(_)), "{error:?}");
         let error = connection.request_line("stats nope").await.unwrap_err();
         assert!(matches!(&error, Error::Refused { reason } if reason == "no such topic"), "{error:?}");
         let error = connection.send_line("ping\nquit").await.unwrap_err();
