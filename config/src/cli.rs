@@ -7,6 +7,7 @@
 //! | `feed` | `feed` |
 //! | `pub`, `sub` | `publish`, `subscribe` |
 //! | `topics`, `stats` | `inspect` |
+//! | `dead` | `dead` |
 //! | `fsck`, `export`, `import` | `fsck`, `export`, `import` |
 //! | what these have in common: a data directory without a broker | `offline` |
 //! | `bench` | `bench`, and what it prints in `bench_output` |
@@ -20,6 +21,7 @@ mod bench;
 mod bench_output;
 mod completions;
 mod config;
+mod dead;
 mod demo;
 pub mod exit;
 mod export;
@@ -74,6 +76,8 @@ enum Command {
     Topics(inspect::TopicsArgs),
     /// Show the figures of a running broker
     Stats(inspect::StatsArgs),
+    /// Look at dead letters, move them back, or drop them
+    Dead(dead::Args),
     /// Check a data directory, and repair it
     Fsck(fsck::Args),
     /// Write what a data directory holds to standard output, as JSON lines
@@ -119,6 +123,7 @@ async fn run(command: Command) -> anyhow::Result<exit::Status> {
         Command::Sub(args) => subscribe::run(args).await,
         Command::Topics(args) => inspect::topics(args).await,
         Command::Stats(args) => inspect::stats(args).await,
+        Command::Dead(args) => dead::run(args).await,
         Command::Fsck(args) => fsck::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Import(args) => import::run(args).await,
