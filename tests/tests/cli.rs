@@ -378,8 +378,8 @@ fn wrong_usage_is_status_2_and_a_refused_event_status_1() {
 fn keys_of_a_later_version_and_plugins_that_are_not_there_are_refused_and_not_ignored() {
     let dir = tempfile::tempdir().unwrap();
     for (set, part) in [
-        ("topics.t.overflow=drop-lowest", "topics.t.overflow"),
-        ("topics.t.max_deliveries=3", "topics.t.max_deliveries"),
+        ("topics.t.overflow=drop-first", "topics.t.overflow"),
+        ("topics.t.dead_letter={topic}", "topics.t.dead_letter"),
         ("transports.http.listen=127.0.0.1:0", "\"http\""),
         ("storage.kind=postgres", "\"postgres\""),
         ("engine.kind=jetstream", "jetstream"),
@@ -495,4 +495,55 @@ fn demo_and_feed_end_in_an_orderly_way_and_leave_nothing_behind() {
     BufReader::new(&stream).read_line(&mut head).unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(stopped_by(Signal::TERM, &mut child).success());
+}
+
+#[test]
+fn dead_letters_are_listed_moved_back_and_dropped() {
+    let broker = TestBroker::start("[topics.t]\nmax_deliveries = 1\n");
+    let server = broker.addr().to_string();
+    let dead = |args: &[&str]| {
+        let mut all = vec!["dead"];
+        all.extend(args);
+        all.extend(["--server", &server]);
+        run(broker.dir(), &all)
+    };
+    let header = "ID  SUBSCRIPTION  REASON  NOTE  PRIORITY  DELIVERIES\n";
+    for (args, out) in [
+        (&["list", "t"][..], header),
+        (&["list", "t", "--json"], ""),
+        (&["redrive", "t"], "redriven 0\n"),
+        (&["purge", "t"], "purged 0\n"),
+    ] {
+        let ran = dead(args);
+        assert_eq!((ran.status, ran.out.as_str()), (0, out), "{args:?}: {}", ran.err);
+    }
+    let mut client = broker.telnet();
+    client.asks("sub t s", "successfully subscribed to topic t");
+    client.asks(&publish("t", "a", 2), &delivery("t", "a", 2));
+    client.asks("term t a no such user", "terminated ev_id=a");
+    client.asks(&publish("t", "b", 0), &delivery("t", "b", 0));
+    client.asks("nack t b", "requeued ev_id=b");
+    broker.wait_for_figures("t.dead", &[("waiting", 2)]);
+    assert_eq!(
+        dead(&["list", "t"]).out,
+        "ID  SUBSCRIPTION  REASON          NOTE          PRIORITY  DELIVERIES\n\
+         a   s             terminated      no such user         2           1\n\
+         b   s             max_deliveries  -                    0           1\n"
+    );
+    let json = dead(&["list", "t", "-n", "1", "--json", "--subscription", "dead"]).out;
+    assert!(json.starts_with(r#"{"topic":"t.dead","priority":2,"msg":"m","id":"a","dead":{"topic":"t","#), "{json}");
+    assert_eq!(json.lines().count(), 1);
+    let ran = dead(&["redrive", "t", "-n", "1"]);
+    assert_eq!((ran.status, ran.out.as_str()), (0, "redriven 1\n"), "{}", ran.err);
+    client.expect(&delivery("t", "a", 2));
+    assert_eq!(dead(&["purge", "t"]).out, "purged 1\n");
+    assert_eq!(dead(&["list", "t"]).out, header);
+    let ran = dead(&["list", "t", "--subscription", "nobody"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("no such subscription: topic t.dead has none called \"nobody\""), "{}", ran.err);
+    for wrong in
+        [&["list", "a/b"][..], &["list", "t", "-n", "0"], &["list", "t", "-n", "1001"], &["redrive", "t", "-n", "0"]]
+    {
+        assert_eq!(dead(wrong).status, 2, "{wrong:?}");
+    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use herald_tests::{PATIENCE, TestBroker};
 use transport_client::{
-    Address, Client, ClientConfig, Delivery, Event, Settled, SubscribeOptions, Subscription, SubscriptionName,
-    TopicName,
+    Address, Client, ClientConfig, Connection, Delivery, Event, Settled, SubscribeOptions, Subscription,
+    SubscriptionName, TopicName,
 };
 
 fn config(broker: &TestBroker) -> ClientConfig {
@@ -56,6 +56,28 @@ async fn published_confirmed_delivered_and_settled(config: ClientConfig) {
     assert_eq!(subscription.ack_confirmed(std::slice::from_ref(&delivery)).await.unwrap(), [Settled::Done]);
     assert_eq!(subscription.ack_confirmed(&[delivery]).await.unwrap(), [Settled::NotInFlight]);
     subscription.unsubscribe().await.unwrap();
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_looked_at_and_moved_back() {
+    let broker = TestBroker::start("");
+    let client = Client::connect(config(&broker)).await.unwrap();
+    let mut subscription = client.subscribe(topic(), durable(10)).await.unwrap();
+    let confirmation = client.publish(&topic(), Event::json("x").unwrap()).await.unwrap();
+    let delivery = next(&mut subscription).await;
+    assert_eq!(subscription.touch(&delivery).await.unwrap(), Settled::Done);
+    assert_eq!(subscription.term(&delivery, Some("no such user")).await.unwrap(), Settled::Done);
+    let mut connection = Connection::open(&config(&broker)).await.unwrap();
+    let dead = TopicName::new("t.dead").unwrap();
+    let letters = connection.peek(&dead, None, None).await.unwrap();
+    assert!(letters.len() == 1 && letters[0].contains(r#""note":"no such user""#), "{letters:?}");
+    assert_eq!(connection.redrive(&topic(), None).await.unwrap(), 1);
+    let again = next(&mut subscription).await;
+    assert_eq!((again.id(), again.redelivered()), (&confirmation.id, 0));
+    assert_eq!(subscription.term(&again, None).await.unwrap(), Settled::Done);
+    assert_eq!(connection.purge(&dead, Some(&SubscriptionName::new("dead").unwrap())).await.unwrap(), 1);
+    connection.quit().await.unwrap();
     client.close().await.unwrap();
 }
 

@@ -57,6 +57,10 @@ fn whatever_brings_the_older_event_back_its_successor_has_replaced_it() {
         client.expect_all(&["acknowledged from logs ev_id=x".into(), delivery("t", "last", 1)]);
         client.send("ack t last");
         client.expect_all(&["acknowledged from logs ev_id=last", "no available message"]);
+        if timeout > 0 {
+            // The delivery that was taken back may still be acknowledged, to no effect.
+            client.asks("ack t x", "acknowledged from logs ev_id=x");
+        }
         client.asks("ack t x", "no_event_error: x");
     }
 }

@@ -9,9 +9,10 @@ fn help_lists_the_commands_with_an_example_each_and_ends_with_an_empty_line() {
     let mut client = broker.telnet();
     client.send("help");
     let lines: Vec<String> = std::iter::from_fn(|| Some(client.line()).filter(|line| !line.is_empty())).collect();
-    for word in
-        ["pub", "sub", "unsub", "detach", "ack", "nack", "touch", "hello", "topics", "stats", "ping", "help", "quit"]
-    {
+    for word in [
+        "pub", "sub", "unsub", "detach", "ack", "nack", "touch", "term", "peek", "redrive", "purge", "hello", "topics",
+        "stats", "ping", "help", "quit",
+    ] {
         let of_word: Vec<_> = lines.iter().filter(|line| line.split(' ').next() == Some(word)).collect();
         assert!(!of_word.is_empty(), "{word} is missing: {lines:#?}");
         assert!(of_word.iter().all(|line| line.contains(&format!("for example: {word}"))), "{of_word:?}");
