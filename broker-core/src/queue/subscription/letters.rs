@@ -180,6 +180,9 @@ impl Subscription {
         }
         if letter.standing.is_none() && key.seq > self.position(key.priority) {
             // It has not been passed meanwhile: it stands in its lane as before.
+            if let Some(at) = log.times(key.seq).and_then(|times| times.expires_at) {
+                log.look_at_again(key, at);
+            }
             return;
         }
         self.return_letter(log, key, letter, now);

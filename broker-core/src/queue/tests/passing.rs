@@ -285,3 +285,18 @@ fn a_late_acknowledgement_is_answered_once_for_each_delivery_that_was_taken_back
     assert_eq!(queue.acknowledge(other, 0), Acknowledged::Late);
     assert_eq!(queue.acknowledge(other, 0), Acknowledged::NotFound);
 }
+
+#[test]
+fn a_letter_that_stays_where_it_is_expires_at_its_time_all_the_same() {
+    let mut queue = Queue::new(TopicPolicy { ttl_ms: 100, ..TopicPolicy::default() });
+    let _sub = queue.subscribe(Some("dead"));
+    let stored = queue.topic.publish(&event(1, 0), queue.now).unwrap().stored.unwrap();
+    queue.topic.set_visible(stored.key.seq);
+    assert!(queue.topic.send_back(stored.key, IdKey::of("1")));
+    queue.now = queue.now.plus(100);
+    queue.topic.expire(queue.now, 100);
+    assert_eq!(queue.topic.inside().0.live, 1, "it is on its way");
+    queue.topic.sent_back(vec![(stored.key, false)], queue.now);
+    queue.topic.expire(queue.now, 100);
+    assert_eq!(queue.topic.inside().0.live, 0);
+}
