@@ -298,8 +298,13 @@ fn ids(client: &mut Telnet, topic: &str) -> Vec<String> {
 
 #[test]
 fn a_kill_at_any_instant_leaves_each_event_in_one_of_both_topics_and_what_was_answered_among_the_dead() {
+    for storage in ["json-log", "sqlite"] {
+        kill_while_events_are_given_up(TestBroker::start(&format!("[storage]\nkind = \"{storage}\"\n")));
+    }
+}
+
+fn kill_while_events_are_given_up(mut broker: TestBroker) {
     const EVENTS: usize = 120;
-    let mut broker = TestBroker::start("");
     broker.telnet().asks("sub t.dead dead", "successfully subscribed to topic t.dead");
     for round in 0..8 {
         let mut client = broker.telnet();
