@@ -270,6 +270,20 @@ impl Session {
             {
                 self.say(|out| reply::not_allowed(out, "subscribe to", &topic));
             }
+            Ok(Command::Peek { topic, .. } | Command::Purge { topic, .. } | Command::Redrive { topic, .. })
+                if !self.access.may_subscribe(&topic) =>
+            {
+                self.say(|out| reply::not_allowed(out, "subscribe to", &topic));
+            }
+            Ok(Command::Peek { topic, .. }) if !self.access.may_operate() => {
+                self.say(|out| reply::not_allowed(out, "peek into", &topic));
+            }
+            Ok(Command::Purge { topic, .. }) if !self.access.may_operate() => {
+                self.say(|out| reply::not_allowed(out, "purge", &topic));
+            }
+            Ok(Command::Redrive { topic, .. }) if !self.access.may_operate() => {
+                self.say(|out| reply::not_allowed(out, "redrive", &topic));
+            }
             Ok(Command::Stats { topic: Some(topic) }) if !self.access.may_see(topic.as_str()) => {
                 self.say(|out| reply::not_allowed(out, "subscribe to", &topic));
             }

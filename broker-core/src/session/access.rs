@@ -104,6 +104,15 @@ impl Access {
         self.may(topic).subscribe
     }
 
+    /// Whether it may do what operators do to topics that it may subscribe to.
+    pub(super) fn may_operate(&self) -> bool {
+        match &self.who {
+            Who::Anyone => true,
+            Who::Nobody => false,
+            Who::Bearer(grant) => grant.rights().admin,
+        }
+    }
+
     /// Whether figures of the topic may be seen: by whoever has to do with it.
     pub(super) fn may_see(&self, topic: &str) -> bool {
         match &self.who {

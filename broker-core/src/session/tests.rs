@@ -506,9 +506,30 @@ mod tokens {
         assert_eq!(client.answer("sub in.a"), "error: not allowed to subscribe to topic in.a\r\n");
         assert_eq!(client.answer("unsub in.a name"), "error: not allowed to subscribe to topic in.a\r\n");
         assert_eq!(client.answer("stats other"), "error: not allowed to subscribe to topic other\r\n");
+        for (command, what) in [("peek", "peek into"), ("purge", "purge"), ("redrive", "redrive")] {
+            let refused = client.answer(&format!("{command} in.a"));
+            assert_eq!(refused, "error: not allowed to subscribe to topic in.a\r\n");
+            let refused = client.answer(&format!("{command} out.a"));
+            assert_eq!(refused, format!("error: not allowed to {what} topic out.a\r\n"));
+        }
         for line in ["pub in.a {}", "sub out.a", "unsub out.a name", "stats in.a"] {
             client.send(&format!("{line}\n"));
             assert_eq!(client.requests().len(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn operators_look_drop_and_move_back_where_they_may_subscribe() {
+        let tokens = Arc::new(Tokens::new([("right", Rights { admin: true, ..rights("in.*", "out.*") })]));
+        for command in ["peek", "purge", "redrive"] {
+            let mut client = client(&tokens);
+            client.send("hello {\"token\":\"right\"}\n");
+            assert!(client.session.check_claim());
+            client.said();
+            let refused = client.answer(&format!("{command} in.a"));
+            assert_eq!(refused, "error: not allowed to subscribe to topic in.a\r\n");
+            client.send(&format!("{command} out.a\n"));
+            assert_eq!(client.requests().len(), 1, "{command}");
         }
     }
 
