@@ -153,7 +153,7 @@ impl Writer {
         self.removed |= removes;
         database.db.apply_batch(batch)?;
         self.announce(new_topics);
-        Ok(())
+        database.tidy_up(some.iter().flat_map(|pending| &pending.batch.mutations).map(changes_of).sum())
     }
 
     /// Tells those who read of new topics; before anybody is told that their events are written.
@@ -225,5 +225,14 @@ impl Drop for Writer {
                 safe.into_iter().for_each(|safe| safe.complete(Err(gone.clone())));
             }
         }
+    }
+}
+
+/// How many events a mutation is about, at the least one.
+fn changes_of(mutation: &Mutation) -> usize {
+    match mutation {
+        Mutation::Settle { events, .. } | Mutation::Forget { events, .. } => events.len().max(1),
+        Mutation::Requeue { events, .. } => events.len().max(1),
+        _ => 1,
     }
 }
