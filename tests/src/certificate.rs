@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// A certificate authority.
 pub struct Authority {
@@ -36,7 +36,9 @@ impl Authority {
     /// Writes `cert.pem` and `key.pem` for `localhost` and `127.0.0.1`.
     pub fn issue(&self, dir: &Path) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        // OpenSSL takes a certificate for its own issuer's if both have the same name.
+        params.distinguished_name.push(DnType::CommonName, "a broker");
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
         std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();

@@ -1,0 +1,106 @@
+//! The clients in `examples/clients`, run as their users would run them, against a broker that is killed meanwhile.
+
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use herald_tests::{Authority, PATIENCE, TestBroker};
+
+const TOKENS: &str = "[auth]\ntokens = [{ token = \"s3cret\", name = \"client\", publish = [\"*\"], subscribe = [\"*\"], admin = true }]\n";
+
+/// A program that says line by line how far it is.
+struct Program {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = sync_channel(100);
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _the_test_has_ended = sender.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for this line; the others before it are not of interest.
+    #[track_caller]
+    fn wait_for(&self, line: &str) {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(said) if said == line => return,
+                Ok(_) => {}
+                Err(why) => panic!("{line:?} is not said: {why}"),
+            }
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _it_has_ended = self.child.kill();
+        let _it_is_reaped = self.child.wait();
+    }
+}
+
+fn folder(below: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(below).display().to_string()
+}
+
+/// A thousand events, published and consumed by `program` while the broker is killed twice.
+fn a_thousand_events_survive_kills(broker: &mut TestBroker, mut program: Program) {
+    for _ in 0..2 {
+        program.wait_for("consuming");
+        broker.kill();
+        broker.run();
+    }
+    program.wait_for("consumed");
+    program.wait_for(
+        "error: event is not of an accepted format: priority must be an integer from -2147483648 to 2147483647",
+    );
+    program.wait_for("error: invalid topic name \"not/a/name\": a name is made of A-Z a-z 0-9 . _ : -");
+    program.wait_for("error: authentication failed");
+    assert!(program.child.wait().unwrap().success());
+}
+
+/// A broker with TLS, and the file with the authority that its certificate is from.
+fn broker_with_tls() -> (TestBroker, PathBuf) {
+    let authority = Authority::new();
+    let tls = "[transports.tcp]\ntls = { cert = \"cert.pem\", key = \"key.pem\" }\n";
+    let mut broker = TestBroker::prepare(&format!("{tls}{TOKENS}"));
+    authority.issue(broker.dir());
+    let ca = broker.dir().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    broker.run();
+    (broker, ca)
+}
+
+fn python(broker: &TestBroker) -> Command {
+    let mut command = Command::new("python3");
+    command.arg(folder("tests/example_clients/consume.py")).arg(folder("../examples/clients"));
+    command.arg(broker.addr().port().to_string()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+#[test]
+#[cfg_attr(not(python), ignore = "there is no python3: .ci/clients installs it")]
+fn nothing_that_was_confirmed_to_the_python_client_is_lost_by_kills_of_the_broker() {
+    let mut broker = TestBroker::start(TOKENS);
+    let program = Program::start(&mut python(&broker));
+    a_thousand_events_survive_kills(&mut broker, program);
+}
+
+#[test]
+#[cfg_attr(not(python), ignore = "there is no python3: .ci/clients installs it")]
+fn the_python_client_does_the_same_over_tls() {
+    let (mut broker, ca) = broker_with_tls();
+    let program = Program::start(python(&broker).arg(ca));
+    a_thousand_events_survive_kills(&mut broker, program);
+}
