@@ -1,4 +1,4 @@
-//! `examples/browser.html` in a real browser.
+//! `examples/browser.html` and the client for browsers in a real one.
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
@@ -12,28 +12,39 @@ use herald_tests::{TestBroker, publish};
 use rustix::process::Signal;
 use serde_json::json;
 
-/// Serves the page as any web server would.
-fn serve_page() -> SocketAddr {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/browser.html")).unwrap();
+/// A file that a web server has: its path, its type, its content.
+type File = (&'static str, &'static str, String);
+
+fn example(name: &str) -> String {
+    std::fs::read_to_string(format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// Serves files as any web server would.
+fn serve(files: Vec<File>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let page = page.clone();
+            let files = files.clone();
             // A browser opens connections ahead of what it asks for: one of them must not keep the others waiting.
-            std::thread::spawn(move || answer(stream, &page));
+            std::thread::spawn(move || answer(stream, &files));
         }
     });
     addr
 }
 
-fn answer(mut stream: TcpStream, page: &str) {
+fn answer(mut stream: TcpStream, files: &[File]) {
     let head = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
-    let _the_request = head.take_while(|line| !line.is_empty()).count();
+    let head: Vec<String> = head.take_while(|line| !line.is_empty()).collect();
+    let wanted = head.first().and_then(|request| request.split([' ', '?']).nth(1)).unwrap_or_default();
+    let (status, kind, content) = match files.iter().find(|(path, ..)| *path == wanted) {
+        Some((_, kind, content)) => ("200 OK", *kind, content.as_str()),
+        None => ("404 Not Found", "text/plain", "there is no such file"),
+    };
     let _the_browser_may_have_gone = write!(
         stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
-        page.len()
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
+        content.len()
     );
 }
 
@@ -44,7 +55,7 @@ const EVENTS: &str = "return [...document.querySelectorAll('#events li')].map(it
 #[cfg_attr(not(browser), ignore = "there is no Chromium: .ci/browser installs it")]
 fn a_page_gets_the_most_urgent_event_first_acknowledges_and_is_told_of_the_end() {
     let mut broker = TestBroker::start("[transports.tcp]\n[transports.ws]\nlisten = \"127.0.0.1:0\"\n");
-    let page = serve_page();
+    let page = serve(vec![("/browser.html", "text/html", example("browser.html"))]);
     let mut telnet = broker.telnet();
     telnet.asks("sub tweets inbox", "successfully subscribed to topic tweets");
     telnet.asks("detach tweets", "detached from topic tweets");
@@ -71,4 +82,48 @@ fn a_page_gets_the_most_urgent_event_first_acknowledges_and_is_told_of_the_end()
     broker.run();
     browser.open(&format!("http://localhost:{}/browser.html?{query}", page.port()));
     browser.wait_for(STATE, &json!("closed: 1006 "));
+}
+
+const CLIENT: &str = r#"<!doctype html><script type="module">
+  import { Herald } from "/herald.mjs";
+  import { run } from "/consume.mjs";
+  const url = new URLSearchParams(location.search).get("server");
+  const said = window.said = [];
+  try {
+    await run(await Herald.connect(url, { token: "s3cret" }), (line) => said.push(line));
+    await Herald.connect(url, { token: "wrong" }).catch((error) => said.push(error.message));
+  } catch (error) {
+    said.push(String(error));
+  }
+</script>"#;
+
+#[test]
+#[cfg_attr(not(browser), ignore = "there is no Chromium: .ci/browser installs it")]
+fn nothing_that_was_confirmed_to_the_client_of_a_page_is_lost_by_kills_of_the_broker() {
+    let mut broker = TestBroker::start(
+        "[transports.tcp]\n[transports.ws]\nlisten = \"127.0.0.1:0\"\n\
+         [auth]\ntokens = [{ token = \"s3cret\", name = \"page\", publish = [\"*\"], subscribe = [\"*\"] }]\n",
+    );
+    let page = serve(vec![
+        ("/", "text/html", CLIENT.to_owned()),
+        ("/herald.mjs", "text/javascript", example("clients/herald.mjs")),
+        ("/consume.mjs", "text/javascript", include_str!("../example_clients/consume.mjs").to_owned()),
+    ]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{page}/?server=ws://{}/ws", broker.addr_of("ws")));
+    for kills in 1..=2 {
+        browser.wait_for(&format!("return window.said?.length >= {kills}"), &json!(true));
+        broker.kill();
+        broker.run();
+    }
+    let expected = json!([
+        "consuming",
+        "consuming",
+        "consumed",
+        "error: event is not of an accepted format: priority must be an integer from -2147483648 to 2147483647",
+        "error: invalid topic name \"not/a/name\": a name is made of A-Z a-z 0-9 . _ : -",
+        "error: authentication failed",
+    ]);
+    browser.wait_for("return window.said.length >= 6", &json!(true));
+    browser.wait_for("return window.said", &expected);
 }

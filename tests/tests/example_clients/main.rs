@@ -104,3 +104,25 @@ fn the_python_client_does_the_same_over_tls() {
     let program = Program::start(python(&broker).arg(ca));
     a_thousand_events_survive_kills(&mut broker, program);
 }
+
+fn node(url: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(folder("tests/example_clients/node.mjs")).arg(folder("../examples/clients/herald.mjs")).arg(url);
+    command
+}
+
+#[test]
+#[cfg_attr(not(node), ignore = "there is no node: .ci/clients installs it")]
+fn nothing_that_was_confirmed_to_the_javascript_client_is_lost_by_kills_of_the_broker() {
+    let mut broker = TestBroker::start(TOKENS);
+    let program = Program::start(&mut node(&format!("tcp://localhost:{}", broker.addr().port())));
+    a_thousand_events_survive_kills(&mut broker, program);
+}
+
+#[test]
+#[cfg_attr(not(node), ignore = "there is no node: .ci/clients installs it")]
+fn the_javascript_client_does_the_same_over_tls() {
+    let (mut broker, ca) = broker_with_tls();
+    let program = Program::start(node(&format!("tls://localhost:{}", broker.addr().port())).arg(ca));
+    a_thousand_events_survive_kills(&mut broker, program);
+}
