@@ -1,0 +1,31 @@
+//! What a commit of 1, 32 and 256 events costs at each durability. This measures a machine and its disk as much as the code: compare
+//! only what was measured on the same.
+//!
+//! ```text
+//! TMPDIR=/a/directory/on/the/disk cargo bench -p backend-sled
+//! ```
+//!
+//! `/tmp`, where it writes otherwise, is often in memory.
+
+use backend_sled::{Durability, SledConfig, SledStorage};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+#[path = "../../commit_bench.rs"]
+mod commit_bench;
+
+fn commit(c: &mut Criterion) {
+    let durabilities =
+        [("always", Durability::Always), ("interval", Durability::Interval), ("never", Durability::Never)];
+    for (name, durability) in durabilities {
+        let dir = tempfile::tempdir().expect("a directory");
+        let number = std::cell::Cell::new(0);
+        commit_bench::measure(c, name, || {
+            number.set(number.get() + 1);
+            let path = dir.path().join(number.get().to_string());
+            SledStorage::open(SledConfig { durability, ..SledConfig::new(path) }).expect("an empty storage")
+        });
+    }
+}
+
+criterion_group!(benches, commit);
+criterion_main!(benches);
