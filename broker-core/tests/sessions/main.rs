@@ -1,0 +1,176 @@
+//! The whole session layer against a model of PROTOCOL.md: several connections on one broker, bytes in and lines out, under random
+//! policies and with a clock that passes when the script says so.
+//!
+//! | to find | look in |
+//! | --- | --- |
+//! | what happens: steps, and who invents them | [`script`] |
+//! | what is to be said and delivered | [`model`] |
+//! | the broker that says and delivers it | [`broker`], [`storage`] |
+//! | how both are compared | [`seen`] |
+//!
+//! Every seed is a sequence of its own. One that fails is printed with the shortest script that still fails, and again with
+//! `SESSION_SEED=<seed> cargo test -p broker-core --test sessions`. `SESSION_SEQUENCES=20000` runs so many instead of 300, and
+//! `SESSION_STEPS` says how long each is.
+
+mod broker;
+mod model;
+mod random;
+mod script;
+mod seen;
+mod storage;
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use broker::Broker;
+use model::Model;
+use script::{Author, CONNECTIONS, Script, Step};
+use seen::Seen;
+
+/// A broker and the model of it.
+struct Run {
+    broker: Broker,
+    model: Model,
+    epoch: Option<u64>,
+    /// What happened and what was said, for reports.
+    transcript: String,
+}
+
+impl Run {
+    async fn new(script: &Script) -> Self {
+        let broker = Broker::open(script.shards, script.policy.clone(), CONNECTIONS).await;
+        let model = Model::new(script.policy.clone(), CONNECTIONS);
+        Self { broker, model, epoch: None, transcript: String::new() }
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), String> {
+        let _ = writeln!(self.transcript, "  {step}");
+        match step {
+            Step::Connect(at) if self.model.connections[*at].is_none() => {
+                self.broker.connect(*at).await;
+                self.compare(|model, seen| model.connect(*at, seen))
+            }
+            Step::Send(at, lines, cuts) if self.model.connections[*at].is_some() => {
+                let text: String =
+                    lines.iter().enumerate().map(|(n, line)| format!("{line}{}", ["\r\n", "\n"][n % 2])).collect();
+                let mut pieces = Vec::new();
+                let mut rest = text.as_bytes();
+                for cut in cuts.iter().cycle() {
+                    let (piece, left) = rest.split_at(rest.len().min(*cut));
+                    pieces.push(piece);
+                    rest = left;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+                self.broker.send(*at, &pieces).await;
+                self.compare(|model, seen| {
+                    lines.iter().try_for_each(|line| match model.connections[*at] {
+                        Some(_) => model.line(*at, line, seen, lines.len() == 1),
+                        None => Ok(()),
+                    })
+                })
+            }
+            Step::Lose(at) if self.model.connections[*at].is_some() => {
+                self.broker.send(*at, &[b"unsub a"]).await;
+                self.broker.lose(*at).await;
+                self.compare(|model, seen| model.lose(*at, seen))
+            }
+            Step::Pass(ms) => {
+                let mut left = *ms;
+                while left > 0 {
+                    let ms = self.model.quiet_for().unwrap_or(left).clamp(1, left);
+                    self.broker.pass(ms).await;
+                    self.compare(|model, seen| model.pass(ms, seen))?;
+                    left -= ms;
+                }
+                Ok(())
+            }
+            Step::Connect(_) | Step::Send(..) | Step::Lose(_) => Ok(()),
+        }
+    }
+
+    /// What was said since the last time is what the model says.
+    fn compare(&mut self, predict: impl FnOnce(&mut Model, &mut Seen) -> Result<(), String>) -> Result<(), String> {
+        let lines = self.broker.take_lines();
+        self.transcript.push_str(&Seen::describe(&lines));
+        let mut seen = Seen::new(lines, self.epoch);
+        predict(&mut self.model, &mut seen)?;
+        self.epoch = seen.epoch;
+        seen.is_explained()
+    }
+}
+
+/// Runs on a clock that stands still until it is told.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("there is a thread").block_on(future)
+}
+
+/// Invents a script and plays it; returns one that fails, as far as it went.
+fn play(seed: u64, steps: usize) -> Result<(), Script> {
+    let mut author = Author::new(seed);
+    let mut script = author.setting();
+    run(async {
+        let mut run = Run::new(&script).await;
+        for _ in 0..steps {
+            let step = author.step(&run.model);
+            script.steps.push(step.clone());
+            if run.step(&step).await.is_err() {
+                return Err(script);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Plays a script again; returns what was wrong, and what had happened by then.
+fn replay(script: &Script) -> Option<(String, String)> {
+    run(async {
+        let mut run = Run::new(script).await;
+        for step in &script.steps {
+            if let Err(wrong) = run.step(step).await {
+                return Some((wrong, run.transcript));
+            }
+        }
+        None
+    })
+}
+
+/// Leaves out what is not needed for the script to fail.
+fn shorten(mut script: Script) -> Script {
+    let mut many = script.steps.len() / 2;
+    while many > 0 {
+        let mut at = 0;
+        while at < script.steps.len() {
+            let mut shorter = script.clone();
+            shorter.steps.drain(at..(at + many).min(script.steps.len()));
+            if replay(&shorter).is_some() {
+                script = shorter;
+            } else {
+                at += many;
+            }
+        }
+        many /= 2;
+    }
+    script
+}
+
+fn setting<T: FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn random_sessions_say_and_deliver_what_the_protocol_says() {
+    let steps = setting("SESSION_STEPS").unwrap_or(60);
+    let seeds = match setting::<u64>("SESSION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..setting("SESSION_SEQUENCES").unwrap_or(300),
+    };
+    for seed in seeds {
+        let Err(script) = play(seed, steps) else { continue };
+        let script = shorten(script);
+        let (wrong, transcript) = replay(&script).unwrap_or_else(|| ("it fails only sometimes".into(), String::new()));
+        panic!("SESSION_SEED={seed}: {wrong}\n\nof {script}\nwhich went\n{transcript}");
+    }
+}

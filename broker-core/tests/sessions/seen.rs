@@ -1,0 +1,155 @@
+//! What the connections have been sent in one step, taken away piece by piece as the model predicts it.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// A reply as far as PROTOCOL.md says it.
+#[derive(Debug, Clone)]
+pub(crate) enum Expect {
+    /// The whole line.
+    Line(String),
+    /// How the line begins.
+    Begins(String),
+    /// One line of JSON, see [`Expect::accepts`].
+    Json(Value),
+}
+
+impl Expect {
+    pub(crate) fn line(text: impl Into<String>) -> Self {
+        Self::Line(text.into())
+    }
+
+    /// Lines are compared as they are. In JSON `[least, most]` under a key stands for a number in that range, and keys that are not
+    /// expected are not looked at.
+    fn accepts(&self, seen: &str, epoch: &mut Option<u64>) -> bool {
+        match self {
+            Self::Line(line) => same(line, seen, epoch),
+            Self::Begins(beginning) => seen.starts_with(beginning),
+            Self::Json(expected) => serde_json::from_str(seen).is_ok_and(|seen| same_json(expected, &seen)),
+        }
+    }
+}
+
+fn same_json(expected: &Value, seen: &Value) -> bool {
+    match (expected, seen) {
+        (Value::Object(expected), Value::Object(seen)) => {
+            expected.iter().all(|(key, value)| seen.get(key).is_some_and(|seen| same_json(value, seen)))
+        }
+        (Value::Array(range), Value::Number(number)) => {
+            let ends = (range.first().and_then(Value::as_u64), range.get(1).and_then(Value::as_u64));
+            matches!((ends, number.as_u64()), ((Some(least), Some(most)), Some(n)) if (least..=most).contains(&n))
+        }
+        (Value::Array(expected), Value::Array(seen)) => {
+            expected.len() == seen.len() && expected.iter().zip(seen).all(|(expected, seen)| same_json(expected, seen))
+        }
+        _ => expected == seen,
+    }
+}
+
+/// The model's clock begins at 0, the broker's somewhere in the epoch: which is learnt from the first dead letter.
+fn same(expected: &str, seen: &str, epoch: &mut Option<u64>) -> bool {
+    let parts = |line: &str| {
+        let (before, rest) = line.split_once(r#","at":"#)?;
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        Some((before.to_owned(), rest[..end].parse::<u64>().ok()?, rest[end..].to_owned()))
+    };
+    match (parts(expected), parts(seen)) {
+        (Some((before, at, after)), Some((seen_before, seen_at, seen_after))) => {
+            before == seen_before && after == seen_after && *epoch.get_or_insert(seen_at - at) == seen_at - at
+        }
+        _ => expected == seen,
+    }
+}
+
+/// What one connection was sent.
+#[derive(Debug, Default)]
+struct Lines {
+    replies: VecDeque<String>,
+    /// By topic and in order.
+    deliveries: VecDeque<(String, String)>,
+    /// All of it as it came, for reports.
+    all: Vec<String>,
+}
+
+/// What all connections were sent.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    connections: Vec<Lines>,
+    pub(crate) epoch: Option<u64>,
+}
+
+impl Seen {
+    pub(crate) fn new(lines: Vec<Vec<String>>, epoch: Option<u64>) -> Self {
+        let connections = lines.into_iter().map(|all| {
+            let mut lines = Lines { all: all.clone(), ..Lines::default() };
+            // Nothing is deliverable when the broker has settled, so none of what a look shows is a delivery.
+            let looked = all.iter().position(|line| line == "end of peek").unwrap_or(0);
+            for (at, line) in all.into_iter().enumerate() {
+                match line.strip_prefix(r#"{"topic":""#).and_then(|rest| rest.split_once('"')) {
+                    Some((topic, _)) if at >= looked => lines.deliveries.push_back((topic.to_owned(), line)),
+                    _ => lines.replies.push_back(line),
+                }
+            }
+            lines
+        });
+        Self { connections: connections.collect(), epoch }
+    }
+
+    /// The next reply of a connection is what is expected.
+    pub(crate) fn reply(&mut self, connection: usize, expected: &Expect) -> Result<(), String> {
+        let seen = self.connections[connection].replies.pop_front();
+        match seen {
+            Some(seen) if expected.accepts(&seen, &mut self.epoch) => Ok(()),
+            seen => Err(format!("connection {connection} was to be told\n  {expected:?}\nand was told\n  {seen:?}")),
+        }
+    }
+
+    /// Whether the next delivery of a connection from the line's topic is `line`; if so, it is taken away.
+    pub(crate) fn take_delivery(&mut self, connection: usize, topic: &str, line: &str) -> bool {
+        let deliveries = &mut self.connections[connection].deliveries;
+        let Some(at) = deliveries.iter().position(|(of, _)| of == topic) else { return false };
+        if !same(line, &deliveries[at].1, &mut self.epoch) {
+            return false;
+        }
+        deliveries.remove(at);
+        true
+    }
+
+    /// All replies to a connection have come before its first delivery from `topic`.
+    pub(crate) fn replies_come_first(&self, connection: usize, topic: &str) -> Result<(), String> {
+        let all = &self.connections[connection].all;
+        let begins = format!(r#"{{"topic":"{topic}""#);
+        let first = all.iter().position(|line| line.starts_with(&begins)).unwrap_or(all.len());
+        let is_reply = |line: &String| !line.starts_with(r#"{"topic":""#) && !line.ends_with("was removed");
+        if all.iter().rposition(is_reply).is_some_and(|last| last > first) {
+            return Err(format!("connection {connection} got a delivery before the answer that it follows"));
+        }
+        Ok(())
+    }
+
+    /// Nothing is left.
+    pub(crate) fn is_explained(&self) -> Result<(), String> {
+        for (connection, lines) in self.connections.iter().enumerate() {
+            if let Some(reply) = lines.replies.front() {
+                return Err(format!("connection {connection} was told what was not to be said\n  {reply}"));
+            }
+            if let Some((_, line)) = lines.deliveries.front() {
+                return Err(format!("connection {connection} got what was not to be delivered to it\n  {line}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All of it, for people.
+    pub(crate) fn describe(lines: &[Vec<String>]) -> String {
+        let mut out = String::new();
+        for (connection, lines) in lines.iter().enumerate() {
+            for line in lines {
+                let _ = writeln!(out, "    {connection} < {line}");
+            }
+        }
+        out
+    }
+}
