@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use broker_core::engine::{Engine, Link};
 use broker_core::local::{EngineSettings, LocalEngine};
-use broker_core::policy::{Policies, TopicPolicy};
+use broker_core::policy::Policies;
 use broker_core::session::{Session, SessionSettings};
 use bytes::{Buf, BytesMut};
 use tokio::sync::mpsc::error::TryRecvError;
 
+use crate::script::{MAX_LINE, Script};
 use crate::storage::InMemory;
 
 /// Turns of the scheduler without a sign of life after which the broker has settled. The longest way without one is that of
@@ -31,13 +32,15 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(crate) async fn open(shards: usize, policy: TopicPolicy, connections: usize) -> Self {
-        let policies = Policies::new(vec![("*".to_owned(), policy)]);
-        let settings = EngineSettings { shards, policies, ..EngineSettings::default() };
+    pub(crate) async fn open(script: &Script, connections: usize) -> Self {
+        let policies = Policies::new(vec![("*".to_owned(), script.policy.clone())]);
+        let memory_budget_bytes = if script.forgets { 0 } else { 1 << 20 };
+        let settings =
+            EngineSettings { shards: script.shards, memory_budget_bytes, policies, ..EngineSettings::default() };
         let (engine, _) = LocalEngine::open(Arc::default(), settings).await.expect("there is nothing to recover");
         Self {
             engine,
-            settings: Arc::default(),
+            settings: Arc::new(SessionSettings { max_line_bytes: MAX_LINE, ..SessionSettings::default() }),
             connections: (0..connections).map(|_| None).collect(),
             sent: vec![Vec::new(); connections],
         }

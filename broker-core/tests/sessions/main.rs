@@ -9,8 +9,8 @@
 //! | how both are compared | [`seen`] |
 //!
 //! Every seed is a sequence of its own. One that fails is printed with the shortest script that still fails, and again with
-//! `SESSION_SEED=<seed> cargo test -p broker-core --test sessions`. `SESSION_SEQUENCES=20000` runs so many instead of 300, and
-//! `SESSION_STEPS` says how long each is.
+//! `SESSION_SEED=<seed> cargo test -p broker-core --test sessions`. `SESSION_SEQUENCES=20000` runs so many from that seed
+//! on, or from the first instead of 300, and `SESSION_STEPS` says how long each is.
 
 mod broker;
 mod model;
@@ -38,7 +38,7 @@ struct Run {
 
 impl Run {
     async fn new(script: &Script) -> Self {
-        let broker = Broker::open(script.shards, script.policy.clone(), CONNECTIONS).await;
+        let broker = Broker::open(script, CONNECTIONS).await;
         let model = Model::new(script.policy.clone(), CONNECTIONS);
         Self { broker, model, epoch: None, transcript: String::new() }
     }
@@ -51,10 +51,9 @@ impl Run {
                 self.compare(|model, seen| model.connect(*at, seen))
             }
             Step::Send(at, lines, cuts) if self.model.connections[*at].is_some() => {
-                let text: String =
-                    lines.iter().enumerate().map(|(n, line)| format!("{line}{}", ["\r\n", "\n"][n % 2])).collect();
+                let text = script::bytes(lines);
                 let mut pieces = Vec::new();
-                let mut rest = text.as_bytes();
+                let mut rest = text.as_slice();
                 for cut in cuts.iter().cycle() {
                     let (piece, left) = rest.split_at(rest.len().min(*cut));
                     pieces.push(piece);
@@ -163,10 +162,10 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
 #[test]
 fn random_sessions_say_and_deliver_what_the_protocol_says() {
     let steps = setting("SESSION_STEPS").unwrap_or(60);
-    let seeds = match setting::<u64>("SESSION_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..setting("SESSION_SEQUENCES").unwrap_or(300),
-    };
+    let seed = setting::<u64>("SESSION_SEED");
+    let sequences = setting("SESSION_SEQUENCES").unwrap_or(if seed.is_some() { 1 } else { 300 });
+    let first = seed.unwrap_or(0);
+    let seeds = first..first + sequences;
     for seed in seeds {
         let Err(script) = play(seed, steps) else { continue };
         let script = shorten(script);

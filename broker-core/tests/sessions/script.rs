@@ -37,14 +37,41 @@ impl fmt::Display for Step {
 pub(crate) struct Script {
     pub(crate) shards: usize,
     pub(crate) policy: TopicPolicy,
+    /// No event stays in memory: each is read back before it is delivered.
+    pub(crate) forgets: bool,
     pub(crate) steps: Vec<Step>,
 }
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} shards, {:?}", self.shards, self.policy)?;
+        writeln!(f, "{} shards, forgets: {}, {:?}", self.shards, self.forgets, self.policy)?;
         self.steps.iter().try_for_each(|step| writeln!(f, "  {step}"))
     }
+}
+
+/// Stands for what telnet sends on Ctrl-C.
+pub(crate) const INTERRUPT: char = '\u{f8ff}';
+
+/// Stands for a byte that is no text.
+pub(crate) const NO_TEXT: char = '\u{f8fe}';
+
+/// The longest line.
+pub(crate) const MAX_LINE: usize = 300;
+
+/// The bytes of lines, ended now one way and now the other.
+pub(crate) fn bytes(lines: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (line, end) in lines.iter().zip(["\r\n", "\n"].iter().cycle()) {
+        for char in line.chars() {
+            match char {
+                INTERRUPT => bytes.extend([0xff, 0xf4]),
+                NO_TEXT => bytes.push(0xc3),
+                _ => bytes.extend(char.encode_utf8(&mut [0; 4]).bytes()),
+            }
+        }
+        bytes.extend(end.bytes());
+    }
+    bytes
 }
 
 /// Connections that come and go.
@@ -61,6 +88,8 @@ pub(crate) struct Author {
     random: Random,
     /// Makes every message another one.
     messages: usize,
+    /// Whether lines may be sent together.
+    bursts: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -82,12 +111,14 @@ enum Idea {
     Look,
     Hello,
     Nonsense,
+    Anonymous,
+    TooLong,
     Quit,
     Lose,
     Pass,
 }
 
-const IDEAS: [(usize, Idea); 20] = [
+const IDEAS: [(usize, Idea); 22] = [
     (28, Idea::Publish),
     (4, Idea::Burst),
     (12, Idea::Subscribe),
@@ -105,13 +136,15 @@ const IDEAS: [(usize, Idea); 20] = [
     (5, Idea::Look),
     (6, Idea::Hello),
     (4, Idea::Nonsense),
+    (2, Idea::Anonymous),
+    (1, Idea::TooLong),
     (1, Idea::Quit),
     (3, Idea::Lose),
     (12, Idea::Pass),
 ];
 
 /// Lines that say something wrong, or nothing.
-const NONSENSE: [&str; 25] = [
+const NONSENSE: [&str; 27] = [
     "ping",
     "PING",
     "ping pong",
@@ -137,6 +170,8 @@ const NONSENSE: [&str; 25] = [
     "peek a x 1 2",
     "topics all",
     "quit now",
+    "ping\u{f8fe}",
+    "\u{f8ff}",
 ];
 
 const HELLOS: [&str; 14] = [
@@ -158,7 +193,7 @@ const HELLOS: [&str; 14] = [
 
 impl Author {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), messages: 0 }
+        Self { random: Random::new(seed), messages: 0, bursts: true }
     }
 
     /// The setting of a script.
@@ -176,7 +211,14 @@ impl Author {
             expired_to_dead_letter: random.one_in(2),
             ..TopicPolicy::default()
         };
-        Script { shards: 1 + random.below(3), policy, steps: Vec::new() }
+        let mut script = Script { shards: 1 + random.below(3), forgets: random.one_in(4), policy, steps: Vec::new() };
+        if script.forgets {
+            // What has to be read back first is overtaken by what comes at the same moment, and nobody says how far.
+            self.bursts = false;
+            (script.policy.max_deliveries, script.policy.expired_to_dead_letter) = (0, false);
+            script.policy.overflow = if overflow == Overflow::DeadLetter { Overflow::Reject } else { overflow };
+        }
+        script
     }
 
     /// The next step of a script that has led to `model`.
@@ -186,13 +228,18 @@ impl Author {
             return Step::Connect(at);
         }
         let topic = *self.random.pick(&TOPICS);
+        let has_none = model.topics.values().flat_map(Topic::all).all(|one| !one.attached.contains(&at));
+        if has_none && self.random.one_in(2) {
+            let line = format!("sub {topic} {}", self.random.pick(&NAMES));
+            return self.send(at, vec![line]);
+        }
         let line = match *self.random.weighted(&IDEAS) {
             Idea::Lose => return Step::Lose(at),
             Idea::Pass => {
                 let random = &mut self.random;
                 return Step::Pass(*random.pick(&[1, 10, 49, 50, 51, 100, 119, 150, 400, 5_000]));
             }
-            Idea::Burst if model.limits_nothing() => return self.burst(model, at),
+            Idea::Burst if self.bursts && model.limits_nothing() => return self.burst(model, at),
             Idea::Publish | Idea::Burst => {
                 let id = *self.random.pick(&IDS);
                 self.publish(topic, id)
@@ -232,6 +279,13 @@ impl Author {
             Idea::Hello => format!("hello {}", self.random.pick(&HELLOS)),
             Idea::Nonsense if self.random.one_in(2) => format!("pub {topic} {}", self.random.pick(&BAD_EVENTS)),
             Idea::Nonsense => (*self.random.pick(&NONSENSE)).to_owned(),
+            Idea::Anonymous => {
+                let id = if self.random.one_in(2) { "" } else { r#""id":null,"# };
+                let line = self.publish(topic, "?").replace(r#""id":"?","#, id);
+                // Else nobody would know what it is called.
+                return self.send(at, vec![r#"hello {"confirm":true}"#.to_owned(), line]);
+            }
+            Idea::TooLong => "x".repeat(MAX_LINE + self.random.below(2)),
             Idea::Quit => "quit".to_owned(),
         };
         let line = self.dress(line);
@@ -246,7 +300,9 @@ impl Author {
 
     /// The same line in other clothes.
     fn dress(&mut self, line: String) -> String {
-        match self.random.below(12) {
+        match self.random.below(14) {
+            12 => format!("{INTERRUPT}{line}"),
+            13 => line.replacen(' ', &format!("{INTERRUPT} "), 1),
             0 => format!("  {line} \t"),
             1 => line.replacen(' ', " \t ", 1),
             2 => match line.split_once(' ') {

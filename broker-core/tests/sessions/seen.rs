@@ -106,6 +106,14 @@ impl Seen {
         }
     }
 
+    /// The id that the broker has given to an event without one, as the next reply says; empty if that is no confirmation.
+    pub(crate) fn assigned_id(&self, connection: usize) -> String {
+        let confirmation = self.connections[connection].replies.front();
+        let id = confirmation.and_then(|line| line.split(' ').nth(2)).unwrap_or_default();
+        let is_uuid = id.len() == 36 && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        if is_uuid { id.to_owned() } else { String::new() }
+    }
+
     /// Whether the next delivery of a connection from the line's topic is `line`; if so, it is taken away.
     pub(crate) fn take_delivery(&mut self, connection: usize, topic: &str, line: &str) -> bool {
         let deliveries = &mut self.connections[connection].deliveries;

@@ -3,11 +3,19 @@
 use serde_json::Value;
 
 use super::{Checked, Model};
+use crate::script::{INTERRUPT, MAX_LINE, NO_TEXT};
 use crate::seen::{Expect, Seen};
 
 impl Model {
     /// A line of a client, and all that comes of it; `alone` if it was sent by itself.
     pub(crate) fn line(&mut self, connection: usize, line: &str, seen: &mut Seen, alone: bool) -> Checked {
+        if line.contains(NO_TEXT) {
+            return seen.reply(connection, &Expect::line("error: line is not valid UTF-8"));
+        }
+        let line = &line.replace(INTERRUPT, "");
+        if line.len() > MAX_LINE {
+            return seen.reply(connection, &Expect::line(format!("error: line exceeds {MAX_LINE} bytes")));
+        }
         self.do_line(connection, line, seen)?;
         let mut words = line.split_ascii_whitespace().map(str::to_ascii_lowercase);
         let answers_first = ["sub", "subscribe", "ack", "acknowledge", "nack", "term", "touch"];

@@ -36,7 +36,11 @@ impl Model {
             return seen.reply(connection, &Expect::Begins("error: event is not of an accepted format: ".to_owned()));
         }
         let event: Value = serde_json::from_str(json).map_err(|error| format!("{json}: {error}"))?;
-        let id = event["id"].as_str().map_or_else(|| event["id"].to_string(), str::to_owned);
+        let id = match &event["id"] {
+            Value::Null => seen.assigned_id(connection),
+            Value::String(id) => id.clone(),
+            number => number.to_string(),
+        };
         let number = |key: &str| event[key].as_u64().unwrap_or(0);
         let (ttl, delay) = (number("ttl_ms"), number("delay_ms"));
         let policy = self.policy(name);
