@@ -25,6 +25,7 @@ struct Connection {
 /// One broker and its connections.
 pub(crate) struct Broker {
     engine: LocalEngine<InMemory>,
+    storage: Arc<InMemory>,
     settings: Arc<SessionSettings>,
     connections: Vec<Option<Connection>>,
     /// What each connection was sent and nobody has asked for.
@@ -37,9 +38,11 @@ impl Broker {
         let memory_budget_bytes = if script.forgets { 0 } else { 1 << 20 };
         let settings =
             EngineSettings { shards: script.shards, memory_budget_bytes, policies, ..EngineSettings::default() };
-        let (engine, _) = LocalEngine::open(Arc::default(), settings).await.expect("there is nothing to recover");
+        let storage = Arc::new(InMemory::new(script.lag));
+        let (engine, _) = LocalEngine::open(Arc::clone(&storage), settings).await.expect("there is nothing to recover");
         Self {
             engine,
+            storage,
             settings: Arc::new(SessionSettings { max_line_bytes: MAX_LINE, ..SessionSettings::default() }),
             connections: (0..connections).map(|_| None).collect(),
             sent: vec![Vec::new(); connections],
@@ -95,7 +98,7 @@ impl Broker {
 
     /// Lets everybody do something once. Returns whether anything could be seen of it.
     async fn turn(&mut self) -> bool {
-        let mut moved = false;
+        let mut moved = self.storage.turn();
         for (slot, sent) in self.connections.iter_mut().zip(&mut self.sent) {
             let Some(Connection { session, link }) = slot else { continue };
             let requests = session.take_requests();

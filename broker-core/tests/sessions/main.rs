@@ -3,7 +3,7 @@
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | what happens: steps, and who invents them | [`script`] |
+//! | what happens: steps, and who invents them | [`script`], [`author`] |
 //! | what is to be said and delivered | [`model`] |
 //! | the broker that says and delivers it | [`broker`], [`storage`] |
 //! | how both are compared | [`seen`] |
@@ -12,6 +12,7 @@
 //! `SESSION_SEED=<seed> cargo test -p broker-core --test sessions`. `SESSION_SEQUENCES=20000` runs so many from that seed
 //! on, or from the first instead of 300, and `SESSION_STEPS` says how long each is.
 
+mod author;
 mod broker;
 mod model;
 mod random;
@@ -22,9 +23,10 @@ mod storage;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use author::Author;
 use broker::Broker;
 use model::Model;
-use script::{Author, CONNECTIONS, Script, Step};
+use script::{CONNECTIONS, Script, Step};
 use seen::Seen;
 
 /// A broker and the model of it.
@@ -106,8 +108,8 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("there is a thread").block_on(future)
 }
 
-/// Invents a script and plays it; returns one that fails, as far as it went.
-fn play(seed: u64, steps: usize) -> Result<(), Script> {
+/// Invents a script and plays it. Returns it, as far as it went, if it fails.
+fn play(seed: u64, steps: usize) -> Option<Script> {
     let mut author = Author::new(seed);
     let mut script = author.setting();
     run(async {
@@ -116,10 +118,10 @@ fn play(seed: u64, steps: usize) -> Result<(), Script> {
             let step = author.step(&run.model);
             script.steps.push(step.clone());
             if run.step(&step).await.is_err() {
-                return Err(script);
+                return Some(script);
             }
         }
-        Ok(())
+        None
     })
 }
 
@@ -167,7 +169,7 @@ fn random_sessions_say_and_deliver_what_the_protocol_says() {
     let first = seed.unwrap_or(0);
     let seeds = first..first + sequences;
     for seed in seeds {
-        let Err(script) = play(seed, steps) else { continue };
+        let Some(script) = play(seed, steps) else { continue };
         let script = shorten(script);
         let (wrong, transcript) = replay(&script).unwrap_or_else(|| ("it fails only sometimes".into(), String::new()));
         panic!("SESSION_SEED={seed}: {wrong}\n\nof {script}\nwhich went\n{transcript}");

@@ -125,6 +125,16 @@ impl Seen {
         true
     }
 
+    /// A reply to a connection has come before its first delivery from `topic`.
+    pub(crate) fn comes_first(&self, connection: usize, reply: &str, topic: &str) -> Result<(), String> {
+        let begins = format!(r#"{{"topic":"{topic}""#);
+        let all = &self.connections[connection].all;
+        match all.iter().find(|line| *line == reply || line.starts_with(&begins)) {
+            Some(line) if line == reply => Ok(()),
+            other => Err(format!("connection {connection} was to be told first\n  {reply}\nand not\n  {other:?}")),
+        }
+    }
+
     /// All replies to a connection have come before its first delivery from `topic`.
     pub(crate) fn replies_come_first(&self, connection: usize, topic: &str) -> Result<(), String> {
         let all = &self.connections[connection].all;

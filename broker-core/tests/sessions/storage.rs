@@ -1,23 +1,60 @@
-//! The simplest storage: it keeps payloads in memory, and a batch is safe the moment it is submitted.
+//! The simplest storage: it keeps payloads in memory, and a batch is written and safe so many turns after it is submitted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use broker_core::event::Payload;
 use broker_core::storage::{
-    Batch, Commit, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Storage, StorageError,
-    StorageFigures, stage,
+    Batch, Commit, Completer, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Storage,
+    StorageError, StorageFigures, stage,
 };
 
-#[derive(Debug, Default)]
+/// What is on its way, each with the turn at which it arrives.
+#[derive(Default)]
+struct State {
+    turn: usize,
+    payloads: HashMap<Place, Payload>,
+    written: VecDeque<(usize, Completer<Vec<Place>>, Vec<Place>)>,
+    safe: VecDeque<(usize, Completer<()>)>,
+}
+
 pub(crate) struct InMemory {
-    payloads: Mutex<HashMap<Place, Payload>>,
+    /// Turns until a batch is written, and until it is safe.
+    lag: (usize, usize),
+    state: Mutex<State>,
 }
 
 impl InMemory {
-    fn payloads(&self) -> MutexGuard<'_, HashMap<Place, Payload>> {
-        self.payloads.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn new(lag: (usize, usize)) -> Self {
+        Self { lag, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another turn begins. Returns whether anything is on its way.
+    pub(crate) fn turn(&self) -> bool {
+        let mut state = self.state();
+        let is_busy = !state.written.is_empty() || !state.safe.is_empty();
+        state.turn += 1;
+        state.arrive();
+        is_busy
+    }
+}
+
+impl State {
+    fn arrive(&mut self) {
+        let turn = self.turn;
+        while self.written.front().is_some_and(|(at, ..)| *at <= turn) {
+            let Some((_, completer, places)) = self.written.pop_front() else { return };
+            completer.complete(Ok(places));
+        }
+        while self.safe.front().is_some_and(|(at, _)| *at <= turn) {
+            let Some((_, completer)) = self.safe.pop_front() else { return };
+            completer.complete(Ok(()));
+        }
     }
 }
 
@@ -40,23 +77,25 @@ impl Storage for InMemory {
     fn submit(&self, batch: Batch) -> Commit {
         let (written, written_stage) = stage();
         let (safe, safe_stage) = stage();
-        let mut payloads = self.payloads();
+        let mut state = self.state();
         let mut places = Vec::new();
         for mutation in batch.mutations {
             if let Mutation::Publish(event) | Mutation::Rewrite { event, .. } = mutation {
-                let place = Place(payloads.len() as u64);
-                payloads.insert(place, event.payload);
+                let place = Place(state.payloads.len() as u64);
+                state.payloads.insert(place, event.payload);
                 places.push(place);
             }
         }
-        written.complete(Ok(places));
-        safe.complete(Ok(()));
+        let turn = state.turn;
+        state.written.push_back((turn + self.lag.0, written, places));
+        state.safe.push_back((turn + self.lag.1, safe));
+        state.arrive();
         Commit { written: written_stage, safe: safe_stage }
     }
 
     async fn read(&self, keys: Vec<ReadKey>) -> Result<Vec<Option<Payload>>, StorageError> {
-        let payloads = self.payloads();
-        Ok(keys.iter().map(|key| payloads.get(&key.place).cloned()).collect())
+        let state = self.state();
+        Ok(keys.iter().map(|key| state.payloads.get(&key.place).cloned()).collect())
     }
 
     fn figures(&self) -> StorageFigures {

@@ -142,6 +142,7 @@ impl Model {
         } else {
             let at = to.and_then(|to| topic.named(to)).unwrap_or_else(|| topic.add(to.map(str::to_owned)));
             self.subscription(name, at).attached.push(connection);
+            seen.comes_first(connection, &format!("successfully subscribed to topic {name}"), name)?;
         }
         seen.reply(connection, &Expect::line(format!("successfully subscribed to topic {name}")))?;
         self.settle(seen)
