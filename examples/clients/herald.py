@@ -176,7 +176,7 @@ class Herald:
         for answered in unanswered:
             answered(None)
         for subscription in self._subscriptions.values():
-            while not subscription.empty():  # it comes again
+            while not self._error and not subscription.empty():  # it comes again
                 subscription.get_nowait()
 
     def _fail(self, error):

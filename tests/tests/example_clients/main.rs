@@ -105,6 +105,47 @@ fn the_python_client_does_the_same_over_tls() {
     a_thousand_events_survive_kills(&mut broker, program);
 }
 
+/// A client that waits for events is told when its token is not accepted any more, and does not wait for ever.
+fn a_token_that_is_not_good_any_more_ends_a_consumer(broker: &mut TestBroker, mut program: Program) {
+    program.wait_for("waiting");
+    broker.kill();
+    std::fs::write(broker.dir().join("herald.toml"), TOKENS.replace("s3cret", "another")).unwrap();
+    broker.run();
+    program.wait_for("error: authentication failed");
+    assert!(program.child.wait().unwrap().success());
+}
+
+#[test]
+#[cfg_attr(not(python), ignore = "there is no python3: .ci/clients installs it")]
+fn a_python_consumer_is_told_when_its_token_is_not_good_any_more() {
+    let script = "import asyncio, sys\nfrom herald import Herald, HeraldError\n\
+        async def main():\n async with Herald(port=int(sys.argv[1]), token='s3cret') as herald:\n  \
+        events = await herald.subscribe('tweets', 'inbox')\n  print('waiting', flush=True)\n  \
+        try:\n   await events.__anext__()\n  except HeraldError as error:\n   print(error, flush=True)\n\
+        asyncio.run(main())";
+    let mut broker = TestBroker::start(TOKENS);
+    let mut command = Command::new("python3");
+    command.args(["-B", "-c", script, &broker.addr().port().to_string()]);
+    let program = Program::start(command.env("PYTHONPATH", folder("../examples/clients")));
+    a_token_that_is_not_good_any_more_ends_a_consumer(&mut broker, program);
+}
+
+#[test]
+#[cfg_attr(not(node), ignore = "there is no node: .ci/clients installs it")]
+fn a_javascript_consumer_is_told_when_its_token_is_not_good_any_more() {
+    let script = "const [client, url] = process.argv.slice(1);\
+        import(client).then(({ Herald }) => Herald.connect(url, { token: 's3cret' })).then(async (herald) => {\
+            const events = await herald.subscribe('tweets', 'inbox');\
+            console.log('waiting');\
+            await events.next().catch((error) => console.log(error.message));\
+        });";
+    let mut broker = TestBroker::start(TOKENS);
+    let url = format!("tcp://127.0.0.1:{}", broker.addr().port());
+    let program =
+        Program::start(Command::new("node").args(["-e", script, &folder("../examples/clients/herald.mjs"), &url]));
+    a_token_that_is_not_good_any_more_ends_a_consumer(&mut broker, program);
+}
+
 fn node(url: &str) -> Command {
     let mut command = Command::new("node");
     command.arg(folder("tests/example_clients/node.mjs")).arg(folder("../examples/clients/herald.mjs")).arg(url);
