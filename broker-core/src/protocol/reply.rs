@@ -1,4 +1,4 @@
-//! Every text that the broker says, in one place. None of them parses as a JSON object: only deliveries do.
+//! Every text that the broker says, in one place. None of them begins as a delivery does, with `{"topic":`.
 
 use std::fmt::Write as _;
 
