@@ -1,23 +1,18 @@
-//! What a commit costs on this disk, at each durability and batch size; how fast a backlog is handed back and read.
-//!
-//! ```text
-//! cargo run --release -p backend-sqlite --example commit_rate [directory on the disk to measure] [seconds per line]
-//! ```
-//!
-//! The directory must be on the disk in question: `/tmp` is often in memory.
-#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+//! What the examples of the storages that keep state have in common: what a commit costs on this disk, at each durability and batch
+//! size; how fast a backlog is handed back and read. Each example says what `Backend`, `Config` and `Durability` are.
 
 use std::collections::VecDeque;
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use backend_sqlite::{Durability, SqliteConfig, SqliteStorage};
 use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
 use broker_core::storage::{
     Batch, Mutation, Place, ReadKey, Recovery, RecoveryReport, Storage, StorageError, StoredEvent,
 };
+
+use super::{Backend, Config, Durability};
 
 const EVENT_BYTES: usize = 256;
 
@@ -73,15 +68,15 @@ fn acknowledgements(first: u64, events: u64) -> Batch {
     Batch { mutations: std::iter::once(settle).chain(released).collect() }
 }
 
-fn open(config: SqliteConfig) -> Result<(SqliteStorage, RecoveryReport, u64), StorageError> {
-    let storage = SqliteStorage::open(config)?;
+fn open(config: Config) -> Result<(Backend, RecoveryReport, u64), StorageError> {
+    let storage = Backend::open(config)?;
     let mut count = Count::default();
     let report = storage.recover(&mut count)?;
     Ok((storage, report, count.0))
 }
 
 /// Commits batches for a while, `outstanding` at a time, and returns how long each took to be safe.
-async fn commit(storage: &SqliteStorage, events: u64, outstanding: usize, time: Duration) -> (Duration, Vec<Duration>) {
+async fn commit(storage: &Backend, events: u64, outstanding: usize, time: Duration) -> (Duration, Vec<Duration>) {
     let payload = payload();
     let began = Instant::now();
     let mut waiting = VecDeque::new();
@@ -103,7 +98,7 @@ async fn commit(storage: &SqliteStorage, events: u64, outstanding: usize, time: 
 }
 
 /// Submits batches of 256 one behind the other and waits for the last one.
-async fn pass(storage: &SqliteStorage, make: impl Fn(u64, u64) -> Batch) -> Result<Duration, StorageError> {
+async fn pass(storage: &Backend, make: impl Fn(u64, u64) -> Batch) -> Result<Duration, StorageError> {
     let began = Instant::now();
     let mut waiting = VecDeque::new();
     for first in (1..=BACKLOG).step_by(256) {
@@ -129,7 +124,7 @@ async fn rates(dir: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
     for durability in [Durability::Always, Durability::Interval, Durability::Never] {
         for (events, outstanding) in [(1, 1), (32, 1), (256, 1), (1, 64), (32, 64), (256, 64)] {
             let path = tempfile::tempdir_in(dir)?;
-            let (storage, ..) = open(SqliteConfig { durability, ..SqliteConfig::new(path.path().join("data")) })?;
+            let (storage, ..) = open(Config { durability, ..Config::new(path.path().join("data")) })?;
             let (elapsed, mut took) = commit(&storage, events, outstanding, time).await;
             storage.close().await?;
             took.sort_unstable();
@@ -148,7 +143,7 @@ async fn rates(dir: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
 
 async fn backlog(dir: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
     let path = tempfile::tempdir_in(dir)?;
-    let config = SqliteConfig::new(path.path().join("data"));
+    let config = Config::new(path.path().join("data"));
     let (storage, ..) = open(config.clone())?;
     let subscription = SubscriptionName::new("s")?;
     let subscribe = Mutation::Subscribe { topic: topic(), subscription, since: Seq(0) };
@@ -193,7 +188,7 @@ async fn backlog(dir: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let dir = arguments.next().map_or_else(std::env::temp_dir, Into::into);
     let seconds = arguments.next().map_or(Ok(2.0), |seconds| seconds.parse())?;
