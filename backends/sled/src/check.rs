@@ -6,6 +6,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use backend_embedded::Lock;
 use broker_core::storage::StorageError;
 use broker_core::storage::check::{At, Check, Checked, Finding, Inspector, Repaired, SIDE_FOLDER, Severity};
 use tempfile::TempDir;
@@ -13,7 +14,6 @@ use tempfile::TempDir;
 use crate::config::SledConfig;
 use crate::database::Database;
 use crate::error::SledError;
-use crate::lock::Lock;
 use crate::shared::bytes_below;
 use crate::verdict::{Judge, Verdict, loss};
 use crate::{directory, mark, repair};

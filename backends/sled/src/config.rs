@@ -2,33 +2,10 @@
 
 use std::path::PathBuf;
 
+use backend_embedded::{Durability, OnDamage};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SledError;
-
-/// When a batch counts as safe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// When it is synced: it survives power loss.
-    #[default]
-    Always,
-    /// When it is with the operating system; synced every [`SledConfig::sync_interval_ms`].
-    Interval,
-    /// At once, in memory; with the operating system soon after, and synced when the storage is closed.
-    Never,
-}
-
-/// What to do about a record that does not check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnDamage {
-    /// Leave it in place, report it, go on without it.
-    #[default]
-    Serve,
-    /// Refuse to start.
-    Stop,
-}
 
 /// The settings of a [`crate::SledStorage`]: `[storage]` in `herald.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use backend_embedded::sync_dir;
+
 use crate::error::SledError;
 use crate::watch::Watch;
 use crate::{keys, record};
@@ -137,7 +139,7 @@ impl Database {
         let synced = File::open(&settings).and_then(|file| file.sync_all());
         synced.map_err(|source| SledError::io("sync", &settings, source))?;
         sync_dir(&self.path)?;
-        self.path.parent().map_or(Ok(()), sync_dir)
+        Ok(self.path.parent().map_or(Ok(()), sync_dir)?)
     }
 }
 
@@ -198,10 +200,4 @@ impl Pace {
         }
         Ok(())
     }
-}
-
-/// Syncs the entries of a directory.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), SledError> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|source| SledError::io("sync", dir, source))
 }

@@ -15,9 +15,9 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use backend_embedded::sync_dir;
 use serde::{Deserialize, Serialize};
 
-use crate::database::sync_dir;
 use crate::error::SledError;
 use crate::mark;
 use crate::record::VERSION;
@@ -179,7 +179,7 @@ pub(crate) fn make_first(
     sync_dir(dir)?;
     make(&draft)?;
     fs::rename(&draft, path).map_err(|source| SledError::io("make", path, source))?;
-    sync_dir(&databases)
+    Ok(sync_dir(&databases)?)
 }
 
 /// What [`current`] would find, without a change.
@@ -238,7 +238,7 @@ pub(crate) fn set_current(dir: &Path, path: &Path) -> Result<(), SledError> {
     });
     written.map_err(|source| SledError::io("write", &draft, source))?;
     fs::rename(&draft, &target).map_err(|source| SledError::io("write", &target, source))?;
-    sync_dir(dir)
+    Ok(sync_dir(dir)?)
 }
 
 /// Removes this storage's databases, and nothing else.

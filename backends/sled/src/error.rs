@@ -3,22 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use backend_embedded::FileError;
 use broker_core::storage::{StorageError, StorageErrorKind};
 
 /// An error of the sled storage, split by what its operator does about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SledError {
-    /// The operating system refused an operation on a file or directory.
-    #[error("cannot {action} {}{}", path.display(), hint(source))]
-    Io {
-        /// What was tried, as a verb: `write to`.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// A file or directory: the operating system refused an operation, or another process has it.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// sled found that its own file does not check.
     #[error(
         "the sled database {} is damaged where sled cannot go on without it: save what sled can read with `herald fsck --repair`, restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
@@ -48,14 +42,6 @@ pub enum SledError {
         path: PathBuf,
         /// What sled says.
         source: sled::Error,
-    },
-    /// Another process has the data directory.
-    #[error("the data directory {} is in use by {holder}: stop that broker, or give this one a storage.path of its own", path.display())]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-        /// Who has it, as far as its lock file says: pid, host, start.
-        holder: String,
     },
     /// Written by a later release.
     #[error(
@@ -124,13 +110,13 @@ pub enum SledError {
 impl SledError {
     /// An error of the operating system, with what was tried on what.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        FileError::io(action, path, source).into()
     }
 
     /// An error of sled, with what was tried.
     pub(crate) fn sled(action: &'static str, path: &Path, source: sled::Error) -> Self {
         match source {
-            sled::Error::Io(source) => Self::Io { action, path: path.to_owned(), source },
+            sled::Error::Io(source) => Self::io(action, path, source),
             // Unsupported is what it says about its own settings file, which nobody but damage changes.
             sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => {
                 Self::Corrupt { path: path.to_owned(), source }
@@ -146,45 +132,20 @@ impl SledError {
     }
 }
 
-/// What an operator can do about the commonest refusals.
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            ": permission denied; the broker's user must own the data directory and its files"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only",
-        io::ErrorKind::StorageFull => ": no space left on the device",
-        io::ErrorKind::QuotaExceeded => ": the disk quota is used up",
-        _ => "",
-    }
-}
-
 impl From<SledError> for StorageError {
     fn from(error: SledError) -> Self {
-        let kind = match &error {
-            SledError::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::Full,
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::Unusable,
-                _ => StorageErrorKind::Failed,
-            },
-            SledError::Sled { .. } => StorageErrorKind::Failed,
-            SledError::Locked { .. } => StorageErrorKind::Locked,
-            SledError::Corrupt { .. }
-            | SledError::Panicked { .. }
+        let context = error.to_string();
+        match error {
+            SledError::File(error) => error.into(),
+            SledError::Sled { source, .. } => Self::new(StorageErrorKind::Failed, context).with_source(source),
+            SledError::Corrupt { source, .. } => Self::new(StorageErrorKind::Unusable, context).with_source(source),
+            SledError::Panicked { .. }
             | SledError::NewerVersion { .. }
             | SledError::Foreign { .. }
             | SledError::Damaged { .. }
             | SledError::NotClean { .. }
             | SledError::Hopeless { .. }
-            | SledError::Config { .. } => StorageErrorKind::Unusable,
-        };
-        let context = error.to_string();
-        match error {
-            SledError::Io { source, .. } => Self::new(kind, context).with_source(source),
-            SledError::Corrupt { source, .. } | SledError::Sled { source, .. } => {
-                Self::new(kind, context).with_source(source)
-            }
-            _ => Self::new(kind, context),
+            | SledError::Config { .. } => Self::new(StorageErrorKind::Unusable, context),
         }
     }
 }

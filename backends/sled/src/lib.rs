@@ -11,14 +11,14 @@
 //! | keys, and what is stored under them | `keys`, `record` |
 //! | names and the numbers that stand for them in keys | `names` |
 //! | a batch of mutations as one change of the tree | `changes` |
-//! | writing, and the queue into it | `writer`, `inbox` |
+//! | writing; the queue into it, the loop, and who has the directory are [`backend_embedded`] | `writer` |
 //! | reading payloads | `reads` |
-//! | what a data directory holds, what opening refuses | `directory`, `lock` |
+//! | what a data directory holds, what opening refuses | `directory` |
 //! | handing everything back | `recovery` |
 //! | noticing that sled went back to an earlier state | `mark` |
 //! | waking a flush that sled has forgotten | `watch` |
 //! | giving space back | `rebuild` |
-//! | `herald fsck`: what is wrong, and the repair | [`SledCheck`], `check`, `verdict`, `repair`, `side` |
+//! | `herald fsck`: what is wrong, and the repair | [`SledCheck`], `check`, `verdict`, `repair` |
 //!
 //! # Invariants
 //!
@@ -41,9 +41,7 @@ mod config;
 mod database;
 mod directory;
 mod error;
-mod inbox;
 mod keys;
-mod lock;
 mod mark;
 mod names;
 mod reads;
@@ -52,13 +50,13 @@ mod record;
 mod recovery;
 mod repair;
 mod shared;
-mod side;
 mod storage;
 mod verdict;
 mod watch;
 mod writer;
 
+pub use backend_embedded::{Durability, FileError, OnDamage};
 pub use check::SledCheck;
-pub use config::{Durability, OnDamage, SledConfig};
+pub use config::SledConfig;
 pub use error::SledError;
 pub use storage::SledStorage;

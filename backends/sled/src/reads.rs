@@ -81,16 +81,16 @@ pub(crate) fn read(shared: &Shared, keys: &[ReadKey]) -> Result<Vec<Option<Paylo
         answer.push(match found {
             Ok(Ok(event)) if event.key == wanted.key => Some(event.payload),
             Ok(Ok(_)) => {
-                shared.damage(&keys::describe(&key), "it has another priority than was asked for");
+                shared.state.damage(&keys::describe(&key), "it has another priority than was asked for");
                 None
             }
             Ok(Err(what)) => {
-                shared.damage(&keys::describe(&key), what);
+                shared.state.damage(&keys::describe(&key), what);
                 None
             }
             // sled's own page does not check: this is not going to change.
             Err(sled::Error::Corruption { .. }) => {
-                shared.damage(&keys::describe(&key), "sled cannot read it");
+                shared.state.damage(&keys::describe(&key), "sled cannot read it");
                 None
             }
             Err(source) => return Err(SledError::sled("read", &database.path, source).into_read_error()),

@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use backend_embedded::sync_dir;
 use sled::Batch;
 
 use crate::config::SledConfig;
-use crate::database::{Database, Pace, sync_dir};
+use crate::database::{Database, Pace};
 use crate::directory;
 use crate::error::SledError;
 use crate::shared::bytes_below;

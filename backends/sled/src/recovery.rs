@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use backend_embedded::OnDamage;
 use broker_core::event::{EventKey, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
 use broker_core::storage::{Mutation, Place, Recovery, RecoveryReport, Requeued, StorageError};
 
-use crate::config::OnDamage;
 use crate::database::{Database, Pace};
 use crate::error::SledError;
 use crate::keys::{self, Kind};
@@ -101,7 +101,7 @@ impl Replay<'_> {
     fn damage(&mut self, key: &[u8], what: &str) -> Result<(), StorageError> {
         let place = keys::describe(key);
         self.report.damaged += 1;
-        self.shared.damage(&place, what);
+        self.shared.state.damage(&place, what);
         match self.shared.config.on_damage {
             OnDamage::Serve => Ok(()),
             OnDamage::Stop => {

@@ -4,15 +4,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use backend_embedded::{Side, sync_dir};
 use broker_core::storage::StorageError;
 use broker_core::storage::check::{Inspector, Repaired, SideRecord};
 use sled::Batch;
 
 use crate::check::Copy;
 use crate::config::SledConfig;
-use crate::database::{Database, sync_dir};
+use crate::database::Database;
 use crate::error::SledError;
-use crate::side::Side;
 use crate::verdict::{Judge, Verdict};
 use crate::{directory, keys, mark, rebuild};
 
@@ -48,7 +48,7 @@ pub(crate) fn repair(config: &SledConfig, inspector: &mut dyn Inspector) -> Resu
     side_files.push(side.keep(&found.path, "sled")?);
     directory::set_current(dir, &path)?;
     rebuild::discard(&found.path);
-    Ok(Repaired { records: side.records, side_files })
+    Ok(Repaired { records: side.records(), side_files })
 }
 
 fn remove(path: &Path) -> Result<(), SledError> {
@@ -109,5 +109,5 @@ fn fill(
 fn set_aside(side: &mut Side, judge: &Judge<'_>, key: &[u8], value: &[u8], what: &str) -> Result<(), SledError> {
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     let at = format!("key {hex}: {}", judge.describe(key));
-    side.take(SideRecord { file: "sled", at: &at, what, bytes: value })
+    Ok(side.take(SideRecord { file: "sled", at: &at, what, bytes: value })?)
 }

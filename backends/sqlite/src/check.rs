@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use backend_embedded::Lock;
 use broker_core::storage::StorageError;
 use broker_core::storage::check::{At, Check, Checked, Finding, Inspector, Repaired, SIDE_FOLDER, Severity};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::config::SqliteConfig;
 use crate::error::SqliteError;
-use crate::lock::Lock;
 use crate::verdict::{Judge, TABLES, Table, Verdict, loss, values};
 use crate::{connection, directory, repair, schema};
 

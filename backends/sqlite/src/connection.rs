@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use backend_embedded::Durability;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::config::{Durability, SqliteConfig};
+use crate::config::SqliteConfig;
 use crate::error::SqliteError;
 use crate::{directory, schema};
 

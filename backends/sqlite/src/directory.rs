@@ -14,6 +14,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use backend_embedded::sync_dir;
+
 use crate::error::SqliteError;
 use crate::schema::{APPLICATION_ID, VERSION};
 
@@ -120,7 +122,7 @@ pub(crate) fn make(dir: &Path) -> Result<(), SqliteError> {
             _ => {}
         }
         let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync(parent.unwrap_or_else(|| Path::new(".")))?;
+        sync_dir(parent.unwrap_or_else(|| Path::new(".")))?;
     }
     Ok(())
 }
@@ -141,18 +143,12 @@ pub(crate) fn clean(dir: &Path) -> Result<(), SqliteError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(SqliteError::io("remove", &path, source)),
         }
-        sync(dir)?;
+        sync_dir(dir)?;
     }
     if removed {
         tracing::warn!(path = %dir.display(), "removed the database, as storage.clean_on_start says");
     }
     Ok(())
-}
-
-/// Syncs the directory's entries.
-pub(crate) fn sync(dir: &Path) -> Result<(), SqliteError> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|source| SqliteError::io("sync", dir, source))
 }
 
 /// Syncs the database's log, which is where a commit is. Opening it is safe: SQLite has its locks on the other files.
@@ -161,6 +157,6 @@ pub(crate) fn sync_log(dir: &Path) -> Result<(), SqliteError> {
     match File::open(&path).and_then(|log| log.sync_data()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SqliteError::io("sync", &path, error)),
         // Without a log everything is in the database, and was synced when it was moved there.
-        _ => sync(dir),
+        _ => Ok(sync_dir(dir)?),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use backend_embedded::FileError;
 use broker_core::storage::{StorageError, StorageErrorKind};
 use rusqlite::ErrorCode;
 
@@ -10,16 +11,9 @@ use rusqlite::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteError {
-    /// The operating system refused an operation on a file or directory.
-    #[error("cannot {action} {}{}", path.display(), hint(source))]
-    Io {
-        /// What was tried, as a verb: `write to`.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// A file or directory: the operating system refused an operation, or another process has it.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// SQLite found that the structure of its file is damaged.
     #[error(
         "the database {} is damaged where SQLite cannot go on without it: save what is left with `herald fsck --repair`, restore a copy, or move it away to begin with an empty one (nothing was removed)",
@@ -60,14 +54,6 @@ pub enum SqliteError {
         topic: String,
         /// Its sequence.
         seq: u64,
-    },
-    /// Another process has the data directory.
-    #[error("the data directory {} is in use by {holder}: stop that broker, or give this one a storage.path of its own", path.display())]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-        /// Who has it, as far as its lock file says: pid, host, start.
-        holder: String,
     },
     /// Written by a later release.
     #[error(
@@ -139,7 +125,7 @@ pub enum SqliteError {
 impl SqliteError {
     /// An error of the operating system, with what was tried on what.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        FileError::io(action, path, source).into()
     }
 
     /// An error of SQLite, with what was tried.
@@ -174,19 +160,6 @@ fn probe(dir: &Path) -> io::Result<()> {
     made.and(removed)
 }
 
-/// What an operator can do about the commonest refusals.
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            ": permission denied; the broker's user must own the data directory and its files"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only",
-        io::ErrorKind::StorageFull => ": no space left on the device",
-        io::ErrorKind::QuotaExceeded => ": the disk quota is used up",
-        _ => "",
-    }
-}
-
 /// What an operator can do about what SQLite says.
 fn sqlite_hint(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
@@ -204,35 +177,26 @@ fn sqlite_hint(error: &rusqlite::Error) -> &'static str {
 
 impl From<SqliteError> for StorageError {
     fn from(error: SqliteError) -> Self {
-        let kind = match &error {
-            SqliteError::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::Full,
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::Unusable,
-                _ => StorageErrorKind::Failed,
-            },
-            SqliteError::Sqlite { source, .. } => match source.sqlite_error_code() {
-                Some(ErrorCode::DiskFull) => StorageErrorKind::Full,
-                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StorageErrorKind::Unusable,
-                _ => StorageErrorKind::Failed,
-            },
-            SqliteError::NotText { .. } => StorageErrorKind::Failed,
-            SqliteError::Locked { .. } => StorageErrorKind::Locked,
-            SqliteError::Corrupt { .. }
-            | SqliteError::Pragma { .. }
+        let context = error.to_string();
+        match error {
+            SqliteError::File(error) => error.into(),
+            SqliteError::Sqlite { source, .. } => {
+                let kind = match source.sqlite_error_code() {
+                    Some(ErrorCode::DiskFull) => StorageErrorKind::Full,
+                    Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StorageErrorKind::Unusable,
+                    _ => StorageErrorKind::Failed,
+                };
+                Self::new(kind, context).with_source(source)
+            }
+            SqliteError::Corrupt { source, .. } => Self::new(StorageErrorKind::Unusable, context).with_source(source),
+            SqliteError::NotText { .. } => Self::new(StorageErrorKind::Failed, context),
+            SqliteError::Pragma { .. }
             | SqliteError::NewerVersion { .. }
             | SqliteError::Foreign { .. }
             | SqliteError::Orphan { .. }
             | SqliteError::Damaged { .. }
             | SqliteError::NotClean { .. }
-            | SqliteError::Config { .. } => StorageErrorKind::Unusable,
-        };
-        let context = error.to_string();
-        match error {
-            SqliteError::Io { source, .. } => Self::new(kind, context).with_source(source),
-            SqliteError::Corrupt { source, .. } | SqliteError::Sqlite { source, .. } => {
-                Self::new(kind, context).with_source(source)
-            }
-            _ => Self::new(kind, context),
+            | SqliteError::Config { .. } => Self::new(StorageErrorKind::Unusable, context),
         }
     }
 }

@@ -13,12 +13,12 @@
 //! | rows and their checksums | `row` |
 //! | names and the numbers that stand for them in rows | `names` |
 //! | mutations as statements | `changes` |
-//! | writing, and the queue into it | `writer`, `inbox` |
+//! | writing; the queue into it, the loop, and who has the directory are [`backend_embedded`] | `writer` |
 //! | reading payloads, and the connections for it | `reads`, `readers` |
-//! | what a data directory holds, what opening refuses | `directory`, `lock` |
+//! | what a data directory holds, what opening refuses | `directory` |
 //! | handing everything back | `recovery` |
 //! | giving space back | `space` |
-//! | `herald fsck`: what is wrong, and the repair | [`SqliteCheck`], `check`, `verdict`, `repair`, `salvage`, `pages`, `side` |
+//! | `herald fsck`: what is wrong, and the repair | [`SqliteCheck`], `check`, `verdict`, `repair`, `salvage`, `pages` |
 //!
 //! # Invariants
 //!
@@ -40,8 +40,6 @@ mod config;
 mod connection;
 mod directory;
 mod error;
-mod inbox;
-mod lock;
 mod names;
 mod pages;
 mod readers;
@@ -52,13 +50,13 @@ mod row;
 mod salvage;
 mod schema;
 mod shared;
-mod side;
 mod space;
 mod storage;
 mod verdict;
 mod writer;
 
+pub use backend_embedded::{Durability, FileError, OnDamage};
 pub use check::SqliteCheck;
-pub use config::{Durability, OnDamage, SqliteConfig};
+pub use config::SqliteConfig;
 pub use error::SqliteError;
 pub use storage::SqliteStorage;

@@ -69,7 +69,7 @@ fn read_one(
         Err(error) if is_bad_value(&error) => "a column of it holds something else",
         Err(error) => return Err(error),
     };
-    shared.damage(&describe(wanted.topic.as_str(), wanted.key.seq.0), what);
+    shared.state.damage(&describe(wanted.topic.as_str(), wanted.key.seq.0), what);
     Ok(None)
 }
 

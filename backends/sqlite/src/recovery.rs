@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use backend_embedded::OnDamage;
 use broker_core::event::{EventKey, Priority, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
 use broker_core::storage::{Mutation, Place, Recovery, RecoveryReport, Requeued, StorageError};
 use rusqlite::{Connection, Row};
 
-use crate::config::OnDamage;
 use crate::error::SqliteError;
 use crate::names::{Names, Subscription, Topic};
 use crate::shared::Shared;
@@ -34,7 +34,7 @@ pub(crate) fn recover(
 ) -> Result<(RecoveryReport, Names, Connection), StorageError> {
     let path = directory::database(&shared.config.path);
     let connection = connection::writing(&path, &shared.config)?;
-    directory::sync(&shared.config.path)?;
+    backend_embedded::sync_dir(&shared.config.path)?;
     let mut replay = Replay {
         shared,
         recovery,
@@ -84,7 +84,7 @@ impl Replay<'_> {
 
     fn damage(&mut self, place: String, what: &str) -> Result<(), StorageError> {
         self.report.damaged += 1;
-        self.shared.damage(&place, what);
+        self.shared.state.damage(&place, what);
         match self.shared.config.on_damage {
             OnDamage::Serve => Ok(()),
             OnDamage::Stop => {

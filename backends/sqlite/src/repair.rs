@@ -6,16 +6,16 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use backend_embedded::{Durability, Side};
 use broker_core::storage::StorageError;
 use broker_core::storage::check::{Inspector, Repaired, SideRecord};
 use rusqlite::types::Value;
 use rusqlite::{Connection, TransactionBehavior, params_from_iter};
 
 use crate::check::order;
-use crate::config::{Durability, SqliteConfig};
+use crate::config::SqliteConfig;
 use crate::error::SqliteError;
 use crate::salvage::Salvage;
-use crate::side::Side;
 use crate::verdict::{Judge, TABLES, Table, Verdict, values};
 use crate::{connection, directory};
 
@@ -55,7 +55,7 @@ pub(crate) fn rows(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Resu
     }
     let side_files = side.finish()?.into_iter().collect();
     transaction.commit().map_err(trouble)?;
-    Ok(Repaired { records: side.records, side_files })
+    Ok(Repaired { records: side.records(), side_files })
 }
 
 /// Takes a row out, or writes it anew.
@@ -103,7 +103,7 @@ fn set_aside(side: &mut Side, judge: &Judge, table: &Table, row: &[Value], what:
     });
     let text = serde_json::Value::Object(columns.collect()).to_string();
     let at = format!("{}: {}", table.name, judge.describe(table, row));
-    side.take(SideRecord { file: "herald.db", at: &at, what, bytes: text.as_bytes() })
+    Ok(side.take(SideRecord { file: "herald.db", at: &at, what, bytes: text.as_bytes() })?)
 }
 
 /// Copies what can be read to a new database, which takes the place of the old one in one step; the old one is kept.
@@ -122,8 +122,8 @@ pub(crate) fn copy(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Resu
     let synced = File::open(&draft).and_then(|file| file.sync_all());
     synced.map_err(|source| SqliteError::io("sync", &draft, source))?;
     fs::rename(&draft, &path).map_err(|source| SqliteError::io("replace", &path, source))?;
-    directory::sync(dir)?;
-    Ok(Repaired { records: side.records, side_files })
+    backend_embedded::sync_dir(dir)?;
+    Ok(Repaired { records: side.records(), side_files })
 }
 
 /// Reads the old database into the new one.

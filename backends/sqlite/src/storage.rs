@@ -1,21 +1,20 @@
 //! The storage as the engine sees it: thin, the work is done by the writer.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use backend_embedded::{Inbox, Lock, Writer};
 use broker_core::event::Payload;
 use broker_core::storage::{
     Batch, Commit, Janitor, Level, ReadKey, Recovery, RecoveryReport, Storage, StorageError, StorageErrorKind,
-    StorageFigures, stage,
+    StorageFigures,
 };
 
-use crate::config::{Durability, SqliteConfig};
-use crate::inbox::{Inbox, Pending, Request};
-use crate::lock::Lock;
+use crate::config::SqliteConfig;
 use crate::shared::Shared;
-use crate::writer::Writer;
+use crate::writer::Tables;
 use crate::{directory, reads, recovery};
 
 /// The SQLite storage; see the crate's documentation.
@@ -67,21 +66,14 @@ impl SqliteStorage {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refusal(&self) -> Option<StorageError> {
-        if self.shared.closed.load(Acquire) {
-            return Some(StorageError::closed());
-        }
-        self.shared.failure().cloned()
-    }
-
     /// Ends the thread and lets go of the directory; blocking. What was submitted is written and synced first.
     fn shut(shared: &Shared, inbox: &Inbox, mut own: Own) {
-        shared.closed.store(true, Release);
-        let _writer_gone = inbox.push(Request::Close);
+        shared.state.close();
+        inbox.end();
         if own.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the writing thread of the storage has panicked");
         }
-        inbox.close();
+        inbox.close(&StorageError::closed());
         shared.readers.close();
         drop(own.lock.take());
     }
@@ -94,16 +86,12 @@ impl Storage for SqliteStorage {
     }
 
     fn level(&self) -> Level {
-        match self.shared.config.durability {
-            Durability::Always => Level::Synced,
-            Durability::Interval => Level::Written,
-            Durability::Never => Level::Memory,
-        }
+        self.shared.config.durability.level()
     }
 
     fn recover(&self, recovery: &mut dyn Recovery) -> Result<RecoveryReport, StorageError> {
         let mut own = self.own();
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.shared.state.refusal() {
             return Err(error);
         }
         if std::mem::replace(&mut own.recovered, true) {
@@ -112,11 +100,10 @@ impl Storage for SqliteStorage {
         let (report, names, connection) = recovery::recover(&self.shared, recovery)?;
         let numbers = names.topics.iter().map(|(name, topic)| (name.clone(), topic.id));
         self.shared.topics.write().unwrap_or_else(PoisonError::into_inner).extend(numbers);
-        let mut writer = Writer::new(self.shared.clone(), self.inbox.clone(), connection, names);
-        let thread = std::thread::Builder::new().name("sqlite-write".to_owned()).spawn(move || writer.run());
-        own.writer = Some(thread.map_err(|error| {
-            StorageError::new(StorageErrorKind::Failed, "cannot start the thread sqlite-write").with_source(error)
-        })?);
+        let interval = Duration::from_millis(self.shared.config.sync_interval_ms);
+        let database = Tables::new(self.shared.clone(), connection, names);
+        let state = self.shared.state.clone();
+        own.writer = Some(Writer::start("sqlite-write", database, state, self.inbox.clone(), interval)?);
         Ok(report)
     }
 
@@ -124,32 +111,11 @@ impl Storage for SqliteStorage {
     fn start(&self, _janitor: Arc<dyn Janitor>) {}
 
     fn submit(&self, batch: Batch) -> Commit {
-        let (written, written_stage) = stage();
-        let (safe, safe_stage) = stage();
-        let commit = Commit { written: written_stage, safe: safe_stage };
-        if let Some(error) = self.refusal() {
-            written.complete(Err(error.clone()));
-            safe.complete(Err(error));
-            return commit;
-        }
-        let safe = if self.shared.config.durability == Durability::Never {
-            safe.complete(Ok(()));
-            None
-        } else {
-            Some(safe)
-        };
-        let request = Request::Commit(Pending { batch, written, safe });
-        if let Err(Request::Commit(Pending { written, safe, .. })) = self.inbox.push(request) {
-            // The writer is gone: closed, or failed since the check above.
-            let error = self.refusal().unwrap_or_else(StorageError::closed);
-            written.complete(Err(error.clone()));
-            safe.into_iter().for_each(|safe| safe.complete(Err(error.clone())));
-        }
-        commit
+        self.inbox.submit(batch, &self.shared.state)
     }
 
     async fn read(&self, keys: Vec<ReadKey>) -> Result<Vec<Option<Payload>>, StorageError> {
-        if self.shared.closed.load(Acquire) {
+        if self.shared.state.is_closed() {
             return Err(StorageError::closed());
         }
         let shared = self.shared.clone();
@@ -165,7 +131,7 @@ impl Storage for SqliteStorage {
     }
 
     async fn close(&self) -> Result<(), StorageError> {
-        if self.shared.closed.swap(true, AcqRel) {
+        if !self.shared.state.close() {
             return Err(StorageError::closed());
         }
         let own = std::mem::take(&mut *self.own());
@@ -173,7 +139,7 @@ impl Storage for SqliteStorage {
         let shut = tokio::task::spawn_blocking(move || Self::shut(&shared, &inbox, own));
         shut.await
             .map_err(|error| StorageError::new(StorageErrorKind::Failed, "closing was aborted").with_source(error))?;
-        self.shared.failure().map_or(Ok(()), |error| Err(error.clone()))
+        self.shared.state.failure().map_or(Ok(()), |error| Err(error.clone()))
     }
 }
 
