@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::event::{NewEvent, Payload};
 use crate::name::{IdKey, SubscriptionName, TopicName};
+use crate::policy::Policies;
 use crate::storage::{Level, StorageFigures};
 
 /// The queue semantics: publish, subscribe, acknowledge, requeue, inspect.
@@ -54,6 +55,14 @@ pub trait Engine: Send + Sync + 'static {
     /// # Errors
     /// When the engine cannot tell.
     async fn cursor(&self, source: &str) -> Result<Option<String>, Unavailable>;
+
+    /// Puts other rules in force for all topics, those that are there and those to come; completes when they are everywhere.
+    ///
+    /// # Errors
+    /// When the engine is closing, or takes rules at its start only.
+    async fn set_policies(&self, _policies: Policies) -> Result<(), Unavailable> {
+        Err(Unavailable(Arc::from("this engine takes the rules of topics at its start only")))
+    }
 
     /// What a confirmation promises.
     fn level(&self) -> Level;

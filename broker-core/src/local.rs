@@ -231,6 +231,21 @@ impl<S: Storage + ?Sized> Engine for LocalEngine<S> {
         Ok(self.cursors.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned())
     }
 
+    async fn set_policies(&self, policies: Policies) -> Result<(), Unavailable> {
+        self.shared.set_policies(policies.clone());
+        let mut waiting = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let (done, in_force) = oneshot::channel();
+            let sent = shard.send(ShardMessage::Policies { policies: policies.clone(), done }).await;
+            sent.map_err(|_gone| Self::closed())?;
+            waiting.push(in_force);
+        }
+        for in_force in waiting {
+            in_force.await.map_err(|_gone| Self::closed())?;
+        }
+        Ok(())
+    }
+
     fn level(&self) -> Level {
         self.shared.level
     }

@@ -1,5 +1,7 @@
 //! What the configuration decides for a topic: policies by name pattern.
 
+use std::sync::Arc;
+
 use crate::name::TopicName;
 
 /// What happens when an id is published that already waits in a subscription.
@@ -97,9 +99,10 @@ impl Default for TopicPolicy {
 }
 
 /// Policies by pattern; of several patterns that match a topic the one with the most literal characters counts.
+/// Cheap to clone: every shard has its own, so that none needs a lock to look into it.
 #[derive(Debug, Clone, Default)]
 pub struct Policies {
-    patterns: Vec<(String, TopicPolicy)>,
+    patterns: Arc<[(String, TopicPolicy)]>,
 }
 
 impl Policies {
@@ -109,7 +112,7 @@ impl Policies {
         let literals = |pattern: &str| pattern.chars().filter(|c| *c != '*').count();
         // The name decides between equals, so that the order in the file does not.
         patterns.sort_by(|(a, _), (b, _)| literals(b).cmp(&literals(a)).then_with(|| a.cmp(b)));
-        Self { patterns }
+        Self { patterns: patterns.into() }
     }
 
     /// Whether the configuration names `topic` itself, without a `*`.

@@ -40,12 +40,15 @@ pub trait Transport: Send + 'static {
 
 /// Something that was read from files, and can be read again.
 pub trait Reload: Send + Sync {
-    /// Reads it again, all or nothing, and says what is in force now. Blocking, for the time it takes to read small files.
+    /// Reads it again, and checks it; nothing changes yet. Blocking, for the time it takes to read small files.
     ///
     /// # Errors
-    /// When what there is now cannot be used; what was in force before still is.
-    fn reload(&self) -> Result<String, ReloadError>;
+    /// When what there is now cannot be used.
+    fn read(&self) -> Result<InForce, ReloadError>;
 }
+
+/// Puts in force what was read, and says what that is. Dropped, it changes nothing.
+pub type InForce = Box<dyn FnOnce() -> String + Send>;
 
 /// Why something was not read again. What was in force before still is.
 #[derive(Debug, thiserror::Error)]

@@ -182,24 +182,33 @@ impl Broker {
         self.figures.iter().map(|(name, figures)| (name.as_str(), figures()))
     }
 
-    /// Puts the tokens of `settings` in force, and reads certificates again. What cannot be used is logged, and what was in
-    /// force before still is.
-    pub fn reload(&self, settings: Option<&Settings>) {
-        if let Some(settings) = settings {
-            self.tokens.replace(tokens(settings));
-            tracing::info!(tokens = settings.tokens.len(), "SIGHUP: the tokens were read again, and are in force");
-            for listener in &self.listeners {
-                warn_of_exposure(listener, self.tokens.are_required());
+    /// Puts the topics' policies and the tokens of `settings` in force, and the certificates that there are now: all of it, or if
+    /// something cannot be used, nothing. Returns whether it did. Both are logged. Completes when every topic has its policy.
+    pub async fn reload(&self, settings: &Settings) -> bool {
+        // Everything is read before anything changes.
+        let read: Vec<_> = self.reloads.iter().map(|(transport, reload)| (transport, reload.read())).collect();
+        for (transport, read) in &read {
+            if let Err(error) = read {
+                tracing::error!(%transport, error = %error_chain(error), "SIGHUP: what there is now is refused, so nothing has changed");
             }
         }
-        for (transport, reload) in &self.reloads {
-            match reload.reload() {
-                Ok(now) => tracing::info!(%transport, "SIGHUP: {now}"),
-                Err(error) => {
-                    tracing::error!(%transport, error = %error_chain(&error), "SIGHUP: what there is now is refused");
-                }
-            }
+        let read: Option<Vec<_>> = read.into_iter().map(|(transport, read)| Some((transport, read.ok()?))).collect();
+        let Some(read) = read else { return false };
+        if let Err(error) = self.engine.set_policies(settings.policies.clone()).await {
+            tracing::error!(%error, "SIGHUP: the topics' policies cannot be changed, so nothing else has been");
+            return false;
         }
+        self.tokens.replace(tokens(settings));
+        let read: Vec<_> = read.into_iter().map(|(transport, put_in_force)| (transport, put_in_force())).collect();
+        tracing::info!("SIGHUP: the topics were read again, and every topic has its policy");
+        tracing::info!(tokens = settings.tokens.len(), "SIGHUP: the tokens were read again, and are in force");
+        for (transport, now) in read {
+            tracing::info!(%transport, "SIGHUP: {now}");
+        }
+        for listener in &self.listeners {
+            warn_of_exposure(listener, self.tokens.are_required());
+        }
+        true
     }
 
     /// Completes when a vital task has failed and the broker has to stop.

@@ -28,7 +28,10 @@ pub struct Signals {
     hangup: tokio::signal::unix::Signal,
 }
 
-const INTERRUPT: Signal = Signal::Stop { name: "SIGINT", status: 130 };
+const INTERRUPT_STATUS: u8 = 130;
+#[cfg(unix)]
+const TERMINATE_STATUS: u8 = 143;
+const INTERRUPT: Signal = Signal::Stop { name: "SIGINT", status: INTERRUPT_STATUS };
 
 #[cfg(unix)]
 impl Signals {
@@ -49,17 +52,17 @@ impl Signals {
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => INTERRUPT,
-            _ = self.terminate.recv() => Signal::Stop { name: "SIGTERM", status: 143 },
+            _ = self.terminate.recv() => Signal::Stop { name: "SIGTERM", status: TERMINATE_STATUS },
             _ = self.hangup.recv() => Signal::Reload,
         }
     }
 
-    /// The next signal that asks for a stop: its name and status. Cancel-safe; reloads meanwhile are ignored.
+    /// The next signal that asks for a stop: its name and status. Cancel-safe; a reload that is asked for meanwhile is left to
+    /// [`Signals::next`].
     pub async fn stop(&mut self) -> (&'static str, u8) {
-        loop {
-            if let Signal::Stop { name, status } = self.next().await {
-                return (name, status);
-            }
+        tokio::select! {
+            _ = self.interrupt.recv() => ("SIGINT", INTERRUPT_STATUS),
+            _ = self.terminate.recv() => ("SIGTERM", TERMINATE_STATUS),
         }
     }
 }

@@ -94,7 +94,7 @@ impl LocalSink {
                 let mut shard = topic.shard(shards);
                 if let Op::Redrive { topic, .. } = &request.op {
                     // The letters are in the other topic.
-                    let dead = self.shared.policies.of(topic).dead_letter_of(topic);
+                    let dead = self.shared.policies().of(topic).dead_letter_of(topic);
                     shard = dead.map_or(shard, |dead| dead.shard(shards));
                 }
                 parts[shard].push(ShardRequest::One(request));

@@ -9,6 +9,7 @@ use super::joint::Joint;
 use crate::engine::{Cursor, Gauge, LinkEvent, Outcome, Refusal, Request, Slot, TopicStats, TopicSummary, Unavailable};
 use crate::event::{EventKey, NewEvent};
 use crate::name::{SubscriptionName, TopicName};
+use crate::policy::Policies;
 use crate::queue::ClientId;
 use crate::storage::{Place, StorageError, StoredEvent};
 
@@ -27,6 +28,8 @@ pub(super) enum ShardMessage {
     Revive(Revive),
     /// The storage wants to move events.
     Rewrite { events: Vec<(StoredEvent, Place)>, done: oneshot::Sender<Result<(), StorageError>> },
+    /// Other rules for topics.
+    Policies { policies: Policies, done: oneshot::Sender<()> },
     /// Give back what is in flight, make everything safe, end.
     Close(oneshot::Sender<()>),
 }

@@ -18,6 +18,7 @@ use super::{EngineSettings, LocalEngine};
 use crate::engine::{Cursor, Engine, Health, Link, Outcome, Unavailable};
 use crate::event::NewEvent;
 use crate::name::TopicName;
+use crate::policy::Policies;
 use crate::storage::{Level, RecoveryReport, Storage, StorageError, StorageErrorKind};
 
 /// Opens the storage again, with everything that is in it. Blocking; called on a thread that may block, after the one before has
@@ -53,6 +54,8 @@ type Current = Arc<LocalEngine<dyn Storage>>;
 struct Inner {
     current: RwLock<Current>,
     settings: EngineSettings,
+    /// The rules of topics that are in force now; those of `settings` were at the start.
+    policies: RwLock<Policies>,
     reopening: Reopening,
     closing: CancellationToken,
 }
@@ -76,7 +79,8 @@ impl ReopeningEngine {
         let (engine, report) = LocalEngine::open(storage, settings.clone()).await?;
         let current = RwLock::new(Arc::new(engine));
         let emergency = settings.emergency.clone().drop_guard();
-        let inner = Arc::new(Inner { current, settings, reopening, closing: CancellationToken::new() });
+        let policies = RwLock::new(settings.policies.clone());
+        let inner = Arc::new(Inner { current, policies, settings, reopening, closing: CancellationToken::new() });
         let cared_for = Arc::clone(&inner);
         let caretaker = tokio::spawn(async move {
             // Should this panic, nobody would ever open the storage again: then the broker has to stop.
@@ -90,6 +94,10 @@ impl ReopeningEngine {
 impl Inner {
     fn current(&self) -> Current {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn policies(&self) -> Policies {
+        self.policies.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits for failures, and gets over them.
@@ -147,9 +155,13 @@ impl Inner {
         let storage = opened.map_err(|panic| {
             StorageError::new(StorageErrorKind::Unusable, "opening the storage panicked").with_source(panic)
         })??;
-        match LocalEngine::open(Arc::clone(&storage), self.settings.clone()).await {
+        let settings = EngineSettings { policies: self.policies(), ..self.settings.clone() };
+        match LocalEngine::open(Arc::clone(&storage), settings).await {
             Ok((engine, report)) => {
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(engine);
+                let engine = Arc::new(engine);
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&engine);
+                // They may have changed since it was opened, when it was not yet the one to be told.
+                let _it_is_about_to_close = engine.set_policies(self.policies()).await;
                 Ok(report)
             }
             Err(error) => {
@@ -177,6 +189,11 @@ impl Engine for ReopeningEngine {
 
     async fn cursor(&self, source: &str) -> Result<Option<String>, Unavailable> {
         self.inner.current().cursor(source).await
+    }
+
+    async fn set_policies(&self, policies: Policies) -> Result<(), Unavailable> {
+        *self.inner.policies.write().unwrap_or_else(PoisonError::into_inner) = policies.clone();
+        self.inner.current().set_policies(policies).await
     }
 
     fn level(&self) -> Level {

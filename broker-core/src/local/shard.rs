@@ -37,6 +37,7 @@ use super::turn::{Effects, TopicAt, Turns};
 use crate::engine::{Gauge, LinkEvent, Slot};
 use crate::event::{Millis, Seq};
 use crate::name::TopicName;
+use crate::policy::Policies;
 use crate::queue::{ClientId, ConsumerId, Memory, SubscriptionId, Topic};
 use crate::storage::{Mutation, Storage};
 use delivering::{DRAIN, DRAIN_BESIDES, Loaded};
@@ -69,6 +70,7 @@ struct Attachment {
 pub(super) struct Shard<S: Storage + ?Sized> {
     storage: Arc<S>,
     shared: Arc<Shared>,
+    policies: Policies,
     topics: Vec<Option<Box<Topic>>>,
     /// Places of topics that have gone; used again once nothing on its way can name them.
     vacant: Vec<TopicAt>,
@@ -116,6 +118,7 @@ impl<S: Storage + ?Sized> Shard<S> {
         let mut shard = Self {
             storage,
             now: shared.clock.now(),
+            policies: shared.policies(),
             shared,
             // Whatever recovery found to be gone is released with the first turn.
             touched: (0..topics.len()).collect(),
@@ -230,6 +233,10 @@ impl<S: Storage + ?Sized> Shard<S> {
             ShardMessage::Bury(bury) => self.bury(bury),
             ShardMessage::Revive(revive) => self.revive(revive),
             ShardMessage::Rewrite { events, done } => self.rewrite(events, done),
+            ShardMessage::Policies { policies, done } => {
+                self.set_policies(policies);
+                let _nobody_waits_any_more = done.send(());
+            }
             ShardMessage::Close(done) => {
                 self.closing = true;
                 let clients: Vec<ClientId> = self.clients.keys().copied().collect();

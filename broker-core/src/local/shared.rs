@@ -1,7 +1,7 @@
 //! What all shards and links of an engine share: counts and states that are off the path of an event.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,8 @@ use crate::storage::{Level, StorageError};
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) level: Level,
-    pub(super) policies: Policies,
+    /// For links, which look at it for a `redrive` only; every shard has its own.
+    policies: RwLock<Policies>,
     pub(super) version: &'static str,
     pub(super) connections: AtomicUsize,
     pub(super) links: Links,
@@ -34,7 +35,7 @@ impl Shared {
         Self {
             clock: Clock::new(recovered.latest),
             level,
-            policies: settings.policies.clone(),
+            policies: RwLock::new(settings.policies.clone()),
             version: settings.version,
             connections: AtomicUsize::new(0),
             links: Links::new(),
@@ -43,6 +44,15 @@ impl Shared {
             failure: OnceLock::new(),
             failed: CancellationToken::new(),
         }
+    }
+
+    /// The rules of topics.
+    pub(super) fn policies(&self) -> Policies {
+        self.policies.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_policies(&self, policies: Policies) {
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = policies;
     }
 
     /// Why the storage is out of service, if it is.

@@ -418,6 +418,13 @@ impl Subscription {
         }
     }
 
+    /// What waits for others of its id can be delivered, if events of one id need not wait for each other any more.
+    pub(super) fn unblock_all(&mut self) {
+        for id in self.blocked.keys().copied().collect::<Vec<_>>() {
+            self.unblock(id);
+        }
+    }
+
     fn count_settled(&mut self, log: &mut Log, key: EventKey) {
         let len = log.settle(key);
         self.settled.0 += 1;

@@ -117,6 +117,25 @@ impl Topic {
         &self.policy
     }
 
+    /// Puts another policy in force: its limits and what it says of ids for what is published from now on, its time to live as
+    /// well, its time-out for what is delivered or touched from now on, everything else for all that waits.
+    pub fn set_policy(&mut self, policy: TopicPolicy) {
+        // Letters that are on their way need an address: where the new pattern gives none (the name would be too long), the old
+        // one stays.
+        if let Some(dead_letter) = policy.dead_letter_of(&self.name)
+            && self.dead_letter.as_ref() != Some(&dead_letter)
+        {
+            self.dead_letter = Some(dead_letter);
+            self.dead_full = None;
+        }
+        if policy.duplicate_id == DuplicateId::Keep {
+            for (_, subscription) in &mut self.subscriptions {
+                subscription.unblock_all();
+            }
+        }
+        self.policy = policy;
+    }
+
     fn rules(&self) -> Rules {
         let has_letters = self.dead_letter.is_some();
         Rules {

@@ -17,9 +17,8 @@ use crate::signals::{Signal, Signals};
 #[command(after_help = "Examples:\n  herald serve\n  herald serve --config /etc/herald.toml\n  \
                         herald serve --set storage.path=/var/lib/herald --set transports.tcp.listen=0.0.0.0:8000\n\n\
                         SIGTERM and SIGINT stop it in an orderly way (status 0); a second one ends it at once (status 143 \
-                        or 130).\nSIGHUP reads the configuration again and applies broker.log and auth.tokens, and reads certificates
-                        again; everything else needs a \
-                        restart.")]
+                        or 130).\nSIGHUP reads the configuration again and, if all of it is valid, applies topics, auth.tokens and \
+                        broker.log, and reads certificates again; everything else needs a restart.")]
 pub(super) struct Args {
     #[command(flatten)]
     sources: Sources,
@@ -74,8 +73,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
         };
         match signal {
             Signal::Reload => {
-                let now = reload(&inputs, &loaded, &log);
-                broker.reload(now.as_ref().map(|now| &now.settings));
+                // A shard that waits for a slow disk takes its new policies late: a stop does not wait for that.
+                let stopped = tokio::select! {
+                    () = reload(&inputs, &loaded, &broker, &log) => None,
+                    (name, _) = signals.stop() => Some(name),
+                    () = broker.failed() => break,
+                };
+                if let Some(name) = stopped {
+                    tracing::info!(signal = name, "stopping; a second signal ends it at once");
+                    break;
+                }
             }
             Signal::Stop { name, .. } => {
                 tracing::info!(signal = name, "stopping; a second signal ends it at once");
@@ -101,24 +108,31 @@ pub(super) async fn stop(broker: Broker, timeout: std::time::Duration, mut signa
     }
 }
 
-/// Reads the configuration again; `None`: it is not valid.
-fn reload(inputs: &Inputs, running: &Loaded, log: &LogControl) -> Option<Loaded> {
+/// Reads the configuration again and puts in force what can change: if it is valid, all of it, and else nothing.
+async fn reload(inputs: &Inputs, running: &Loaded, broker: &Broker, log: &LogControl) {
     let now = match load(inputs) {
         Ok(now) => now,
         Err(error) => {
             tracing::error!(%error, "SIGHUP: the configuration is not valid, so nothing has changed");
-            return None;
+            return;
         }
     };
+    if !broker.reload(&now.settings).await {
+        return;
+    }
     let filter = &now.settings.broker.log;
     match log.change(filter) {
         Ok(()) => {
-            tracing::info!(log = %filter, "SIGHUP: the configuration was read again; of it, broker.log is in force");
+            tracing::info!(log = %filter, "SIGHUP: the configuration was read again; of it, topics, auth.tokens and broker.log are in force");
         }
         Err(error) => tracing::error!(%error, "SIGHUP: broker.log has not changed"),
     }
-    for key in changes(running, &now).into_iter().filter(|key| key != "broker.log" && key != "auth.tokens") {
+    for key in changes(running, &now).into_iter().filter(|key| !can_change(key)) {
         tracing::warn!(key = %key, "SIGHUP: this key has changed, and needs a restart");
     }
-    Some(now)
+}
+
+/// Whether a running broker takes a new value of `key`.
+fn can_change(key: &str) -> bool {
+    matches!(key, "broker.log" | "auth.tokens" | "topics") || key.starts_with("topics.")
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use broker_core::transport::{Reload, ReloadError};
+use broker_core::transport::{InForce, Reload, ReloadError};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject as _};
@@ -17,7 +17,7 @@ use crate::config::TlsFiles;
 pub struct Tls {
     files: TlsFiles,
     /// Held only to clone what is in it. Connections that are open keep what they began with.
-    current: RwLock<Arc<ServerConfig>>,
+    current: Arc<RwLock<Arc<ServerConfig>>>,
 }
 
 /// Why a certificate cannot be used.
@@ -55,7 +55,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], which names the file.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = RwLock::new(read(&files)?);
+        let current = Arc::new(RwLock::new(read(&files)?));
         Ok(Self { files, current })
     }
 
@@ -66,10 +66,13 @@ impl Tls {
 }
 
 impl Reload for Tls {
-    fn reload(&self) -> Result<String, ReloadError> {
+    fn read(&self) -> Result<InForce, ReloadError> {
         let new = read(&self.files).map_err(|error| ReloadError::new("TLS", error))?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(format!("the certificate {} was read again, for connections from now on", self.files.cert.display()))
+        let (current, cert) = (Arc::clone(&self.current), self.files.cert.clone());
+        Ok(Box::new(move || {
+            *current.write().unwrap_or_else(PoisonError::into_inner) = new;
+            format!("the certificate {} was read again, for connections from now on", cert.display())
+        }))
     }
 }
 

@@ -199,7 +199,7 @@ impl<S: Storage + ?Sized> Shard<S> {
     fn topic_for_letters(&mut self, name: &TopicName) -> Result<TopicAt, Refusal> {
         let at = match self.by_name.get(name) {
             Some(at) => *at,
-            None => self.make_topic(name, self.shared.policies.of(name))?,
+            None => self.make_topic(name, self.policies.of(name))?,
         };
         self.have_a_subscription(at)?;
         Ok(at)

@@ -48,7 +48,7 @@ pub(super) type Sent = (EventKey, bool);
 
 impl<S: Storage + ?Sized> Shard<S> {
     pub(super) fn redrive(&mut self, client: ClientId, slot: Slot, topic: TopicName, most: Option<u64>) {
-        let Some(dead) = self.shared.policies.of(&topic).dead_letter_of(&topic) else {
+        let Some(dead) = self.policies.of(&topic).dead_letter_of(&topic) else {
             return self.effects.outbox.outcome(client, slot, Outcome::Refused(Refusal::NoDeadLetter(topic)));
         };
         let found = self.by_name.get(&dead).copied().and_then(|at| Some((at, self.topics[at].as_ref()?.last_seq())));

@@ -8,7 +8,7 @@ use super::{Attachment, Barrier, Shard};
 use crate::engine::{Op, Outcome, Refusal, Request, Slot, Stats, TopicStats};
 use crate::event::Seq;
 use crate::name::TopicName;
-use crate::policy::TopicPolicy;
+use crate::policy::{Policies, TopicPolicy};
 use crate::queue::{ClientId, Topic};
 use crate::storage::Storage;
 
@@ -19,7 +19,7 @@ impl<S: Storage + ?Sized> Shard<S> {
         let at = match op {
             Op::Peek { topic, .. } => self.by_name.get(topic).copied()?,
             Op::Redrive { topic, .. } => {
-                let dead = self.shared.policies.of(topic).dead_letter_of(topic)?;
+                let dead = self.policies.of(topic).dead_letter_of(topic)?;
                 self.by_name.get(&dead).copied()?
             }
             _ => return None,
@@ -167,8 +167,8 @@ impl<S: Storage + ?Sized> Shard<S> {
         if let Some(at) = self.by_name.get(name) {
             return Ok(*at);
         }
-        let policy = self.shared.policies.of(name);
-        if !policy.auto_create && !self.shared.policies.names(name) {
+        let policy = self.policies.of(name);
+        if !policy.auto_create && !self.policies.names(name) {
             return Err(Refusal::UnknownTopic(name.clone()));
         }
         self.make_topic(name, policy)
@@ -195,6 +195,22 @@ impl<S: Storage + ?Sized> Shard<S> {
         };
         self.by_name.insert(name.clone(), at);
         Ok(at)
+    }
+
+    /// Puts other rules in force, for the topics that are there and for those to come.
+    pub(super) fn set_policies(&mut self, policies: Policies) {
+        self.policies = policies;
+        for at in 0..self.topics.len() {
+            let Some(topic) = self.topics[at].as_ref() else { continue };
+            let policy = self.policies.of(topic.name());
+            if policy == *topic.policy() {
+                continue;
+            }
+            self.with(at, |topic, _| topic.set_policy(policy));
+            for sub in self.topics[at].as_ref().map(|topic| topic.hungry()).unwrap_or_default() {
+                self.pump(at, sub);
+            }
+        }
     }
 
     /// Makes room for new topics by forgetting those that have neither subscriptions nor events.
