@@ -216,7 +216,15 @@ impl Validate<'_> {
     fn problem(&mut self, key: &str, text: String) {
         // An entry of a list comes from where the list does.
         let list = || key.strip_suffix(']').and_then(|entry| entry.rsplit_once('[')).map(|(list, _)| list);
-        let origin = self.origins.get(key).or_else(|| self.origins.get(list()?));
+        // A table comes from where anything in it does.
+        let inside = || {
+            let mut below = self
+                .origins
+                .iter()
+                .filter(|(other, _)| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
+            below.find_map(|(_, origin)| (!matches!(origin, Origin::Default)).then_some(origin))
+        };
+        let origin = self.origins.get(key).or_else(|| self.origins.get(list()?)).or_else(inside);
         let origin = origin.cloned().unwrap_or(Origin::Default);
         self.problems.push(Problem::new(origin, key, text));
     }

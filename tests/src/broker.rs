@@ -212,6 +212,20 @@ impl TestBroker {
         kill_process(pid, signal).unwrap();
     }
 
+    /// Gives it another configuration while it runs, and waits until that is in force.
+    pub fn reload(&self, config: &str) {
+        const DONE: &str = "the configuration was read again";
+        let times = || self.log().matches(DONE).count();
+        let before = times();
+        std::fs::write(self.dir().join("herald.toml"), config).unwrap();
+        self.signal(Signal::HUP);
+        let began = Instant::now();
+        while times() == before {
+            assert!(began.elapsed() < PATIENCE, "it does not read {config:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -227,7 +241,12 @@ impl TestBroker {
         let began = Instant::now();
         loop {
             let answer = client.ask(&format!("stats {topic}"));
-            let stats: serde_json::Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer}"));
+            let stats: serde_json::Value = match serde_json::from_str(&answer) {
+                Ok(stats) => stats,
+                // It is made by its first event.
+                Err(_) if answer.starts_with("error: no such topic") => serde_json::Value::Null,
+                Err(_) => panic!("{answer}"),
+            };
             let subscription = &stats["topics"][0]["subscriptions"][0];
             if wanted.iter().all(|(key, value)| subscription[*key] == *value) {
                 return;

@@ -447,10 +447,11 @@ fn a_hangup_reads_the_configuration_again_and_says_what_can_not_change() {
     )
     .unwrap();
     broker.signal(Signal::HUP);
-    let said = broker.wait_for_log("SIGHUP");
+    let said = broker.wait_for_log("SIGHUP: the configuration was read again");
     assert!(said.contains("log=debug"), "{said}");
     let unchanged = broker.wait_for_log("broker.shards");
     assert!(unchanged.contains("restart"), "{unchanged}");
+    client.send(&publish("t", "b", 0));
     client.asks("ping", "pong");
     // A wrong one is refused, and the broker goes on.
     std::fs::write(broker.dir().join("herald.toml"), "[broker]\nshards = \"many\"\n").unwrap();
