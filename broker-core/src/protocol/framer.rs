@@ -72,6 +72,12 @@ impl Framer {
         self.limit = limit;
     }
 
+    /// Bytes that it keeps: of a line whose end has not come, once [`Framer::next_frame`] has nothing more to give.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Takes all of `input`. What is kept of it is bounded by the limit and by the length of `input`.
     pub fn push(&mut self, input: &mut BytesMut) {
         if self.telnet != Telnet::Data || memchr::memchr(IAC, input).is_some() {
@@ -251,7 +257,7 @@ mod tests {
             while framer.next_frame().is_some() {
                 reports += 1;
             }
-            assert!(framer.buffer.len() <= 2000);
+            assert!(framer.held() <= 2000);
         }
         assert_eq!(reports, 1);
     }

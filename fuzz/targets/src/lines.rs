@@ -1,0 +1,79 @@
+//! The framer: lines, however they come in pieces.
+//!
+//! The first byte is the limit of a line; a [`MARK`](crate::MARK) in the rest is where one piece ends and the next begins.
+
+use broker_core::protocol::framer::{Frame, Framer};
+use bytes::{Bytes, BytesMut};
+
+/// Telnet's "interpret as command".
+const IAC: u8 = 0xff;
+
+/// Telnet commands that are whole: none may leave a trace.
+const COMMANDS: [&[u8]; 4] = [b"\xff\xf4", b"\xff\xfd\x06", b"\xff\xfa\x18\x00xterm\n\xff\xff\xff\xf0", b"\xff\xff"];
+
+/// Runs one input.
+pub fn run(data: &[u8]) {
+    let Some((limit, rest)) = data.split_first() else { return };
+    let limit = usize::from(*limit);
+    let pieces = crate::pieces(rest);
+    let whole = pieces.concat();
+    let found = frames(limit, [&whole[..]]);
+    assert_eq!(frames(limit, pieces.iter().copied()), found, "in the pieces of the input");
+    assert_eq!(frames(limit, whole.chunks(1)), found, "byte by byte");
+    for frame in &found {
+        if let Frame::Line(line) = frame {
+            assert!(line.len() <= limit, "a line is within its limit");
+            let text = std::str::from_utf8(line).expect("a line is text");
+            assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
+            assert_eq!(text.trim_matches([' ', '\t', '\r']), text, "no blanks around it");
+        }
+    }
+    if !whole.contains(&IAC) {
+        assert_eq!(found, naive(limit, &whole));
+        let mut commands = COMMANDS.iter().cycle();
+        let with_commands: Vec<&[u8]> =
+            pieces.iter().flat_map(|piece| [*piece, commands.next().expect("it is a cycle")]).collect();
+        assert_eq!(frames(limit, [&with_commands.concat()[..]]), found, "telnet's commands are taken out");
+        assert_eq!(frames(limit, with_commands), found, "telnet's commands are taken out, in pieces");
+    }
+}
+
+/// What the framer makes of pieces.
+fn frames<'a>(limit: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Frame> {
+    let mut framer = Framer::new(limit);
+    let mut frames = Vec::new();
+    for piece in pieces {
+        framer.push(&mut BytesMut::from(piece));
+        while let Some(frame) = framer.next_frame() {
+            frames.push(frame);
+        }
+        // The CR of the ending may wait for its LF.
+        assert!(framer.held() <= limit + 1, "{} bytes are held of a line of at most {limit}", framer.held());
+    }
+    frames
+}
+
+/// The same of bytes without telnet's commands, with no thought for memory.
+fn naive(limit: usize, bytes: &[u8]) -> Vec<Frame> {
+    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let unfinished = lines.pop().unwrap_or_default();
+    let mut frames = Vec::new();
+    for line in lines {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() > limit {
+            frames.push(Frame::TooLong);
+            continue;
+        }
+        match std::str::from_utf8(line) {
+            Err(_) => frames.push(Frame::NotUtf8),
+            Ok(text) => match text.trim_matches([' ', '\t', '\r']) {
+                "" => {}
+                text => frames.push(Frame::Line(Bytes::copy_from_slice(text.as_bytes()))),
+            },
+        }
+    }
+    if unfinished.strip_suffix(b"\r").unwrap_or(unfinished).len() > limit {
+        frames.push(Frame::TooLong);
+    }
+    frames
+}
