@@ -270,6 +270,10 @@ impl<'r> Replay<'r> {
                 self.recorded = Some(Recorded { catalogue, left, complete: true, headed: true });
                 self.see(Seen::Header(&header))
             }
+            Record::Mutation(_) if frame.batch == 0 && !self.in_names => {
+                // Whoever begins to read at this segment would not find it.
+                self.bad_line(segment, offset, len, "a line of the names that a segment begins with, behind records")
+            }
             Record::Mutation(mutation) if frame.batch == 0 => {
                 let headless = || Recorded { catalogue: Catalogue::default(), left: 0, complete: false, headed: false };
                 let recorded = self.recorded.get_or_insert_with(headless);

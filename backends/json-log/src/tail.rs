@@ -33,6 +33,7 @@ pub(crate) fn find_tail(file: &dyn DataFile, len: u64) -> io::Result<Tail> {
     let mut batch = None;
     let mut owed = 0_u64;
     let mut all_good = true;
+    let mut in_names = true;
     while let Some(piece) = reader.next()? {
         let (offset, end, frame) = match piece {
             Piece::Record { offset, len, body, ended: true } => {
@@ -47,7 +48,9 @@ pub(crate) fn find_tail(file: &dyn DataFile, len: u64) -> io::Result<Tail> {
             }
             Piece::Ending { .. } => continue,
         };
-        let Some(frame) = frame else {
+        in_names &= frame.is_none_or(|frame| frame.batch == 0);
+        // Names behind records are not taken for any.
+        let Some(frame) = frame.filter(|frame| in_names || frame.batch > 0) else {
             all_good = false;
             if owed > 0 {
                 owed -= 1;

@@ -152,6 +152,32 @@ fn lines_taken_out_doubled_or_swapped_are_found_and_repaired() {
     }
 }
 
+/// A line of the log with its checksum.
+fn sealed(line: &str) -> Vec<u8> {
+    format!("{line},\"crc\":\"{:08x}\"}}\n", crc32fast::hash(line.as_bytes())).into_bytes()
+}
+
+#[test]
+fn names_behind_records_are_damage_and_mean_nothing() {
+    let files = log();
+    let name = sealed(r#"{"left":0,"subscribe":{"topic":"z","subscription":"x","since":0}"#);
+    for (path, bytes) in &files {
+        let good = lines(bytes);
+        let records = good.iter().position(|line| line.starts_with(b"{\"batch\":")).unwrap() + 1;
+        for at in records..=good.len() {
+            let mut lines = good.clone();
+            lines.insert(at, name.clone());
+            let mut files = files.clone();
+            files.insert(path.clone(), lines.concat());
+            let what = format!("{} line {at}", path.display());
+            let findings = goes_well(&files, &what);
+            assert!(findings.iter().any(|finding| finding.severity == Severity::Damage), "{what}: {findings:?}");
+            let (found, _) = state(&SimDisk::of(&files, Plan::Nothing), OnDamage::Serve).unwrap();
+            assert!(!found.topics.contains_key("z"), "{what}");
+        }
+    }
+}
+
 #[test]
 fn missing_segments_torn_tails_and_files_of_zeros_are_repaired() {
     let files = log();
