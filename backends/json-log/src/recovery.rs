@@ -121,6 +121,19 @@ fn begin_writing(
     tail: &Tail,
 ) -> Result<(RecoveryReport, Start), JsonLogError> {
     let Replay { shared, catalogue, next_batch, mut report, .. } = replay;
+    let dir = &shared.config.path;
+    let sync = || {
+        // What was read may never have been synced; it is about to be built upon.
+        file.sync().map_err(|source| JsonLogError::io("sync", &last.path, source))?;
+        shared.files.sync_dir(dir).map_err(|source| JsonLogError::io("sync", dir, source))
+    };
+    // Without the torn tail what is left would be taken for one by the next start. So a segment follows it before it is cut.
+    let next = if tail.ends_in_batch {
+        sync()?;
+        Some(Active::create(shared, last.number + 1, &catalogue, next_batch)?)
+    } else {
+        None
+    };
     let torn = last.bytes() - tail.end;
     if torn > 0 {
         report.torn_bytes = torn;
@@ -133,16 +146,13 @@ fn begin_writing(
         file.truncate(tail.end).map_err(|source| JsonLogError::io("truncate", &last.path, source))?;
         last.set_bytes(tail.end);
     }
-    // What was read may never have been synced; it is about to be built upon.
-    file.sync().map_err(|source| JsonLogError::io("sync", &last.path, source))?;
-    let dir = &shared.config.path;
-    shared.files.sync_dir(dir).map_err(|source| JsonLogError::io("sync", dir, source))?;
-
-    let active = match tail.begin {
+    sync()?;
+    let active = match (next, tail.begin) {
+        (Some(next), _) => next,
         // It was cut off while it was begun.
         _ if tail.end == 0 => Active::begin(shared, file, last.number, &catalogue, next_batch)?,
-        Some(begin) => Active::resume(shared, last.clone(), file, begin),
-        None => Active::create(shared, last.number + 1, &catalogue, next_batch)?,
+        (None, Some(begin)) => Active::resume(shared, last.clone(), file, begin),
+        (None, None) => Active::create(shared, last.number + 1, &catalogue, next_batch)?,
     };
     Ok((report, (active, catalogue, next_batch)))
 }

@@ -16,6 +16,8 @@ use crate::segment::Segment;
 pub(crate) struct Tail {
     /// Where its last whole batch ends; what follows is torn.
     pub(crate) end: u64,
+    /// The batch that ends there has lost its last lines to damage: only what follows says that it is no torn tail itself.
+    pub(crate) ends_in_batch: bool,
     /// Where its catalogue ends; `None` if that or the header is not whole, so that it cannot be the oldest one day.
     pub(crate) begin: Option<u64>,
     /// Whether any of its lines checks.
@@ -56,6 +58,7 @@ pub(crate) fn find_tail(file: &dyn DataFile, len: u64) -> io::Result<Tail> {
                 owed -= 1;
                 if owed == 0 {
                     tail.end = end;
+                    tail.ends_in_batch = false;
                 }
             }
             continue;
@@ -65,11 +68,13 @@ pub(crate) fn find_tail(file: &dyn DataFile, len: u64) -> io::Result<Tail> {
         } else if owed > 0 {
             // Lines of the batch before are missing in front of valid ones: damage, not a torn tail.
             tail.end = offset;
+            tail.ends_in_batch = true;
         }
         batch = Some(frame.batch);
         owed = frame.left;
         if owed == 0 {
             tail.end = end;
+            tail.ends_in_batch = false;
             if frame.batch == 0 && all_good {
                 tail.begin = Some(end);
             }

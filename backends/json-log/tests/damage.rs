@@ -124,6 +124,30 @@ fn a_tail_of_zeros_is_cut() {
 }
 
 #[test]
+fn what_damage_left_of_the_last_batch_stays_when_a_torn_one_behind_it_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_log(dir.path());
+    let lines = lines(&log);
+    // Of the batch of three events the first, and a batch behind it that is not whole.
+    let damaged = [&lines[..4].concat()[..], lines[7]].concat();
+    let path = &segments(dir.path())[0];
+    fs::write(path, damaged).unwrap();
+    let mut found = Vec::new();
+    for torn in [lines[7].len() as u64, 0, 0] {
+        let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
+        let mut replayed = Replayed::default();
+        let report = storage.recover(&mut replayed).unwrap();
+        assert_eq!((report.torn_bytes, report.damaged), (torn, 1));
+        found.push(replayed.mutations);
+        block_on(storage.close()).unwrap();
+    }
+    assert_eq!(found[0].last(), Some(&Mutation::Publish(event("a", 1, 2, 3))));
+    assert_eq!(found[0], found[1]);
+    assert_eq!(found[0], found[2]);
+    assert_eq!(fs::read(path).unwrap(), lines[..4].concat());
+}
+
+#[test]
 fn a_damaged_record_inside_costs_itself_and_is_left_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let log = small_log(dir.path());

@@ -101,8 +101,11 @@ impl Broker {
 
     /// Every connection that is there is still served.
     pub(super) async fn finish(&mut self) {
+        // More than a telnet command may swallow that was begun and never ended.
+        const LINE_ENDS: usize = 1100;
+        let last_words = [&[b'\n'; LINE_ENDS][..], b"ping\nquit\n"].concat();
         for at in 0..CONNECTIONS {
-            self.send(at, b"\nping\nquit\n").await;
+            self.send(at, &last_words).await;
             if let Some(connection) = &self.connections[at] {
                 // It had ended before, and waits for nothing but that.
                 assert!(!connection.session.wants_input(), "connection {at} was told to quit");
