@@ -144,3 +144,35 @@ fn check(disk: &Disk) -> Result<(Checked, Vec<Finding>), StorageError> {
     assert_eq!((checked.damage, checked.notes), (damage, findings.0.len() as u64 - damage), "it counts what it says");
     Ok((checked, findings.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a broker finds in an input of the corpus, and what is wrong with it.
+    fn found(input: &[u8]) -> (Model, Vec<Finding>) {
+        let files = segments(&input[1..], input[0] == b's');
+        let (found, _) = open(&Disk::of(&files), OnDamage::Serve).unwrap();
+        (found.0, check(&Disk::of(&files)).unwrap().1)
+    }
+
+    #[test]
+    fn inputs_by_hand_are_logs() {
+        let (model, damaged) = found(include_bytes!("../../corpus/recovery/one-segment-sealed"));
+        assert_eq!((damaged, model.topics["a"].events.len()), (vec![], 7));
+        for input in [
+            &include_bytes!("../../corpus/recovery/two-segments-sealed")[..],
+            include_bytes!("../../corpus/recovery/two-segments"),
+        ] {
+            let (model, damaged) = found(input);
+            assert_eq!(damaged, []);
+            assert_eq!(model.topics["a"].events[&2].holders["x"], (1, Some(broker_core::event::Millis(5)), 7));
+            assert_eq!(model.cursors["feed"], "7");
+        }
+        let (model, damaged) = found(include_bytes!("../../corpus/recovery/three-segments-sealed"));
+        assert_eq!(damaged, []);
+        assert!(model.topics["a"].subscriptions.is_empty());
+        let (model, damaged) = found(include_bytes!("../../corpus/recovery/line-missing"));
+        assert_eq!((damaged.len(), model.topics["a"].events.len()), (1, 6));
+    }
+}

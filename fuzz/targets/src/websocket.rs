@@ -158,3 +158,21 @@ fn address() -> Ipv4Addr {
     let [_, a, b, c] = number.to_be_bytes();
     Ipv4Addr::new(127, a, b, c.clamp(1, 254))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_is_answered_to_its_end() {
+        let (sent, own_close) = conversation(b"\x10Tsub a\x10p\x10c x\npub a {\"id\":\"1\"}\x10tquit");
+        assert!(!own_close);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build().unwrap();
+        let received = runtime.block_on(exchange(&sent)).unwrap();
+        let text = String::from_utf8_lossy(&received);
+        for part in ["HTTP/1.1 101", "successfully subscribed to topic a", r#""msg":null,"id":"1"}"#, "bye"] {
+            assert!(text.contains(part), "{text}");
+        }
+        answer::check(&received, false);
+    }
+}

@@ -246,3 +246,42 @@ fn delivery(line: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether what the broker says to a client is found wrong.
+    fn is_wrong(client: &str, broker: &str) -> bool {
+        let check = || {
+            let mut said = Said::new(300);
+            said.client(client.as_bytes());
+            said.broker(broker.as_bytes());
+            said.is_answered();
+        };
+        std::panic::catch_unwind(check).is_err()
+    }
+
+    #[test]
+    fn what_the_protocol_does_not_say_is_found() {
+        let good = r#"{"topic":"a","priority":1,"msg":[1, 2],"id":"x","redelivered":1}"#;
+        assert!(!is_wrong("", &format!("{good}\r\n")));
+        for line in [
+            r#"{"topic":"a","priority":1,"id":"x","msg":[1, 2]}"#,
+            r#"{"topic":"a", "priority":1,"msg":1,"id":"x"}"#,
+            r#"{"topic":"a","priority":1,"msg":1,"id":"x","redelivered":0}"#,
+            r#"{"topic":"a","priority":1,"msg":1,"id":"x y"}"#,
+            r#"{"topic":"a","priority":1,"msg":1,"id":"x""#,
+            "something else",
+            "error: a bell \u{7}",
+            "no end",
+            "pong",
+        ] {
+            let end = if line == "no end" { "" } else { "\r\n" };
+            assert!(is_wrong("", &format!("{line}{end}")), "{line}");
+        }
+        assert!(!is_wrong("ping\nwhat\n", "pong\r\nerror: unknown command: \"what\"; type help\r\n"));
+        assert!(is_wrong("what\nping\n", "pong\r\nerror: unknown command: \"what\"; type help\r\n"));
+        assert!(is_wrong("ping\nping\n", "pong\r\n"));
+    }
+}

@@ -79,3 +79,33 @@ fn close(payload: &[u8], own_close: bool) {
         [_] => panic!("half of a close code"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_wrong(frames: &[u8]) -> bool {
+        let received = [b"HTTP/1.1 101 Switching Protocols\r\n\r\n", frames].concat();
+        std::panic::catch_unwind(|| check(&received, false)).is_err()
+    }
+
+    #[test]
+    fn what_no_server_sends_is_found() {
+        assert!(!is_wrong(b"\x81\x04pong\x88\x02\x03\xe8"));
+        assert!(!is_wrong(b"\x01\x02po\x80\x02ng"));
+        for frames in [
+            &b"\x81\x84\0\0\0\0pong"[..],
+            b"\xc1\x04pong",
+            b"\x81\x05pong",
+            b"\x82\x04pong",
+            b"\x80\x04pong",
+            b"\x81\x06pong\r\n",
+            b"\x81\x04pang",
+            b"\x88\x02\x03\xf2",
+            b"\x88\x00",
+            b"\x88\x02\x03\xe8\x81\x04pong",
+        ] {
+            assert!(is_wrong(frames), "{frames:?}");
+        }
+    }
+}
