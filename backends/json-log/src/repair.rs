@@ -297,6 +297,7 @@ impl<'r> Rewriter<'r> {
             // Batches between this segment's and the one's before are gone: their numbers are not to be used again.
             draft.note(Frame { batch: last_batch, left: 0 }, &self.side.name);
         }
+        self.latest = Some(draft.last.batch);
         draft.output.finish()?;
         self.drafts.push((draft.output.path, draft.target));
         Ok(())
@@ -356,7 +357,8 @@ impl Witness for Rewriter<'_> {
                 self.inspector.progress(self.done, self.done);
             }
             Seen::Header(header) => {
-                self.latest = self.latest.max(header.next_batch.checked_sub(1));
+                // As reading has it, even where the segment before had gone further.
+                self.latest = Some(header.next_batch.saturating_sub(1));
                 if let Some(draft) = &mut self.draft {
                     draft.header = Some(header.clone());
                 }

@@ -178,6 +178,33 @@ fn names_behind_records_are_damage_and_mean_nothing() {
     }
 }
 
+/// A log with these lines in its segments, which get their checksums.
+fn crafted(segments: &[&[&str]]) -> FilesOf {
+    let path = |at: usize| Path::new(DIR).join(format!("{:016}.jsonl", at + 1));
+    let bytes = |lines: &[&str]| lines.iter().flat_map(|line| sealed(line)).collect();
+    segments.iter().enumerate().map(|(at, lines)| (path(at), bytes(lines))).collect()
+}
+
+#[test]
+fn a_segment_that_counts_from_an_earlier_batch_is_repaired_with_the_one_behind_it() {
+    let files = crafted(&[
+        &[
+            r#"{"herald":"json-log","version":1,"segment":1,"created":1,"oldest":1,"next_batch":1,"left":0"#,
+            r#"{"batch":1,"left":0,"subscribe":{"topic":"a","subscription":"x","since":0}"#,
+            r#"{"batch":2,"left":0,"cursor":{"source":"feed","value":"1"}"#,
+            r#"{"batch":3,"left":0,"cursor":{"source":"feed","value":"2"}"#,
+            r#"{"batch":4,"left":0,"cursor":{"source":"feed","value":"3"}"#,
+        ],
+        &[r#"{"herald":"json-log","version":1,"segment":2,"created":1,"oldest":1,"next_batch":2,"left":0"#],
+        &[
+            r#"{"herald":"json-log","version":1,"segment":3,"created":1,"oldest":1,"next_batch":4,"left":0"#,
+            r#"{"batch":4,"left":0,"cursor":{"source":"feed","value":"4"}"#,
+        ],
+    ]);
+    let findings = goes_well(&files, "an earlier segment");
+    assert!(findings.iter().any(|finding| finding.what.contains("the last batches")), "{findings:?}");
+}
+
 #[test]
 fn missing_segments_torn_tails_and_files_of_zeros_are_repaired() {
     let files = log();
