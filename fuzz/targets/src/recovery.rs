@@ -59,7 +59,10 @@ pub fn run(data: &[u8]) {
     // And what repairing makes of them.
     let repaired = JsonLogCheck::open_with(config(OnDamage::Serve), Arc::new(disk.clone()))
         .and_then(|mut check| check.repair(&mut Findings::default()));
-    let repaired = repaired.unwrap_or_else(|error| panic!("it cannot be repaired: {error}\n{findings:#?}"));
+    let repaired = repaired.unwrap_or_else(|error| {
+        let left = check(&disk).map(|(_, left)| left);
+        panic!("it cannot be repaired: {error}\nof {findings:#?}\nthere is left {left:#?}")
+    });
     let (left, still) = check(&disk).unwrap_or_else(|error| panic!("repaired, it cannot be checked: {error}"));
     assert_eq!(left.damage, 0, "repaired, it is not clean: {still:#?}\nof {findings:#?}");
     for file in &repaired.side_files {
