@@ -407,6 +407,9 @@ pub enum Refusal {
     /// As many topics or subscriptions as are allowed.
     #[error("{0}")]
     TooMany(String),
+    /// A broker elsewhere refused it for good, in its own words.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The storage is out of service.
     #[error("storage is out of service: {0}")]
     Unavailable(Unavailable),

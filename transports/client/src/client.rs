@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -86,6 +86,7 @@ impl Client {
             state: watch::Sender::new(first),
             ended: OnceLock::new(),
             closing: CancellationToken::new(),
+            wanted: Notify::new(),
         });
         let abort = CancellationToken::new();
         let task = PublishTask::new(Arc::clone(&config), Arc::clone(&shared), outgoing, abort.clone());
@@ -179,6 +180,12 @@ impl Client {
         // Whoever holds all the slots knows that nobody else holds one.
         let all = self.inner.shared.slots.acquire_many(self.inner.max_slots).await;
         all.map(drop).map_err(|_| self.inner.shared.end_reason())
+    }
+
+    /// Makes the publishing connection of a [`lazy`](Self::lazy) client now, in the background, so that what is wrong with
+    /// it shows (in the log and in [`Client::state`]) before there is something to publish.
+    pub fn begin_connecting(&self) {
+        self.inner.shared.wanted.notify_one();
     }
 
     /// The publishing connection's state, to read and to wait on.
@@ -298,7 +305,7 @@ where
         let Some(wait) = backoff.next_wait() else {
             return Err(error);
         };
-        tracing::warn!(address = %config.address, %error, failures = backoff.failures(), ?wait, "not connected yet");
+        tracing::warn!(address = %config.address, error = %error.with_causes(), failures = backoff.failures(), ?wait, "not connected yet");
         sleep(wait).await;
     }
 }

@@ -175,7 +175,11 @@ impl ClientConfig {
         &self.address
     }
 
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    /// Checks all of it, as whatever is made with it does.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]: this build cannot dial the address; [`Error::Invalid`].
+    pub fn validate(&self) -> Result<(), Error> {
         self.address.check_supported()?;
         self.backoff.validate()?;
         let timeouts = [self.connect_timeout, self.response_timeout, self.close_timeout];

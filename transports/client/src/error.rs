@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::reply::full;
 
 /// Why a call, a publish or a subscription failed.
 ///
@@ -118,6 +119,22 @@ impl Error {
             | Self::Protocol(_)
             | Self::Removed { .. }
             | Self::Closed => false,
+        }
+    }
+
+    /// Whether the broker refused an event because its topic is full: it can be published once there is room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let Self::Refused { reason } = self else { return false };
+        let topic = reason.strip_prefix("topic ").and_then(|rest| rest.split(' ').next());
+        topic.is_some_and(|topic| full(reason, topic).is_some())
+    }
+
+    /// With what the operating system said, for a log line.
+    pub(crate) fn with_causes(&self) -> String {
+        match self {
+            Self::Unreachable { source, .. } | Self::Lost { source: Some(source) } => format!("{self}: {source}"),
+            _ => self.to_string(),
         }
     }
 

@@ -78,6 +78,7 @@
 //! | `client`, `publish_task` | publishing: the handles, and the task that owns what is unconfirmed |
 //! | `subscription`, `acker`, `subscription_task` | subscribing: the handles, and the task that owns the deliveries |
 //! | `connection` | the protocol by hand |
+//! | `remote` | a broker elsewhere as what sources publish to (feature `remote`) |
 //! | `state`, `error` | what the caller is told |
 
 mod acker;
@@ -96,6 +97,8 @@ mod link;
 mod name;
 mod options;
 mod publish_task;
+#[cfg(feature = "remote")]
+mod remote;
 mod reply;
 mod state;
 mod subscription;
@@ -117,6 +120,8 @@ pub use error::Error;
 pub use event::Event;
 pub use name::{EventId, SubscriptionName, TopicName};
 pub use options::SubscribeOptions;
+#[cfg(feature = "remote")]
+pub use remote::{CursorError, OpenError, RemotePublisher};
 pub use reply::{Confirmation, Level, Outcome, ServerInfo};
 pub use state::ConnectionState;
 pub use subscription::Subscription;

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use crate::config::ClientConfig;
 use crate::error::{Error, excerpt};
 use crate::link::{Hello, Link};
 use crate::name::{EventId, TopicName};
-use crate::reply::{Confirmation, Outcome, Reply};
+use crate::reply::{Confirmation, Outcome, Reply, is_duplicate};
 use crate::state::ConnectionState;
 
 /// How many events are taken from the queue at once. They go out in one write.
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) ended: OnceLock<Error>,
     /// An orderly end is wanted.
     pub(crate) closing: CancellationToken,
+    /// The connection is wanted before there is something to publish.
+    pub(crate) wanted: Notify,
 }
 
 impl Shared {
@@ -133,7 +135,7 @@ impl PublishTask {
     pub(crate) async fn run(mut self, first: Option<Link>) {
         let reason = self.work(first).await;
         if !matches!(reason, Error::Closed) {
-            tracing::warn!(address = %self.config.address, error = %reason, "publishing has ended");
+            tracing::warn!(address = %self.config.address, error = %reason.with_causes(), "publishing has ended");
         }
         self.shared.end(reason);
     }
@@ -188,6 +190,7 @@ impl PublishTask {
             biased;
             () = self.abort.cancelled() => return Err(Error::Closed),
             _ = self.incoming.recv_many(&mut batch, BATCH) => {}
+            () = self.shared.wanted.notified() => {}
             () = self.shared.closing.cancelled() => {}
         }
         self.unconfirmed.extend(batch);
@@ -217,7 +220,7 @@ impl PublishTask {
             return Err(error);
         };
         let failures = self.backoff.failures();
-        tracing::warn!(address = %self.config.address, %error, failures, ?wait, "no connection for publishing");
+        tracing::warn!(address = %self.config.address, error = %error.with_causes(), failures, ?wait, "no connection for publishing");
         self.shared.state.send_replace(ConnectionState::Waiting { failures, wait, reason: error });
         self.unless_ended(sleep(wait)).await
     }
@@ -313,7 +316,7 @@ impl PublishTask {
                 self.answer_front(|due| Ok(Confirmation { id: due.id.clone(), outcome, level }));
             }
             Reply::Error(reason) if self.sent > 0 => self.answer_front(|due| {
-                if due.resent && reason.starts_with("duplicate id ") {
+                if due.resent && is_duplicate(reason) {
                     return Ok(Confirmation { id: due.id.clone(), outcome: Outcome::AlreadyThere, level: None });
                 }
                 Err(Error::Refused { reason: reason.to_owned() })

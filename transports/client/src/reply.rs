@@ -114,6 +114,22 @@ fn parse_confirmation(line: &str) -> Option<Reply<'_>> {
     Some(Reply::Confirmed { outcome, topic, id, level })
 }
 
+/// The limit that a publish to `topic` met, if that is why it was refused.
+pub(crate) fn full<'a>(reason: &'a str, topic: &str) -> Option<&'a str> {
+    reason.strip_prefix("topic ")?.strip_prefix(topic)?.strip_prefix(" is full: ")
+}
+
+/// Why the broker's storage takes nothing, if that is why a publish was refused.
+#[cfg(feature = "remote")]
+pub(crate) fn out_of_service(reason: &str) -> Option<&str> {
+    reason.strip_prefix("storage is out of service: ")
+}
+
+/// Whether a publish was refused because its id waits already.
+pub(crate) fn is_duplicate(reason: &str) -> bool {
+    reason.starts_with("duplicate id ")
+}
+
 /// What the broker tells of itself when it is greeted.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
