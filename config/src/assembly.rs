@@ -23,9 +23,10 @@ use broker_core::transport::{Broker as Served, Reload, Transport, TransportError
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use transport_client::{OpenError, RemotePublisher};
 
 use crate::registry::{self, BuiltSource, Make, Seam, SourceFigures};
-use crate::validate::{BrokerSettings, Settings, SourceSettings, StorageSettings, TransportSettings};
+use crate::validate::{BrokerSettings, RemoteSettings, Settings, SourceSettings, StorageSettings, TransportSettings};
 use crate::{error_chain, limits};
 use warnings::{warn_of_durability, warn_of_exposure};
 
@@ -39,6 +40,9 @@ pub enum StartError {
     /// A transport cannot listen.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The broker elsewhere cannot be published to.
+    #[error(transparent)]
+    Remote(#[from] OpenError),
     /// A source cannot be made of its settings.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -69,7 +73,9 @@ pub enum Stopped {
 
 /// A broker that runs.
 pub struct Broker {
-    engine: Arc<dyn Engine>,
+    /// `None`: everything is published to a broker elsewhere, and nobody connects here.
+    engine: Option<Arc<dyn Engine>>,
+    remote: Option<Arc<RemotePublisher>>,
     listeners: Vec<Listener>,
     figures: Vec<(String, Figures)>,
     tokens: Arc<Tokens>,
@@ -139,11 +145,18 @@ impl Broker {
         for transport in &settings.transports {
             transports.push((bind(transport).await?, transport.tls.is_some()));
         }
-        let engine = open_engine(settings, root.clone()).await?;
-        warn_of_durability(&settings.storage);
+        let engine = match needs_engine(settings) {
+            true => Some(open_engine(settings, root.clone()).await?),
+            false => None,
+        };
+        if engine.is_some() {
+            warn_of_durability(&settings.storage);
+        }
+        let remote = open_remote(settings)?;
 
         let mut broker = Self {
-            engine: Arc::clone(&engine),
+            engine: engine.clone(),
+            remote: remote.clone(),
             listeners: Vec::new(),
             figures: Vec::new(),
             tokens: Arc::new(Tokens::new(tokens(settings))),
@@ -153,22 +166,27 @@ impl Broker {
             root,
             failure,
         };
-        let served = Served { engine: Arc::clone(&engine), session: Arc::new(broker.session_settings(settings)) };
-        for (transport, encrypted) in transports {
-            broker.serve(transport, served.clone(), encrypted);
+        if let Some(engine) = &engine {
+            let served = Served { engine: Arc::clone(engine), session: Arc::new(broker.session_settings(settings)) };
+            for (transport, encrypted) in transports {
+                broker.serve(transport, served.clone(), encrypted);
+            }
         }
-        let publisher: Arc<dyn Publisher> = Arc::new(LocalPublisher(engine));
-        for source in sources {
-            broker.feed(source, Arc::clone(&publisher));
+        let local = || engine.map(|engine| Arc::new(LocalPublisher(engine)) as Arc<dyn Publisher>);
+        let publisher = remote.map(|remote| remote as Arc<dyn Publisher>).or_else(local);
+        if let Some(publisher) = publisher {
+            for source in sources {
+                broker.feed(source, Arc::clone(&publisher));
+            }
         }
         let _it_runs = guard.disarm();
         Ok(broker)
     }
 
-    /// The engine.
+    /// The engine; `None` where everything is published to a broker elsewhere, and nobody connects here.
     #[must_use]
-    pub fn engine(&self) -> &Arc<dyn Engine> {
-        &self.engine
+    pub fn engine(&self) -> Option<&Arc<dyn Engine>> {
+        self.engine.as_ref()
     }
 
     /// The listeners, in the order of the configuration.
@@ -223,7 +241,17 @@ impl Broker {
         // The sync at the end is what must not be cut off, whatever clients do.
         let outer = deadline - (timeout / 4).min(Duration::from_secs(2));
         tokio::join!(self.sources.finish("sources", outer), self.transports.finish("connections", outer));
-        let closed = timeout_at(deadline, self.engine.close()).await.is_ok();
+        if let Some(remote) = &self.remote
+            && !remote.close(outer.saturating_duration_since(Instant::now())).await
+        {
+            tracing::warn!(
+                "not all of what was being published is confirmed: it is published again after the next start"
+            );
+        }
+        let closed = match &self.engine {
+            Some(engine) => timeout_at(deadline, engine.close()).await.is_ok(),
+            None => true,
+        };
         if !closed {
             tracing::error!("the time to stop is over: the storage is abandoned before its last sync");
         }
@@ -235,7 +263,9 @@ impl Broker {
             tracing::error!("stopped because a vital task panicked; its message is above");
             return Stopped::Unsafe;
         }
-        if let Some(unavailable) = self.engine.health().unavailable.filter(|_| closed) {
+        if let Some(unavailable) =
+            self.engine.as_ref().and_then(|engine| engine.health().unavailable).filter(|_| closed)
+        {
             tracing::warn!(reason = %unavailable, "the storage was out of service at the end");
         }
         if !closed {
@@ -328,6 +358,22 @@ async fn bind(settings: &TransportSettings) -> Result<Box<dyn Transport>, StartE
         Ok(_) => unreachable!("the registry gives a transport for a transport"),
         Err(absent) => Err(StartError::Absent(absent.to_string())),
     }
+}
+
+/// Whether this process is a broker. Where sources publish elsewhere it is one only for the transports that somebody configured.
+fn needs_engine(settings: &Settings) -> bool {
+    settings.remote.is_none() || !settings.transports.is_empty()
+}
+
+fn open_remote(settings: &Settings) -> Result<Option<Arc<RemotePublisher>>, StartError> {
+    let Some(RemoteSettings { client, path }) = &settings.remote else { return Ok(None) };
+    let sources = settings.sources.iter().map(|source| source.name.as_str());
+    let remote = RemotePublisher::open(client.clone(), path, sources)?;
+    tracing::info!(to = %client.address(), path = %path.display(), "sources publish to a broker elsewhere");
+    if !needs_engine(settings) {
+        tracing::info!("no broker runs here, and the storage is not opened: no transport is configured");
+    }
+    Ok(Some(Arc::new(remote)))
 }
 
 async fn open_engine(settings: &Settings, emergency: CancellationToken) -> Result<Arc<dyn Engine>, StartError> {

@@ -45,7 +45,8 @@ impl Live {
         loop {
             timer.tick().await;
             let now = Instant::now();
-            let Some(stats) = topic_stats(&**broker.engine(), self.topic).await else { continue };
+            let Some(engine) = broker.engine() else { continue };
+            let Some(stats) = topic_stats(&**engine, self.topic).await else { continue };
             let read = broker.source_figures().map(|(_, figures)| figures.read).sum();
             let rate = before.map_or(0.0, |(then, published)| {
                 stats.published.saturating_sub(published) as f64 / now.duration_since(then).as_secs_f64().max(0.001)

@@ -262,11 +262,16 @@ mod sse {
 
     use broker_core::name::TopicName;
     use broker_core::source::SourceError;
-    use pipeline::sse::{Mapping, OnMissing, Pointer, PriorityRule, SseConfig, SseConfigError, SseSource, TopicRule};
+    use pipeline::sse::{
+        Mapping, OnMissing, Pointer, PriorityRule, Selection, SseConfig, SseConfigError, SseSource, TopicRule,
+    };
 
     use super::{Arc, BuiltSource, SourceFigures};
     use crate::settings::raw;
     use crate::validate::{Priority, SourceSettings};
+
+    /// What stands for the event's type in a topic.
+    const EVENT: &str = "{event}";
 
     /// Everything there is to say against the settings, by key.
     pub(super) fn problems(settings: &SourceSettings) -> Vec<(&'static str, String)> {
@@ -278,7 +283,7 @@ mod sse {
         }
         if settings.topic.starts_with('/') {
             pointers.push(("topic", &settings.topic));
-        } else if let Err(error) = TopicName::new(&settings.topic) {
+        } else if let Err(error) = TopicName::new(&settings.topic.replace(EVENT, "x")) {
             let topic = &settings.topic;
             problems
                 .push(("topic", format!("invalid topic name \"{topic}\": {error}; a JSON pointer begins with \"/\"")));
@@ -286,6 +291,11 @@ mod sse {
         for (key, pointer) in pointers {
             if let Err(error) = Pointer::new(pointer) {
                 problems.push((key, error.to_string()));
+            }
+        }
+        for (pointer, _) in &settings.skip {
+            if let Err(error) = Pointer::new(pointer) {
+                problems.push(("skip", error.to_string()));
             }
         }
         if let Err(error) = pipeline::sse::SseClient::new(config(settings)) {
@@ -306,7 +316,8 @@ mod sse {
         };
         let source =
             SseSource::new(&settings.name, config(settings), mapping(settings).map_err(|error| wrong(&*error))?)
-                .map_err(|error| wrong(&error))?;
+                .map_err(|error| wrong(&error))?
+                .only(selection(settings).map_err(|error| wrong(&*error))?);
         let counters = source.counters();
         let figures = move || SourceFigures {
             read: counters.read.load(Ordering::Relaxed),
@@ -323,9 +334,18 @@ mod sse {
         config
     }
 
+    fn selection(settings: &SourceSettings) -> Result<Selection, Box<dyn std::error::Error>> {
+        let mut skip = Vec::new();
+        for (pointer, unwanted) in &settings.skip {
+            skip.push((Pointer::new(pointer)?, unwanted.clone()));
+        }
+        Ok(Selection { events: settings.events.clone(), skip })
+    }
+
     fn mapping(settings: &SourceSettings) -> Result<Mapping, Box<dyn std::error::Error>> {
         let topic = match settings.topic.strip_prefix('/') {
             Some(_) => TopicRule::Pointer(Pointer::new(&settings.topic)?),
+            None if settings.topic.contains(EVENT) => TopicRule::ByType(settings.topic.clone()),
             None => TopicRule::Fixed(TopicName::new(&settings.topic)?),
         };
         let priority = match &settings.priority {

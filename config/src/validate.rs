@@ -1,5 +1,6 @@
 //! From checked settings to what the broker is made with: what the values mean, and whether they fit together.
 
+mod publish;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::registry;
 use crate::secret::SecretString;
 use crate::settings::path::{below, entry, quoted};
 use crate::settings::problem::{Origin, Problem};
+pub use publish::RemoteSettings;
 pub use tokens::TokenSettings;
 
 use crate::settings::raw::{
@@ -42,6 +44,8 @@ pub struct Settings {
     pub transports: Vec<TransportSettings>,
     /// `[[sources]]`.
     pub sources: Vec<SourceSettings>,
+    /// `[publish]`: the broker elsewhere; `None`: the one in this process.
+    pub remote: Option<RemoteSettings>,
 }
 
 /// `[broker]`.
@@ -136,7 +140,11 @@ pub struct SourceSettings {
     pub url: SecretString,
     /// Request headers.
     pub headers: Vec<(String, SecretString)>,
-    /// A topic, or a pointer if it begins with `/`.
+    /// The types of events to publish; empty: all.
+    pub events: Vec<String>,
+    /// Pointers, and the strings that are not wanted there.
+    pub skip: Vec<(String, String)>,
+    /// A topic, in which `{event}` stands for the event's type, or a pointer if it begins with `/`.
     pub topic: String,
     /// A pointer; empty: derived from the feed's ids.
     pub id: String,
@@ -200,11 +208,12 @@ pub(crate) fn validate(
         clean_on_start: storage.clean_on_start,
     };
     let commands = validate.commands(&raw.commands);
+    let remote = publish::remote(&mut validate, &raw.publish, environment);
     let transports = validate.transports(&raw);
     let tokens = tokens::tokens(&mut validate, raw.auth.tokens, environment);
     let policies = validate.topics(&raw.topics);
     let sources = validate.sources(raw.sources, places);
-    Settings { broker, storage, policies, commands, tokens, transports, sources }
+    Settings { broker, storage, policies, commands, tokens, transports, sources, remote }
 }
 
 struct Validate<'a> {
@@ -229,6 +238,11 @@ impl Validate<'_> {
         self.problems.push(Problem::new(origin, key, text));
     }
 
+    /// Whether anything below `key` was written, by whomever.
+    fn is_written(&self, key: &str) -> bool {
+        self.origins.get(key).is_some_and(|origin| *origin != Origin::Default)
+    }
+
     fn commands(&mut self, raw: &RawCommands) -> CommandWords {
         let words = CommandWords {
             publish: raw.publish.clone(),
@@ -245,10 +259,13 @@ impl Validate<'_> {
     fn transports(&mut self, raw: &RawSettings) -> Vec<TransportSettings> {
         let RawTransports { tcp, ws, .. } = &raw.transports;
         let mut transports = Vec::new();
-        if let Some(tcp) = tcp.as_ref().filter(|tcp| tcp.enabled) {
+        // Where sources publish to a broker elsewhere, the transport that is on by itself is not.
+        let elsewhere = raw.publish.to != publish::LOCAL;
+        let [tcp_on, ws_on] = ["tcp", "ws"].map(|kind| !elsewhere || self.is_written(&below("transports", kind)));
+        if let Some(tcp) = tcp.as_ref().filter(|tcp| tcp.enabled && tcp_on) {
             transports.push(self.transport("tcp", tcp, WebSettings::default()));
         }
-        if let Some(ws) = ws.as_ref().filter(|ws| ws.listener.enabled) {
+        if let Some(ws) = ws.as_ref().filter(|ws| ws.listener.enabled && ws_on) {
             let ping = Duration::from_millis(ws.ping_interval_ms);
             let web = WebSettings {
                 path: ws.path.clone(),
@@ -257,7 +274,10 @@ impl Validate<'_> {
             };
             transports.push(self.transport("ws", &ws.listener, web));
         }
-        if transports.is_empty() && self.problems.iter().all(|problem| !problem.key.starts_with("transports")) {
+        if transports.is_empty()
+            && !elsewhere
+            && self.problems.iter().all(|problem| !problem.key.starts_with("transports"))
+        {
             let text = match registry::default_transport() {
                 Some(kind) => {
                     format!("no transport is on, so nobody could connect: set transports.{kind}.enabled = true")
@@ -364,6 +384,8 @@ impl Validate<'_> {
                 name: raw.name,
                 url: SecretString::new(raw.url),
                 headers: raw.headers.into_iter().map(|(name, value)| (name, SecretString::new(value))).collect(),
+                events: raw.events,
+                skip: raw.skip.into_iter().collect(),
                 topic: raw.topic,
                 id: raw.id,
                 msg: raw.msg,

@@ -11,7 +11,9 @@ mod binary;
 mod broker;
 pub mod campaign;
 mod certificate;
+mod number_feed;
 pub mod power_cut;
+mod publisher;
 mod telnet;
 mod web_socket;
 
@@ -20,6 +22,8 @@ use std::time::Duration;
 pub use binary::herald;
 pub use broker::{TestBroker, resident_kb};
 pub use certificate::Authority;
+pub use number_feed::NumberFeed;
+pub use publisher::TestPublisher;
 pub use telnet::{Telnet, id_of};
 pub use web_socket::{WebSocketClient, http, socket};
 

@@ -99,7 +99,7 @@ async fn a_transport_that_panics_fails_or_ends_stops_the_broker_instead_of_hidin
     ] {
         let dir = tempfile::tempdir().unwrap();
         let mut broker = Broker::start(&settings(dir.path())).await.unwrap();
-        let served = Served { engine: Arc::clone(&broker.engine), session: Arc::default() };
+        let served = Served { engine: Arc::clone(broker.engine().unwrap()), session: Arc::default() };
         broker.serve(Box::new(fails), served, false);
         tokio::time::timeout(Duration::from_secs(10), broker.failed()).await.expect("it is noticed");
         assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Unsafe);

@@ -45,13 +45,21 @@ pub(super) fn run(args: Args) -> anyhow::Result<Status> {
     match args.command {
         Command::Check(sources) => {
             let inputs = sources.inputs();
-            load(&inputs)?;
+            let loaded = load(&inputs)?;
             let what = match &inputs.file {
                 FileLayer::Named(path) => path.display().to_string(),
                 FileLayer::IfThere(path) if path.exists() => path.display().to_string(),
                 _ => "no herald.toml here, so the defaults".to_owned(),
             };
-            print(&format!("{what}: the configuration is valid\n"))?;
+            let mut text = format!("{what}: the configuration is valid\n");
+            if let Some(remote) = &loaded.settings.remote {
+                text.push_str(&format!("sources publish to {}", remote.address()));
+                text.push_str(match loaded.settings.transports.is_empty() {
+                    true => "; no broker runs here and [storage] is not used, since no transport is configured\n",
+                    false => "; what clients publish to the transports here stays here\n",
+                });
+            }
+            print(&text)?;
         }
         Command::Show(sources) => print(&show(&load(&sources.inputs())?))?,
         Command::Init { path: None, .. } => print(&template())?,

@@ -94,7 +94,9 @@ mod enabled {
         let stop_feed = CancellationToken::new();
         let feed = tokio::spawn(feed.serve(feed_listener, stop_feed.clone()));
         let broker = Broker::start(settings).await.map_err(|error| name_the_option(error, port))?;
-        keep_events(&**broker.engine(), "tweets").await?;
+        if let Some(engine) = broker.engine() {
+            keep_events(&**engine, "tweets").await?;
+        }
 
         let addr = broker.listeners().first().map(|listener| listener.addr.clone()).unwrap_or_default();
         print(&introduction(&addr, feed_addr, &settings.storage.path.to_string_lossy(), temporary.is_some()))?;

@@ -20,8 +20,7 @@ pub(crate) struct RawSettings {
     pub(crate) auth: RawAuth,
     pub(crate) commands: RawCommands,
     pub(crate) topics: BTreeMap<String, RawTopic>,
-    #[serde(rename = "publish")]
-    _publish: RawPublish,
+    pub(crate) publish: RawPublish,
     #[serde(default)]
     pub(crate) sources: Vec<RawSse>,
 }
@@ -231,12 +230,22 @@ pub(crate) enum RawDuplicateId {
     Keep,
 }
 
-/// `[publish]`: the check let nothing but "local" through.
-#[derive(Debug, Deserialize)]
+/// `[publish]`.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawPublish {
-    #[serde(rename = "to")]
-    _to: String,
+    pub(crate) to: String,
+    pub(crate) token: Option<String>,
+    pub(crate) token_file: Option<String>,
+    pub(crate) token_env: Option<String>,
+    pub(crate) ca: Option<String>,
+    pub(crate) path: String,
+}
+
+impl std::fmt::Debug for RawPublish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawPublish").finish_non_exhaustive()
+    }
 }
 
 /// `[[sources]]` with `kind = "sse"`, the only kind that gets through the check.
@@ -248,6 +257,8 @@ pub(crate) struct RawSse {
     pub(crate) name: String,
     pub(crate) url: String,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) events: Vec<String>,
+    pub(crate) skip: BTreeMap<String, String>,
     pub(crate) topic: String,
     pub(crate) id: String,
     pub(crate) msg: String,

@@ -456,13 +456,25 @@ static PUBLISH: Table = Table {
             "to",
             Text,
             Default("\"local\""),
-            "\"local\", or a broker elsewhere as tcp://host:8000. This version has only \"local\" yet.",
+            "\"local\": the broker in this process. Or a broker elsewhere: tcp://host:8000, tls://, ws:// or wss://. No broker runs\n\
+             here then, and [storage] is not used, unless a key of a transport is written.",
         )
-        .secret(Secret::InUrl)
-        .later(),
-        key("token", Text, Absent, "The token for that broker. This version cannot use it yet.")
-            .secret(Secret::Whole)
-            .later(),
+        .secret(Secret::InUrl),
+        key("token", Text, Absent, "The token for a broker elsewhere, or:").secret(Secret::Whole),
+        key("token_file", Text, Absent, "a file that holds it; a line break at its end does not count; or:"),
+        key("token_env", Text, Absent, "the name of an environment variable that holds it."),
+        key(
+            "ca",
+            Text,
+            Absent,
+            "With tls:// and wss://, a PEM file with the authorities to trust, instead of the operating system's.",
+        ),
+        key(
+            "path",
+            Text,
+            Default("\"sources\""),
+            "With a broker elsewhere, the directory for how far each source has been read; made if it is not there.",
+        ),
     ],
 };
 
@@ -487,7 +499,25 @@ static SSE: Table = Table {
         key("url", Text, Required, "The feed, http or https.").secret(Secret::InUrl),
         key("headers", TextMap, Default("{}"), "Request headers, such as { Authorization = \"Bearer …\" }.")
             .secret(Secret::Whole),
-        key("topic", Text, Required, "The topic to publish to, or a JSON pointer (\"/a/b\") into the event's data."),
+        key(
+            "events",
+            Texts,
+            Default("[]"),
+            "The types of the events to publish, as the feed's `event:` has them (\"message\" where it has none); []: all.",
+        ),
+        key(
+            "skip",
+            TextMap,
+            Default("{}"),
+            "What not to publish: JSON pointers into the event's data, each with the string that is not wanted there, such as\n\
+             { \"/meta/domain\" = \"canary\" }.",
+        ),
+        key(
+            "topic",
+            Text,
+            Required,
+            "The topic to publish to, in which {event} stands for the event's type, or a JSON pointer (\"/a/b\") into its data.",
+        ),
         key(
             "id",
             Text,

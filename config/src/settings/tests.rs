@@ -380,14 +380,48 @@ mod errors {
     #[test]
     fn what_comes_later_is_refused_and_not_ignored() {
         for (file, key, advice) in [
-            ("[publish]\nto = \"tcp://h:1\"", "publish.to", "leave it at its default, \"local\""),
-            ("[publish]\ntoken = \"s3cret\"", "publish.token", "remove the key"),
             ("[pipeline]\nworkers = 3", "pipeline", "remove the table"),
             ("[engine.jetstream]\nurl = \"nats://h\"", "engine.jetstream", "remove the table"),
         ] {
             let expected = format!("herald.toml: {key}: this version of Herald does not have this yet: {advice}");
             assert_eq!(one(file), expected);
         }
+    }
+
+    #[test]
+    fn a_broker_elsewhere_is_checked_and_its_token_is_not_shown() {
+        let publish = |keys: &str| one(&format!("[publish]\n{keys}"));
+        for (keys, expected) in [
+            ("token = \"s3cret\"", "publish.token: this is for a broker elsewhere, and publish.to is \"local\""),
+            ("to = \"h:8000\"", "publish.to: expected \"local\", or a broker as tcp://host:8000"),
+            ("to = \"udp://h:8000\"", "publish.to: "),
+            ("to = \"tcp://h:1\"\ntoken = \"\"", "publish.token: the token is empty"),
+            (
+                "to = \"tcp://h:1\"\ntoken = \"a\"\ntoken_env = \"B\"",
+                "publish: expected one of token, token_file and token_env",
+            ),
+            ("to = \"tcp://h:1\"\ntoken_env = \"NOBODY_SETS_THIS\"", "publish.token_env: the environment variable"),
+            ("to = \"tls://h:1\"\nca = \"/nowhere/ca.pem\"", "publish.ca: \"/nowhere/ca.pem\" cannot be read"),
+            ("to = \"tcp://h:1\"\npath = \"\"", "publish.path: the path is empty"),
+        ] {
+            let found = publish(keys);
+            assert!(
+                found.starts_with(&format!("herald.toml: {expected}")) && !found.contains("s3cret"),
+                "{keys}: {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_process_whose_sources_publish_elsewhere_listens_only_where_it_is_told_to() {
+        let transports = |file: &str| {
+            let loaded = good(file, &[], &[]);
+            assert!(loaded.settings.remote.is_some());
+            loaded.settings.transports.iter().map(|transport| transport.kind).collect::<Vec<_>>()
+        };
+        assert!(transports("[publish]\nto = \"tcp://h:1\"").is_empty());
+        assert_eq!(transports("[publish]\nto = \"tcp://h:1\"\n[transports.ws]\nlisten = \"127.0.0.1:0\""), ["ws"]);
+        assert_eq!(transports("[publish]\nto = \"tcp://h:1\"\n[transports.tcp]\nlisten = \"127.0.0.1:0\""), ["tcp"]);
     }
 
     #[test]

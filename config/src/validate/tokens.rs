@@ -43,17 +43,9 @@ pub(super) fn tokens(
                 }
             }
         }
-        let (key, found) = secret(&raw, environment);
+        let (key, found) = secret([&raw.token, &raw.token_file, &raw.token_env], environment);
         let key = if key.is_empty() { path.clone() } else { below(&path, key) };
-        let found = found.and_then(|secret| match secret.len() {
-            0 => Err("the token is empty".to_owned()),
-            1..=MAX_TOKEN_BYTES if secret.chars().any(char::is_control) => {
-                Err("the token has a control character in it, such as a line break".to_owned())
-            }
-            1..=MAX_TOKEN_BYTES => Ok(secret),
-            _ => Err(format!("the token has more than {MAX_TOKEN_BYTES} bytes")),
-        });
-        let token = match found {
+        let token = match found.and_then(checked) {
             Ok(token) => token,
             Err(text) => {
                 validate.problem(&key, text);
@@ -73,9 +65,14 @@ pub(super) fn tokens(
     tokens
 }
 
-/// The token, or what is wrong with it, and the key that says where it is. No text has anything of the token in it.
-fn secret(raw: &RawToken, environment: &[(OsString, OsString)]) -> (&'static str, Result<String, String>) {
-    match (&raw.token, &raw.token_file, &raw.token_env) {
+/// The token that is in one of `token`, `token_file` and `token_env`, or what is wrong with it, and the key that says where it
+/// is. No text has anything of the token in it.
+pub(super) fn secret(
+    places: [&Option<String>; 3],
+    environment: &[(OsString, OsString)],
+) -> (&'static str, Result<String, String>) {
+    let [token, token_file, token_env] = places;
+    match (token, token_file, token_env) {
         (Some(token), None, None) => ("token", Ok(token.clone())),
         (None, Some(path), None) => ("token_file", read(Path::new(path))),
         (None, None, Some(name)) => {
@@ -88,6 +85,18 @@ fn secret(raw: &RawToken, environment: &[(OsString, OsString)]) -> (&'static str
             ("token_env", token)
         }
         _ => ("", Err("expected one of token, token_file and token_env".to_owned())),
+    }
+}
+
+/// The token, if it can be one.
+pub(super) fn checked(token: String) -> Result<String, String> {
+    match token.len() {
+        0 => Err("the token is empty".to_owned()),
+        1..=MAX_TOKEN_BYTES if token.chars().any(char::is_control) => {
+            Err("the token has a control character in it, such as a line break".to_owned())
+        }
+        1..=MAX_TOKEN_BYTES => Ok(token),
+        _ => Err(format!("the token has more than {MAX_TOKEN_BYTES} bytes")),
     }
 }
 

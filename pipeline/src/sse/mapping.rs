@@ -20,6 +20,8 @@ const MAX_MSG_DEPTH: usize = MAX_DEPTH - 1;
 pub enum TopicRule {
     /// Always this one.
     Fixed(TopicName),
+    /// This text with the event's type in place of each `{event}`. An event with which that is not the name of a topic is skipped.
+    ByType(String),
     /// A string in the event's data. An event that has none there, or not the name of a topic, is skipped.
     Pointer(Pointer),
 }
@@ -65,7 +67,7 @@ pub struct Mapping {
 /// Why an event is not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skipped {
-    /// The topic's pointer finds no topic name.
+    /// The topic's pointer finds no topic name, or the event's type makes none.
     NoTopic,
     /// The message's pointer finds nothing, and the configuration says to skip such events.
     NoMessage,
@@ -74,15 +76,26 @@ pub enum Skipped {
 }
 
 impl Mapping {
-    /// Makes an event of a feed's `data`. `derived` is the id that it has if its data does not say.
+    /// Makes an event of a feed's `data`, of the type `message`. `derived` is the id that it has if its data does not say.
     ///
     /// # Errors
     /// [`Skipped`] says why there is none.
     pub fn apply(&self, data: &str, derived: &str) -> Result<(TopicName, NewEvent), Skipped> {
+        self.apply_typed("message", data, derived)
+    }
+
+    /// The same for an event of any type.
+    ///
+    /// # Errors
+    /// [`Skipped`] says why there is none.
+    pub fn apply_typed(&self, event_type: &str, data: &str, derived: &str) -> Result<(TopicName, NewEvent), Skipped> {
         let json: Option<&RawValue> = serde_json::from_str(data).ok();
         let find = |pointer: &Pointer| json.and_then(|json| pointer.find(json));
         let topic = match &self.topic {
             TopicRule::Fixed(topic) => topic.clone(),
+            TopicRule::ByType(pattern) => {
+                TopicName::new(&pattern.replace("{event}", event_type)).map_err(|_| Skipped::NoTopic)?
+            }
             TopicRule::Pointer(pointer) => {
                 let name = find(pointer).and_then(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok());
                 name.and_then(|name| TopicName::new(&name).ok()).ok_or(Skipped::NoTopic)?
@@ -253,6 +266,15 @@ mod tests {
         ] {
             assert_eq!(mapping.apply(data, "x").err(), Some(why), "{data}");
         }
+    }
+
+    #[test]
+    fn the_type_of_an_event_can_choose_its_topic() {
+        let mapping = Mapping { topic: TopicRule::ByType("mastodon.{event}".to_owned()), ..mapping() };
+        let topic = |event_type| mapping.apply_typed(event_type, "1", "x").map(|(topic, _)| topic.to_string());
+        assert_eq!(topic("status.update").as_deref(), Ok("mastodon.status.update"));
+        assert_eq!(topic("a b"), Err(Skipped::NoTopic));
+        assert_eq!(mapping.apply("1", "x").map(|(topic, _)| topic.to_string()).as_deref(), Ok("mastodon.message"));
     }
 
     #[test]

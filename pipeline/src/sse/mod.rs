@@ -29,6 +29,7 @@ mod parser;
 mod pointer;
 mod response;
 mod resume;
+mod selection;
 mod source;
 mod state;
 
@@ -38,5 +39,6 @@ pub use event::{Oversize, Oversized, SseEvent, SseItem};
 pub use mapping::{DerivedIds, Mapping, OnMissing, PriorityRule, Skipped, TopicRule};
 pub use parser::Parser;
 pub use pointer::{Pointer, PointerError};
+pub use selection::Selection;
 pub use source::{SourceCounters, SseSource};
 pub use state::{SseState, Stopped, WaitReason};

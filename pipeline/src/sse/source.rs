@@ -15,6 +15,7 @@ use super::client::SseClient;
 use super::config::{SseConfig, SseConfigError};
 use super::event::SseItem;
 use super::mapping::{DerivedIds, Mapping};
+use super::selection::Selection;
 use super::state::Stopped;
 
 /// The most events published together: a large group for one sync, a small part of memory.
@@ -44,6 +45,7 @@ pub struct SseSource {
     name: String,
     config: SseConfig,
     mapping: Mapping,
+    selection: Selection,
     counters: Arc<SourceCounters>,
 }
 
@@ -55,7 +57,14 @@ impl SseSource {
     pub fn new(name: impl Into<String>, config: SseConfig, mapping: Mapping) -> Result<Self, SseConfigError> {
         // A client checks everything when it is made; a later one with another id to resume at passes as well.
         SseClient::new(config.clone())?;
-        Ok(Self { name: name.into(), config, mapping, counters: Arc::default() })
+        Ok(Self { name: name.into(), config, mapping, selection: Selection::default(), counters: Arc::default() })
+    }
+
+    /// The same source, of which only this is published. The rest counts as skipped.
+    #[must_use]
+    pub fn only(mut self, selection: Selection) -> Self {
+        self.selection = selection;
+        self
     }
 
     /// Its counters.
@@ -82,7 +91,14 @@ impl SseSource {
                 }
             };
             self.counters.read.fetch_add(1, Ordering::Relaxed);
-            match self.mapping.apply(&event.data, &ids.next(&event.last_event_id)) {
+            // Of what is left out as well: the numbers of those that share an SSE id depend on it.
+            let id = ids.next(&event.last_event_id);
+            if !self.selection.wants(&event.event_type, &event.data) {
+                self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+                last = Some(event.last_event_id);
+                continue;
+            }
+            match self.mapping.apply_typed(&event.event_type, &event.data, &id) {
                 Ok(event) => events.push(event),
                 Err(why) => {
                     self.counters.skipped.fetch_add(1, Ordering::Relaxed);

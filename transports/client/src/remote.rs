@@ -193,9 +193,8 @@ impl Shared {
         number: u64,
     ) -> Result<Vec<Outcome>, Unavailable> {
         let outcomes = if events.is_empty() { Vec::new() } else { self.send(&events).await? };
-        let again = |outcome: &Outcome| {
-            matches!(outcome, Outcome::Refused(Refusal::Full { .. } | Refusal::Unavailable(_)))
-        };
+        let again =
+            |outcome: &Outcome| matches!(outcome, Outcome::Refused(Refusal::Full { .. } | Refusal::Unavailable(_)));
         if let Some(cursor) = cursor.filter(|_| !outcomes.iter().any(again)) {
             self.store(cursor, number).await;
         }

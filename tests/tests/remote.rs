@@ -1,0 +1,222 @@
+//! Sources that publish to a broker in another process: whichever of the two is killed, every event of the feed arrives.
+
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use herald_tests::{NumberFeed, PATIENCE, TestBroker, TestPublisher, herald};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rustix::process::Signal;
+
+/// A publisher that reads the feed at `feed` and publishes to the broker at `broker`.
+fn config(broker: SocketAddr, feed: SocketAddr, keys: &str) -> String {
+    format!(
+        "[publish]\nto = \"tcp://{broker}\"\n{keys}\n[[sources]]\nkind = \"sse\"\nname = \"numbers\"\n\
+         url = \"http://{feed}/\"\ntopic = \"numbers\"\nmsg = \"/n\"\n"
+    )
+}
+
+/// A broker with the durable subscription `all` of the topic, which nobody is attached to.
+fn broker(config: &str) -> TestBroker {
+    let broker = TestBroker::start(config);
+    broker.telnet().asks("sub numbers all", "successfully subscribed to topic numbers");
+    broker
+}
+
+/// Events that wait in the broker.
+fn waiting(broker: &TestBroker) -> u64 {
+    let topics: serde_json::Value = serde_json::from_str(&broker.telnet().ask("topics")).unwrap();
+    topics.as_array().unwrap().iter().find(|topic| topic["topic"] == "numbers").unwrap()["waiting"].as_u64().unwrap()
+}
+
+fn wait_until_waiting(broker: &TestBroker, events: u64) {
+    let began = Instant::now();
+    while waiting(broker) < events {
+        assert!(began.elapsed() < PATIENCE, "{} of {events}", waiting(broker));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Takes and acknowledges so many events.
+fn take(broker: &TestBroker, events: u64) -> Vec<u64> {
+    let mut client = broker.telnet();
+    assert!(client.ask("hello {\"prefetch\":1000,\"replies\":\"quiet\"}").starts_with("hello"));
+    client.asks("sub numbers all", "successfully subscribed to topic numbers");
+    let mut numbers = Vec::new();
+    for _ in 0..events {
+        let event: serde_json::Value = serde_json::from_str(&client.line()).unwrap();
+        let number = event["msg"].as_u64().unwrap();
+        assert_eq!(event["id"], number.to_string(), "the id is that of the feed");
+        numbers.push(number);
+        client.send(&format!("ack numbers {number}"));
+    }
+    client.nothing();
+    numbers
+}
+
+#[test]
+fn every_event_arrives_once_and_in_order_whichever_process_is_killed() {
+    const EVENTS: u64 = 20_000;
+    let feed = NumberFeed::start(EVENTS, 3);
+    let mut broker = broker("");
+    let mut publisher = TestPublisher::start(&config(broker.addr(), feed.addr(), ""));
+    let mut rng = StdRng::seed_from_u64(5);
+    let began = Instant::now();
+    let mut kills = [0, 0];
+    loop {
+        std::thread::sleep(Duration::from_millis(rng.random_range(20..400)));
+        if waiting(&broker) >= EVENTS {
+            break;
+        }
+        assert!(began.elapsed() < 3 * PATIENCE, "{} of {EVENTS} after {kills:?} kills", waiting(&broker));
+        let which = rng.random_range(0..3);
+        if which != 1 {
+            broker.kill();
+            kills[0] += 1;
+        }
+        if which != 0 {
+            publisher.kill();
+            kills[1] += 1;
+            publisher.run();
+        }
+        if which != 1 {
+            broker.run();
+        }
+    }
+    assert!(kills.iter().all(|kills| *kills > 1), "{kills:?}: the feed was read before much was killed");
+    // What the publisher had under way may still be repeated: it ends before anything is acknowledged.
+    assert!(publisher.terminate().success(), "{}", publisher.log());
+    assert_eq!(take(&broker, EVENTS), (1..=EVENTS).collect::<Vec<u64>>());
+    assert!(feed.resumed_at().iter().filter(|id| **id > 0).count() > 3, "{:?}", feed.resumed_at());
+}
+
+#[test]
+fn an_orderly_stop_stores_the_place_of_all_that_is_confirmed() {
+    const EVENTS: u64 = 1_000_000;
+    let feed = NumberFeed::start(EVENTS, 9);
+    let broker = broker("");
+    let mut publisher = TestPublisher::start(&config(broker.addr(), feed.addr(), ""));
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut before = 0;
+    for _ in 0..5 {
+        wait_until_waiting(&broker, before + 1);
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..200)));
+        assert!(publisher.terminate().success(), "{}", publisher.log());
+        let stored = publisher.cursor().expect("something was confirmed").parse().unwrap();
+        assert_eq!(waiting(&broker), stored, "{}", publisher.log());
+        before = stored;
+        publisher.run();
+    }
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_waited_for_and_said_so() {
+    let feed = NumberFeed::start(50, 4);
+    let mut broker = broker("");
+    broker.kill();
+    let mut publisher = TestPublisher::start(&config(broker.addr(), feed.addr(), ""));
+    let line = publisher.wait_for_log("cannot reach");
+    assert!(line.contains(&format!("tcp://{}", broker.addr())) && line.contains("refused"), "{line}");
+    broker.run();
+    wait_until_waiting(&broker, 50);
+    assert!(publisher.terminate().success());
+    // No broker runs in the process, and no storage was made.
+    assert!(publisher.log().contains("no broker runs here"), "{}", publisher.log());
+    assert!(!publisher.dir().join("data").exists() && !publisher.log().contains("listening"), "{}", publisher.log());
+}
+
+#[test]
+fn a_refused_token_is_said_so_and_tried_again() {
+    let feed = NumberFeed::start(50, 4);
+    let auth = |token: &str| {
+        format!(
+            "[auth]\ntokens = [{{ token = \"{token}\", name = \"all\", publish = [\"*\"], subscribe = [\"*\"], admin = true }}]\n"
+        )
+    };
+    let broker = TestBroker::start(&auth("right"));
+    let greet = |token: &str| {
+        let mut client = broker.telnet();
+        assert!(client.ask(&format!("hello {{\"token\":\"{token}\"}}")).starts_with("hello "));
+        client
+    };
+    greet("right").asks("sub numbers all", "successfully subscribed to topic numbers");
+    let publisher = TestPublisher::start(&config(broker.addr(), feed.addr(), "token_file = \"token\""));
+    // It ends at once: a file that is not there is a mistake in the configuration.
+    let mut publisher = publisher;
+    assert_eq!(publisher.wait().code(), Some(2));
+    assert!(publisher.log().contains("publish.token_file"), "{}", publisher.log());
+    std::fs::write(publisher.dir().join("token"), "s3cret\n").unwrap();
+    publisher.run();
+    let line = publisher.wait_for_log("publish.token");
+    assert!(line.contains("authentication failed"), "{line}");
+    // Somebody makes it right at the broker.
+    std::fs::write(broker.dir().join("herald.toml"), auth("s3cret")).unwrap();
+    broker.signal(Signal::HUP);
+    let _said = broker.wait_for_log("the tokens were read again");
+    let mut client = greet("s3cret");
+    client.asks("sub numbers all", "successfully subscribed to topic numbers");
+    assert!(client.line().contains("\"msg\":1,"));
+    assert!(!publisher.log().contains("s3cret"), "{}", publisher.log());
+}
+
+#[test]
+fn what_a_full_topic_refuses_is_published_when_there_is_room() {
+    const EVENTS: u64 = 3_000;
+    let feed = NumberFeed::start(EVENTS, 6);
+    let broker = broker("[topics.numbers]\nmax_waiting = 100\n");
+    let publisher = TestPublisher::start(&config(broker.addr(), feed.addr(), ""));
+    let _said = publisher.wait_for_log("the topic is full");
+    let mut numbers = take(&broker, EVENTS);
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=EVENTS).collect::<Vec<u64>>(), "each of them once");
+}
+
+#[test]
+fn a_damaged_place_and_a_second_process_are_refused_with_what_to_do() {
+    let feed = NumberFeed::start(50, 4);
+    let broker = broker("");
+    let mut publisher = TestPublisher::start(&config(broker.addr(), feed.addr(), ""));
+    wait_until_waiting(&broker, 50);
+    let began = Instant::now();
+    while publisher.cursor().as_deref() != Some("50") {
+        assert!(began.elapsed() < PATIENCE, "{:?}", publisher.cursor());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let second = publisher.command().output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("in use by process") && said.contains("publish.path"), "{said}");
+    publisher.kill();
+    let files = std::fs::read_dir(publisher.dir().join("sources")).unwrap();
+    let path = files.map(|file| file.unwrap().path()).find(|path| path.extension().is_some_and(|end| end == "cursor"));
+    let path = path.unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"50\"", "\"40\"")).unwrap();
+    publisher.run();
+    assert_eq!(publisher.wait().code(), Some(1), "{}", publisher.log());
+    let log = publisher.log();
+    assert!(log.contains("is damaged") && log.contains("source numbers") && log.contains("remove it"), "{log}");
+    std::fs::write(&path, text).unwrap();
+    publisher.run();
+    let line = publisher.wait_for_log("source started");
+    assert!(line.contains("last_event_id=50"), "{line}");
+}
+
+#[test]
+fn the_check_of_a_configuration_says_that_no_broker_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("herald.toml");
+    let checked = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let output = Command::new(herald()).args(["config", "check", "--config"]).arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = checked("[publish]\nto = \"tcp://broker:8000\"\n");
+    assert!(said.contains("sources publish to tcp://broker:8000; no broker runs here"), "{said}");
+    let said = checked("[publish]\nto = \"tcp://broker:8000\"\n[transports.tcp]\nlisten = \"127.0.0.1:0\"\n");
+    assert!(said.contains("stays here"), "{said}");
+}
