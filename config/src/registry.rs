@@ -262,9 +262,8 @@ mod sse {
 
     use broker_core::name::TopicName;
     use broker_core::source::SourceError;
-    use pipeline::sse::{
-        Mapping, OnMissing, Pointer, PriorityRule, Selection, SseConfig, SseConfigError, SseSource, TopicRule,
-    };
+    use pipeline::mapping::{Mapping, OnMissing, Pointer, PriorityRule, TopicRule};
+    use pipeline::sse::{Selection, SseConfig, SseConfigError, SseSource};
 
     use super::{Arc, BuiltSource, SourceFigures};
     use crate::settings::raw;

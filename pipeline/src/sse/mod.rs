@@ -10,7 +10,7 @@
 //! - [`SseClient`] is the state machine: connecting, open, waiting, stopped ([`SseState`]);
 //! - `response` judges what a server answered, `backoff` says how long to wait, `resume` which id to come back with,
 //!   `deadline` when a silence has lasted too long;
-//! - [`SseSource`] publishes what a client reads, by a [`Mapping`] with [`Pointer`]s into the data;
+//! - [`SseSource`] publishes what a client reads, by a [`Mapping`](crate::mapping::Mapping);
 //! - [`Parser`] turns bytes into [`SseItem`]s; it is pure and does not know of any of the above.
 //!
 //! # What others may rely on
@@ -24,9 +24,7 @@ mod client;
 mod config;
 mod deadline;
 mod event;
-mod mapping;
 mod parser;
-mod pointer;
 mod response;
 mod resume;
 mod selection;
@@ -36,9 +34,7 @@ mod state;
 pub use client::SseClient;
 pub use config::{ParserLimits, SseConfig, SseConfigError};
 pub use event::{Oversize, Oversized, SseEvent, SseItem};
-pub use mapping::{DerivedIds, Mapping, OnMissing, PriorityRule, Skipped, TopicRule};
 pub use parser::Parser;
-pub use pointer::{Pointer, PointerError};
 pub use selection::Selection;
-pub use source::{SourceCounters, SseSource};
+pub use source::SseSource;
 pub use state::{SseState, Stopped, WaitReason};

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::pointer::Pointer;
+use crate::mapping::Pointer;
 
 /// What of a feed is wanted. The default is everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,11 +1,9 @@
 //! The SSE client as a [`Source`]: what it reads is published together with the id to resume at.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use broker_core::engine::{Cursor, Outcome, Refusal};
 use broker_core::event::NewEvent;
 use broker_core::name::TopicName;
 use broker_core::source::{Publisher, Source, SourceError};
@@ -14,28 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::client::SseClient;
 use super::config::{SseConfig, SseConfigError};
 use super::event::SseItem;
-use super::mapping::{DerivedIds, Mapping};
 use super::selection::Selection;
 use super::state::Stopped;
+use crate::mapping::{DerivedIds, Mapping};
+use crate::publishing::{Publishing, SourceCounters};
 
 /// The most events published together: a large group for one sync, a small part of memory.
 const BATCH: usize = 1024;
-
-/// How long the broker is left alone after it refused or could not store: at first, and at the most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// What a source has done since it started. Shared, so that others can show it.
-#[derive(Debug, Default)]
-pub struct SourceCounters {
-    /// Events read from the feed.
-    pub read: AtomicU64,
-    /// Events that the broker has taken.
-    pub published: AtomicU64,
-    /// Events that are not published by the rules of the configuration, or because they are too large or too deep.
-    pub skipped: AtomicU64,
-    /// Events that the broker refused for good.
-    pub refused: AtomicU64,
-}
 
 /// An SSE feed that is published to a broker.
 ///
@@ -109,59 +92,6 @@ impl SseSource {
         }
         (events, last.filter(|id| !id.is_empty()).map(|id| id.to_string()))
     }
-
-    /// Publishes until everything is taken or refused for good. False: told to stop meanwhile.
-    async fn publish(
-        &self,
-        publisher: &dyn Publisher,
-        mut events: Vec<(TopicName, NewEvent)>,
-        cursor: Option<Cursor>,
-        shutdown: &CancellationToken,
-    ) -> bool {
-        let mut pause = PAUSE.0;
-        loop {
-            let answer = tokio::select! {
-                // What is under way when the broker stops is committed or not; the cursor knows.
-                () = shutdown.cancelled() => return false,
-                answer = publisher.publish(events.clone(), cursor.clone()) => answer,
-            };
-            match answer {
-                Ok(outcomes) => {
-                    events = self.left_over(events, outcomes);
-                    if events.is_empty() {
-                        return true;
-                    }
-                    if pause == PAUSE.0 {
-                        tracing::warn!(source = %self.name, topic = %events[0].0, "the topic is full: reading goes on when there is room");
-                    }
-                }
-                Err(error) => tracing::warn!(source = %self.name, %error, "publishing failed; trying again"),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return false,
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = (pause * 2).min(PAUSE.1);
-        }
-    }
-
-    /// Counts outcomes, and keeps the events for which there was no room.
-    fn left_over(&self, events: Vec<(TopicName, NewEvent)>, outcomes: Vec<Outcome>) -> Vec<(TopicName, NewEvent)> {
-        let mut left = Vec::new();
-        for (event, outcome) in events.into_iter().zip(outcomes) {
-            match outcome {
-                Outcome::Refused(Refusal::Full { .. } | Refusal::Unavailable(_)) => left.push(event),
-                Outcome::Refused(refusal) => {
-                    self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(source = %self.name, topic = %event.0, id = %event.1.payload.id(), %refusal, "the broker refused an event");
-                }
-                _ => {
-                    self.counters.published.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        left
-    }
 }
 
 #[async_trait]
@@ -175,17 +105,9 @@ impl Source for SseSource {
         publisher: Arc<dyn Publisher>,
         shutdown: CancellationToken,
     ) -> Result<(), SourceError> {
-        let mut pause = PAUSE.0;
-        let cursor = loop {
-            match publisher.cursor(&self.name).await {
-                Ok(cursor) => break cursor.unwrap_or_default(),
-                Err(error) => tracing::warn!(source = %self.name, %error, "the cursor cannot be read; trying again"),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
-            }
-        };
+        let publishing = Publishing::new(&self.name, publisher, Arc::clone(&self.counters), shutdown.clone());
+        let Some(cursor) = publishing.cursor().await else { return Ok(()) };
+        let cursor = cursor.unwrap_or_default();
         tracing::info!(source = %self.name, last_event_id = %cursor, "source started");
         let mut ids = DerivedIds::new(&self.name, &cursor);
         let config = SseConfig { last_event_id: cursor.clone(), ..self.config.clone() };
@@ -211,8 +133,7 @@ impl Source for SseSource {
             if events.is_empty() && moved.is_none() {
                 continue;
             }
-            let cursor = moved.as_ref().map(|value| Cursor { source: self.name.clone(), value: value.clone() });
-            if !self.publish(&*publisher, events, cursor, &shutdown).await {
+            if !publishing.publish(events, moved.clone()).await {
                 break Ok(());
             }
             committed = moved.unwrap_or(committed);

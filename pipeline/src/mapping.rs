@@ -1,4 +1,8 @@
 //! From an event of a feed to an event of the broker: topic, id, priority and message by the rules of the configuration.
+//!
+//! Every source maps by the same rules; what they look into differs, and is a [`Lookup`].
+
+mod pointer;
 
 use std::borrow::Cow;
 use std::hash::Hasher as _;
@@ -10,10 +14,10 @@ use rand::RngExt as _;
 use serde_json::value::RawValue;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use super::pointer::Pointer;
+pub use pointer::{Pointer, PointerError};
 
 /// The deepest nesting of a message: with the delivery's own object it makes the 128 of the protocol.
-const MAX_MSG_DEPTH: usize = MAX_DEPTH - 1;
+pub(crate) const MAX_MSG_DEPTH: usize = MAX_DEPTH - 1;
 
 /// Where an event's topic comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +77,51 @@ pub enum Skipped {
     NoMessage,
     /// The message is nested deeper than the protocol allows.
     TooDeep,
+    /// The message is longer than a storage keeps.
+    TooLarge,
+    /// The event's data breaks the rules of its own format.
+    Malformed,
+}
+
+/// Data that a mapping looks into.
+pub trait Lookup {
+    /// What `pointer` finds, as JSON text; it may stand on several lines.
+    ///
+    /// # Errors
+    /// When what is there cannot be written as JSON.
+    fn find(&self, pointer: &Pointer) -> Result<Option<Cow<'_, str>>, Skipped>;
+
+    /// The message at `pointer`.
+    ///
+    /// # Errors
+    /// As [`Lookup::find`].
+    fn message(&self, pointer: &Pointer) -> Result<Option<Cow<'_, str>>, Skipped> {
+        self.find(pointer)
+    }
+
+    /// What `pointer` finds if it can be an id: a string, or an integer as its digits.
+    fn id(&self, pointer: &Pointer) -> Option<String> {
+        self.find(pointer).ok().flatten().and_then(|json| id_of(&json))
+    }
+}
+
+impl Lookup for &RawValue {
+    fn find(&self, pointer: &Pointer) -> Result<Option<Cow<'_, str>>, Skipped> {
+        Ok(pointer.find(self).map(|raw| Cow::Borrowed(raw.get())))
+    }
+}
+
+/// Data that is not JSON: a string, in which there is nothing to be found.
+struct Plain<'a>(&'a str);
+
+impl Lookup for Plain<'_> {
+    fn find(&self, _: &Pointer) -> Result<Option<Cow<'_, str>>, Skipped> {
+        Ok(None)
+    }
+
+    fn message(&self, _: &Pointer) -> Result<Option<Cow<'_, str>>, Skipped> {
+        Ok(Some(Cow::Owned(string(self.0))))
+    }
 }
 
 impl Mapping {
@@ -89,30 +138,45 @@ impl Mapping {
     /// # Errors
     /// [`Skipped`] says why there is none.
     pub fn apply_typed(&self, event_type: &str, data: &str, derived: &str) -> Result<(TopicName, NewEvent), Skipped> {
-        let json: Option<&RawValue> = serde_json::from_str(data).ok();
-        let find = |pointer: &Pointer| json.and_then(|json| pointer.find(json));
+        match serde_json::from_str::<&RawValue>(data) {
+            Ok(json) => self.event(event_type, &json, derived),
+            Err(_) => self.event(event_type, &Plain(data), derived),
+        }
+    }
+
+    /// The same of any data.
+    ///
+    /// # Errors
+    /// [`Skipped`] says why there is none.
+    pub fn apply_to(&self, data: &impl Lookup, derived: &str) -> Result<(TopicName, NewEvent), Skipped> {
+        self.event("message", data, derived)
+    }
+
+    fn event(&self, event_type: &str, data: &impl Lookup, derived: &str) -> Result<(TopicName, NewEvent), Skipped> {
         let topic = match &self.topic {
             TopicRule::Fixed(topic) => topic.clone(),
             TopicRule::ByType(pattern) => {
                 TopicName::new(&pattern.replace("{event}", event_type)).map_err(|_| Skipped::NoTopic)?
             }
             TopicRule::Pointer(pointer) => {
-                let name = find(pointer).and_then(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok());
+                let name = data.find(pointer)?.and_then(|json| serde_json::from_str::<String>(&json).ok());
                 name.and_then(|name| TopicName::new(&name).ok()).ok_or(Skipped::NoTopic)?
             }
         };
-        let id = self.id.as_ref().and_then(find).and_then(id_of).unwrap_or(Cow::Borrowed(derived));
+        let id = match self.id.as_ref().and_then(|pointer| data.id(pointer)) {
+            Some(id) => Cow::Owned(id),
+            None => Cow::Borrowed(derived),
+        };
         let priority = match &self.priority {
             PriorityRule::Fixed(priority) => *priority,
-            PriorityRule::Pointer(pointer) => find(pointer).and_then(|raw| raw.get().parse().ok()).unwrap_or(0),
+            PriorityRule::Pointer(pointer) => data.find(pointer)?.and_then(|json| json.parse().ok()).unwrap_or(0),
             PriorityRule::Random(low, high) => spread(&id, *low, *high),
         };
-        let msg = match (json, find(&self.msg)) {
+        let msg = match data.message(&self.msg)? {
             // A line break between the tokens of a JSON text is a blank; within a string it cannot stand.
-            (_, Some(raw)) if raw.get().contains(['\n', '\r']) => Cow::Owned(raw.get().replace(['\n', '\r'], " ")),
-            (_, Some(raw)) => Cow::Borrowed(raw.get()),
-            (None, None) => Cow::Owned(string(data)),
-            (Some(_), None) => match self.on_missing {
+            Some(json) if json.contains(['\n', '\r']) => Cow::Owned(json.replace(['\n', '\r'], " ")),
+            Some(json) => json,
+            None => match self.on_missing {
                 OnMissing::Null => Cow::Borrowed("null"),
                 OnMissing::Skip => return Err(Skipped::NoMessage),
             },
@@ -120,10 +184,26 @@ impl Mapping {
         if is_nested_deeper(&msg, MAX_MSG_DEPTH) {
             return Err(Skipped::TooDeep);
         }
-        let priority = Priority(priority);
-        let payload = Payload::encode(topic.as_str(), priority, &msg, &id);
-        Ok((topic, NewEvent { id: IdKey::of(&id), priority, ttl_ms: 0, delay_ms: 0, payload }))
+        Ok(event(topic, priority, &msg, &id))
     }
+
+    /// An event about the source itself. `None` where the topic depends on the data: there is none to publish it to.
+    #[cfg(feature = "mongodb")]
+    pub(crate) fn notice(&self, id: &str, msg: &str) -> Option<(TopicName, NewEvent)> {
+        let TopicRule::Fixed(topic) = &self.topic else { return None };
+        let priority = match &self.priority {
+            PriorityRule::Fixed(priority) => *priority,
+            PriorityRule::Pointer(_) => 0,
+            PriorityRule::Random(low, high) => spread(id, *low, *high),
+        };
+        Some(event(topic.clone(), priority, msg, id))
+    }
+}
+
+fn event(topic: TopicName, priority: i32, msg: &str, id: &str) -> (TopicName, NewEvent) {
+    let priority = Priority(priority);
+    let payload = Payload::encode(topic.as_str(), priority, msg, id);
+    (topic, NewEvent { id: IdKey::of(id), priority, ttl_ms: 0, delay_ms: 0, payload })
 }
 
 fn string(text: &str) -> String {
@@ -133,19 +213,18 @@ fn string(text: &str) -> String {
 }
 
 /// The id in a JSON value, if it is one: a string, or an integer as its digits.
-fn id_of(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let text = raw.get();
-    let digits = text.strip_prefix('-').unwrap_or(text);
+pub(crate) fn id_of(json: &str) -> Option<String> {
+    let digits = json.strip_prefix('-').unwrap_or(json);
     let id = if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        Cow::Borrowed(text)
+        json.to_owned()
     } else {
-        Cow::Owned(serde_json::from_str::<String>(text).ok()?)
+        serde_json::from_str::<String>(json).ok()?
     };
     check_event_id(&id).is_ok().then_some(id)
 }
 
 /// 128 bits that depend on `parts` alone, in every process.
-fn digest(parts: &[&str]) -> u128 {
+pub(crate) fn digest(parts: &[&str]) -> u128 {
     let mut hasher = SipHasher13::new();
     for part in parts {
         hasher.write(part.as_bytes());
@@ -154,7 +233,7 @@ fn digest(parts: &[&str]) -> u128 {
     hasher.finish128().as_u128()
 }
 
-fn spread(id: &str, low: i32, high: i32) -> i32 {
+pub(crate) fn spread(id: &str, low: i32, high: i32) -> i32 {
     let width = u128::from((i64::from(high) - i64::from(low)).unsigned_abs()) + 1;
     let offset = i64::try_from(digest(&["priority", id]) % width).expect("the width of 32 bits fits");
     i32::try_from(i64::from(low.min(high)) + offset).expect("it is between two of them")

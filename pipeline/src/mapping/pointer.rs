@@ -34,6 +34,18 @@ impl Pointer {
         names.collect::<Result<_, _>>().map(Self)
     }
 
+    /// The names and indices that it is made of.
+    #[cfg(feature = "mongodb")]
+    pub(crate) fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// The pointer made of these.
+    #[cfg(feature = "mongodb")]
+    pub(crate) fn of(names: &[String]) -> Self {
+        Self(names.to_vec())
+    }
+
     /// What it points at in `json`, or `None`. Of a name that an object has twice the last one counts, as everywhere.
     #[must_use]
     pub fn find<'a>(&self, json: &'a RawValue) -> Option<&'a RawValue> {

@@ -1,0 +1,103 @@
+//! How far behind a change stream is, and how much time there is left.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// There is no such figure yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// What a source knows of its stream. Shared, so that others can show it.
+#[derive(Debug)]
+pub struct ChangeStreamFigures {
+    /// Times that the stream was opened.
+    pub opened: AtomicU64,
+    /// Gaps: history that was lost, collections that were dropped or renamed, changes that were left out.
+    pub gaps: AtomicU64,
+    /// Changes that MongoDB could not hand over because they are too large.
+    pub too_large: AtomicU64,
+    lag_ms: AtomicU64,
+    oplog_secs: AtomicU64,
+    position_secs: AtomicU64,
+}
+
+impl Default for ChangeStreamFigures {
+    fn default() -> Self {
+        Self {
+            opened: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+            too_large: AtomicU64::new(0),
+            lag_ms: AtomicU64::new(UNKNOWN),
+            oplog_secs: AtomicU64::new(UNKNOWN),
+            position_secs: AtomicU64::new(UNKNOWN),
+        }
+    }
+}
+
+impl ChangeStreamFigures {
+    /// The age of the change that was read last, by the cluster's clock (whole seconds); zero when there was none left to read. `None`
+    /// before the first answer of the server.
+    #[must_use]
+    pub fn lag(&self) -> Option<Duration> {
+        known(&self.lag_ms).map(Duration::from_millis)
+    }
+
+    /// How much longer the source could have been away: the time from the oldest change that MongoDB still has to the one at which
+    /// reading stands. `None` where it is not known: nothing was read yet, or the user may not read the database `local`.
+    #[must_use]
+    pub fn remaining_oplog(&self) -> Option<Duration> {
+        known(&self.oplog_secs).map(Duration::from_secs)
+    }
+
+    pub(super) fn caught_up(&self) {
+        self.lag_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// A change of this time, in seconds since 1970, was read.
+    pub(super) fn read(&self, cluster_secs: u32) {
+        let lag = u64::from(now_secs()).saturating_sub(u64::from(cluster_secs)) * 1000;
+        self.lag_ms.store(lag, Ordering::Relaxed);
+    }
+
+    pub(super) fn stands_at(&self, cluster_secs: u32) {
+        self.position_secs.store(u64::from(cluster_secs), Ordering::Relaxed);
+    }
+
+    /// MongoDB's oldest change is of this time.
+    pub(super) fn oldest(&self, cluster_secs: Option<u32>) {
+        let remaining =
+            cluster_secs.zip(known(&self.position_secs)).map(|(oldest, at)| at.saturating_sub(u64::from(oldest)));
+        self.oplog_secs.store(remaining.unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+}
+
+fn known(figure: &AtomicU64) -> Option<u64> {
+    Some(figure.load(Ordering::Relaxed)).filter(|value| *value != UNKNOWN)
+}
+
+/// Seconds since 1970, by this machine's clock.
+pub(super) fn now_secs() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_a_number() {
+        let figures = ChangeStreamFigures::default();
+        assert_eq!((figures.lag(), figures.remaining_oplog()), (None, None));
+        figures.oldest(Some(5));
+        assert_eq!(figures.remaining_oplog(), None, "nothing was read");
+        figures.stands_at(65);
+        figures.oldest(Some(5));
+        assert_eq!(figures.remaining_oplog(), Some(Duration::from_secs(60)));
+        figures.oldest(None);
+        assert_eq!(figures.remaining_oplog(), None);
+        figures.read(now_secs().saturating_sub(100));
+        assert!(figures.lag().unwrap() >= Duration::from_secs(99));
+        figures.caught_up();
+        assert_eq!(figures.lag(), Some(Duration::ZERO));
+    }
+}
