@@ -1,4 +1,12 @@
-//! (being written)
+//! What feeds Herald, and the tweet pipeline.
+//!
+//! | module | feature | what it has |
+//! | --- | --- | --- |
+//! | `sse` | `sse` | the SSE client, and the source that publishes what it reads |
+//! | `change_stream` | `mongodb` | the change streams of MongoDB as a source |
+//! | `mapping` | `sse` or `mongodb` | the rules by which sources make events |
+//! | `feed` | `feed` | the simulated tweet feed |
+//! | `sink` | `tweets` | where the tweet pipeline stores: the trait, and a module for each kind |
 
 #[cfg(feature = "mongodb")]
 mod backoff;
@@ -17,6 +25,9 @@ mod publishing;
 
 #[cfg(any(feature = "sse", feature = "mongodb"))]
 pub use publishing::SourceCounters;
+
+#[cfg(feature = "tweets")]
+pub mod sink;
 
 #[cfg(feature = "sse")]
 pub mod sse;
