@@ -15,4 +15,9 @@ fn main() {
             println!("cargo::rustc-cfg={name}");
         }
     }
+    // Where .ci/mongod puts it.
+    println!("cargo::rustc-check-cfg=cfg(mongod)");
+    if is_there(&"mongod") || Path::new("../target/mongod/mongod").exists() {
+        println!("cargo::rustc-cfg=mongod");
+    }
 }

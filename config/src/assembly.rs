@@ -212,7 +212,9 @@ impl Broker {
         }
         let read: Option<Vec<_>> = read.into_iter().map(|(transport, read)| Some((transport, read.ok()?))).collect();
         let Some(read) = read else { return false };
-        if let Err(error) = self.engine.set_policies(settings.policies.clone()).await {
+        if let Some(engine) = &self.engine
+            && let Err(error) = engine.set_policies(settings.policies.clone()).await
+        {
             tracing::error!(%error, "SIGHUP: the topics' policies cannot be changed, so nothing else has been");
             return false;
         }

@@ -2,6 +2,7 @@
 //!
 //! A new plugin is a line here, a feature in the manifest, and a constructor below.
 
+mod sources;
 mod transports;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use broker_core::storage::{Storage, StorageError};
 use broker_core::transport::{Transport, TransportError};
 
 use crate::settings::check::one_of;
+pub(crate) use sources::source_problems;
 pub(crate) use transports::transport_problems;
 
 use crate::validate::{SourceSettings, StorageSettings, TransportSettings};
@@ -98,7 +100,7 @@ static PLUGINS: [Plugin; 10] = [
     Plugin { seam: Seam::Transport, kind: "ws", availability: WS },
     Plugin { seam: Seam::Transport, kind: "http", availability: Availability::Later },
     Plugin { seam: Seam::Source, kind: "sse", availability: SSE },
-    Plugin { seam: Seam::Source, kind: "change-stream", availability: Availability::Later },
+    Plugin { seam: Seam::Source, kind: "change-stream", availability: CHANGE_STREAM },
 ];
 
 #[cfg(feature = "json-log")]
@@ -127,9 +129,19 @@ const WS: Availability = Availability::Built(Make::Transport(transports::ws::bin
 const WS: Availability = Availability::NotBuilt;
 
 #[cfg(feature = "sse")]
-const SSE: Availability = Availability::Built(Make::Source(sse::make));
+const SSE: Availability = Availability::Built(Make::Source(sources::sse::make));
 #[cfg(not(feature = "sse"))]
 const SSE: Availability = Availability::NotBuilt;
+
+#[cfg(feature = "mongodb")]
+const CHANGE_STREAM: Availability = Availability::Built(Make::Source(sources::change_stream::make));
+#[cfg(not(feature = "mongodb"))]
+const CHANGE_STREAM: Availability = Availability::NotBuilt;
+
+/// The feature that a plugin is built with: its own name, but for what is made with MongoDB's driver.
+fn feature(kind: &str) -> &str {
+    if kind == "change-stream" { "mongodb" } else { kind }
+}
 
 /// Why a plugin is not to be had, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +150,7 @@ pub(crate) enum Absent {
     #[error("there is no {seam} \"{kind}\": expected {}", one_of(kinds(*.seam)))]
     Unknown { seam: Seam, kind: String },
     /// Its feature is off.
-    #[error("this build has no \"{kind}\" {seam}: rebuild with --features {kind}")]
+    #[error("this build has no \"{kind}\" {seam}: rebuild with --features {}", feature(kind))]
     NotBuilt { seam: Seam, kind: &'static str },
     /// It comes later.
     #[error("this build has no \"{kind}\" {seam}: this version of Herald has none yet; {}", what_there_is(*.seam))]
@@ -256,131 +268,6 @@ storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage, 
 storage!("sled", sled, backend_sled, SledConfig, SledStorage, SledCheck);
 storage!("sqlite", sqlite, backend_sqlite, SqliteConfig, SqliteStorage, SqliteCheck);
 
-#[cfg(feature = "sse")]
-mod sse {
-    use std::sync::atomic::Ordering;
-
-    use broker_core::name::TopicName;
-    use broker_core::source::SourceError;
-    use pipeline::mapping::{Mapping, OnMissing, Pointer, PriorityRule, TopicRule};
-    use pipeline::sse::{Selection, SseConfig, SseConfigError, SseSource};
-
-    use super::{Arc, BuiltSource, SourceFigures};
-    use crate::settings::raw;
-    use crate::validate::{Priority, SourceSettings};
-
-    /// What stands for the event's type in a topic.
-    const EVENT: &str = "{event}";
-
-    /// Everything there is to say against the settings, by key.
-    pub(super) fn problems(settings: &SourceSettings) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        let mut pointers = vec![("id", &settings.id), ("msg", &settings.msg)];
-        match &settings.priority {
-            Priority::Pointer(pointer) => pointers.push(("priority", pointer)),
-            Priority::Fixed(_) | Priority::Random(..) => {}
-        }
-        if settings.topic.starts_with('/') {
-            pointers.push(("topic", &settings.topic));
-        } else if let Err(error) = TopicName::new(&settings.topic.replace(EVENT, "x")) {
-            let topic = &settings.topic;
-            problems
-                .push(("topic", format!("invalid topic name \"{topic}\": {error}; a JSON pointer begins with \"/\"")));
-        }
-        for (key, pointer) in pointers {
-            if let Err(error) = Pointer::new(pointer) {
-                problems.push((key, error.to_string()));
-            }
-        }
-        for (pointer, _) in &settings.skip {
-            if let Err(error) = Pointer::new(pointer) {
-                problems.push(("skip", error.to_string()));
-            }
-        }
-        if let Err(error) = pipeline::sse::SseClient::new(config(settings)) {
-            let key = match error {
-                SseConfigError::Header { .. } => "headers",
-                _ => "url",
-            };
-            problems.push((key, with_causes(&error)));
-        }
-        problems
-    }
-
-    pub(super) fn make(settings: &SourceSettings) -> Result<BuiltSource, SourceError> {
-        let wrong = |error: &dyn std::error::Error| SourceError {
-            source_name: settings.name.clone(),
-            reason: with_causes(error),
-            cause: None,
-        };
-        let source =
-            SseSource::new(&settings.name, config(settings), mapping(settings).map_err(|error| wrong(&*error))?)
-                .map_err(|error| wrong(&error))?
-                .only(selection(settings).map_err(|error| wrong(&*error))?);
-        let counters = source.counters();
-        let figures = move || SourceFigures {
-            read: counters.read.load(Ordering::Relaxed),
-            published: counters.published.load(Ordering::Relaxed),
-            skipped: counters.skipped.load(Ordering::Relaxed) + counters.refused.load(Ordering::Relaxed),
-        };
-        Ok(BuiltSource { source: Box::new(source), figures: Arc::new(figures) })
-    }
-
-    fn config(settings: &SourceSettings) -> SseConfig {
-        let mut config = SseConfig::new(settings.url.reveal());
-        let headers = settings.headers.iter();
-        config.headers = headers.map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect();
-        config
-    }
-
-    fn selection(settings: &SourceSettings) -> Result<Selection, Box<dyn std::error::Error>> {
-        let mut skip = Vec::new();
-        for (pointer, unwanted) in &settings.skip {
-            skip.push((Pointer::new(pointer)?, unwanted.clone()));
-        }
-        Ok(Selection { events: settings.events.clone(), skip })
-    }
-
-    fn mapping(settings: &SourceSettings) -> Result<Mapping, Box<dyn std::error::Error>> {
-        let topic = match settings.topic.strip_prefix('/') {
-            Some(_) => TopicRule::Pointer(Pointer::new(&settings.topic)?),
-            None if settings.topic.contains(EVENT) => TopicRule::ByType(settings.topic.clone()),
-            None => TopicRule::Fixed(TopicName::new(&settings.topic)?),
-        };
-        let priority = match &settings.priority {
-            Priority::Fixed(priority) => PriorityRule::Fixed(*priority),
-            Priority::Pointer(pointer) => PriorityRule::Pointer(Pointer::new(pointer)?),
-            Priority::Random(low, high) => PriorityRule::Random(*low, *high),
-        };
-        Ok(Mapping {
-            topic,
-            id: (!settings.id.is_empty()).then(|| Pointer::new(&settings.id)).transpose()?,
-            msg: Pointer::new(&settings.msg)?,
-            priority,
-            on_missing: match settings.on_missing {
-                raw::OnMissing::Null => OnMissing::Null,
-                raw::OnMissing::Skip => OnMissing::Skip,
-            },
-        })
-    }
-
-    fn with_causes(error: &dyn std::error::Error) -> String {
-        crate::error_chain(error)
-    }
-}
-
-/// What is wrong with a source's settings, by key, as far as can be told without connecting.
-pub(crate) fn source_problems(settings: &SourceSettings) -> Vec<(&'static str, String)> {
-    #[cfg(feature = "sse")]
-    return sse::problems(settings);
-    #[cfg(not(feature = "sse"))]
-    {
-        // The check refuses every source of a build that has none.
-        let _ = settings;
-        Vec::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -405,7 +292,7 @@ mod tests {
     fn every_feature_of_a_plugin_is_in_the_manifest() {
         let manifest = include_str!("../Cargo.toml");
         for plugin in PLUGINS.iter().filter(|plugin| !matches!(plugin.availability, Availability::Later)) {
-            let feature = format!("\n{} = [", plugin.kind);
+            let feature = format!("\n{} = [", feature(plugin.kind));
             assert!(plugin.seam == Seam::Engine || manifest.contains(&feature), "{}", plugin.kind);
         }
     }

@@ -23,8 +23,8 @@ pub use publish::RemoteSettings;
 pub use tokens::TokenSettings;
 
 use crate::settings::raw::{
-    Durability, LogFormat, OnDamage, OnMissing, RawCommands, RawDuplicateId, RawListener, RawOverflow, RawPriority,
-    RawSettings, RawSse, RawTopic, RawTransports,
+    BeforeChange, Durability, FullDocument, LogFormat, OnDamage, OnLostHistory, OnMissing, RawCommands, RawDuplicateId,
+    RawListener, RawNames, RawOverflow, RawPriority, RawSettings, RawSource, RawTopic, RawTransports,
 };
 
 /// A configuration that can be run.
@@ -136,15 +136,9 @@ pub struct SourceSettings {
     pub kind: &'static str,
     /// The key of its cursor.
     pub name: String,
-    /// The feed.
-    pub url: SecretString,
-    /// Request headers.
-    pub headers: Vec<(String, SecretString)>,
-    /// The types of events to publish; empty: all.
-    pub events: Vec<String>,
-    /// Pointers, and the strings that are not wanted there.
-    pub skip: Vec<(String, String)>,
-    /// A topic, in which `{event}` stands for the event's type, or a pointer if it begins with `/`.
+    /// What it reads.
+    pub feed: FeedSettings,
+    /// A topic, in which `{event}` stands for the type of an SSE feed's event, or a pointer if it begins with `/`.
     pub topic: String,
     /// A pointer; empty: derived from the feed's ids.
     pub id: String,
@@ -154,6 +148,43 @@ pub struct SourceSettings {
     pub priority: Priority,
     /// What becomes of an event without a message.
     pub on_missing: OnMissing,
+}
+
+/// What a source reads: the keys that only its kind has.
+#[derive(Debug, Clone)]
+pub enum FeedSettings {
+    /// `kind = "sse"`.
+    Sse {
+        /// The feed.
+        url: SecretString,
+        /// Request headers.
+        headers: Vec<(String, SecretString)>,
+        /// The types of events to publish; empty: all.
+        events: Vec<String>,
+        /// Pointers, and the strings that are not wanted there.
+        skip: Vec<(String, String)>,
+    },
+    /// `kind = "change-stream"`.
+    ChangeStream(ChangeStreamSettings),
+}
+
+/// `[[sources]]` with `kind = "change-stream"`: what only it has.
+#[derive(Debug, Clone)]
+pub struct ChangeStreamSettings {
+    /// The connection string.
+    pub uri: SecretString,
+    /// The database; `None`: that of the connection string.
+    pub database: Option<String>,
+    /// The collections; none: all.
+    pub collections: Vec<String>,
+    /// The operations that are published.
+    pub operations: Vec<String>,
+    /// What to do when history is lost.
+    pub on_lost_history: OnLostHistory,
+    /// How an update gets the whole document.
+    pub full_document: FullDocument,
+    /// Whether a change brings the document as it was before.
+    pub before_change: BeforeChange,
 }
 
 /// Where an event's priority comes from.
@@ -363,45 +394,77 @@ impl Validate<'_> {
         Policies::new(policies)
     }
 
-    fn sources(&mut self, raw: Vec<RawSse>, places: &[usize]) -> Vec<SourceSettings> {
+    fn sources(&mut self, raw: Vec<RawSource>, places: &[usize]) -> Vec<SourceSettings> {
         let mut sources: Vec<SourceSettings> = Vec::new();
         for (at, raw) in raw.into_iter().enumerate() {
             let path = entry("sources", places.get(at).copied().unwrap_or(at));
-            if raw.name.is_empty() || raw.name.len() > MAX_NAME_BYTES {
+            let settings = source(raw);
+            if settings.name.is_empty() || settings.name.len() > MAX_NAME_BYTES {
                 self.problem(&below(&path, "name"), "expected a name of 1 to 255 bytes".to_owned());
-            } else if raw.name == IMPORT_CURSOR {
-                self.problem(&below(&path, "name"), format!("{} is reserved: choose another name", quoted(&raw.name)));
-            } else if let Some(other) = sources.iter().position(|other| other.name == raw.name) {
+            } else if settings.name == IMPORT_CURSOR {
+                let name = quoted(&settings.name);
+                self.problem(&below(&path, "name"), format!("{name} is reserved: choose another name"));
+            } else if let Some(other) = sources.iter().position(|other| other.name == settings.name) {
                 let other = entry("sources", places.get(other).copied().unwrap_or(other));
                 let text = format!(
                     "{} is the name of {other} as well: each needs its own, by which its place is stored",
-                    quoted(&raw.name)
+                    quoted(&settings.name)
                 );
                 self.problem(&below(&path, "name"), text);
             }
-            let settings = SourceSettings {
-                kind: "sse",
-                name: raw.name,
-                url: SecretString::new(raw.url),
-                headers: raw.headers.into_iter().map(|(name, value)| (name, SecretString::new(value))).collect(),
-                events: raw.events,
-                skip: raw.skip.into_iter().collect(),
-                topic: raw.topic,
-                id: raw.id,
-                msg: raw.msg,
-                priority: match raw.priority {
-                    RawPriority::Fixed(priority) => Priority::Fixed(priority),
-                    RawPriority::Pointer(pointer) => Priority::Pointer(pointer),
-                    RawPriority::Random { random: [low, high] } => Priority::Random(low, high),
-                },
-                on_missing: raw.on_missing,
-            };
             for (key, text) in registry::source_problems(&settings) {
                 self.problem(&below(&path, key), text);
             }
             sources.push(settings);
         }
         sources
+    }
+}
+
+fn source(raw: RawSource) -> SourceSettings {
+    let priority = |raw| match raw {
+        RawPriority::Fixed(priority) => Priority::Fixed(priority),
+        RawPriority::Pointer(pointer) => Priority::Pointer(pointer),
+        RawPriority::Random { random: [low, high] } => Priority::Random(low, high),
+    };
+    match raw {
+        RawSource::Sse(raw) => SourceSettings {
+            kind: "sse",
+            name: raw.name,
+            feed: FeedSettings::Sse {
+                url: SecretString::new(raw.url),
+                headers: raw.headers.into_iter().map(|(name, value)| (name, SecretString::new(value))).collect(),
+                events: raw.events,
+                skip: raw.skip.into_iter().collect(),
+            },
+            topic: raw.topic,
+            id: raw.id,
+            msg: raw.msg,
+            priority: priority(raw.priority),
+            on_missing: raw.on_missing,
+        },
+        RawSource::ChangeStream(raw) => SourceSettings {
+            kind: "change-stream",
+            name: raw.name,
+            feed: FeedSettings::ChangeStream(ChangeStreamSettings {
+                uri: SecretString::new(raw.uri),
+                database: raw.database,
+                collections: match raw.collection {
+                    None => Vec::new(),
+                    Some(RawNames::One(name)) => vec![name],
+                    Some(RawNames::Several(names)) => names,
+                },
+                operations: raw.operations,
+                on_lost_history: raw.on_lost_history,
+                full_document: raw.full_document,
+                before_change: raw.full_document_before_change,
+            }),
+            topic: raw.topic,
+            id: raw.id,
+            msg: raw.msg,
+            priority: priority(raw.priority),
+            on_missing: raw.on_missing,
+        },
     }
 }
 

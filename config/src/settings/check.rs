@@ -145,6 +145,10 @@ impl Check<'_> {
             (Shape::Bool, Value::Bool(..)) | (Shape::Text, Value::String(..)) => true,
             (Shape::Int(least, most), Value::Num(..)) => integer(value).is_some_and(|n| (*least..=*most).contains(&n)),
             (Shape::Texts, Value::Array(_, items)) => items.iter().all(|item| item.as_str().is_some()),
+            (Shape::TextOrTexts, Value::String(..)) => true,
+            (Shape::TextOrTexts, Value::Array(_, items)) => {
+                !items.is_empty() && items.iter().all(|item| item.as_str().is_some())
+            }
             (Shape::TextMap, Value::Dict(_, items)) => items.values().all(|item| item.as_str().is_some()),
             (Shape::Range, Value::Array(_, items)) => pair(items).is_some_and(|(low, high)| 0 <= low && low <= high),
             (Shape::Priority, value) => is_priority(value),
@@ -313,6 +317,7 @@ fn expected(shape: &Shape) -> String {
         Shape::Word(words) => format!("expected {}", one_of(words.iter().copied())),
         Shape::Plugin(seam) => format!("expected {}", one_of(registry::kinds(*seam))),
         Shape::Texts => "expected a list of strings".to_owned(),
+        Shape::TextOrTexts => "expected a string or a list of strings".to_owned(),
         Shape::Range => "expected two integers, the smaller first, such as [50, 500]".to_owned(),
         Shape::TextMap => "expected a table of strings".to_owned(),
         Shape::Priority => {

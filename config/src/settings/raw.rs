@@ -22,7 +22,7 @@ pub(crate) struct RawSettings {
     pub(crate) topics: BTreeMap<String, RawTopic>,
     pub(crate) publish: RawPublish,
     #[serde(default)]
-    pub(crate) sources: Vec<RawSse>,
+    pub(crate) sources: Vec<RawSource>,
 }
 
 /// `[broker]`.
@@ -248,12 +248,18 @@ impl std::fmt::Debug for RawPublish {
     }
 }
 
-/// `[[sources]]` with `kind = "sse"`, the only kind that gets through the check.
+/// One of `[[sources]]`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum RawSource {
+    Sse(RawSse),
+    ChangeStream(RawChangeStream),
+}
+
+/// `[[sources]]` with `kind = "sse"`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawSse {
-    #[serde(rename = "kind")]
-    _kind: String,
     pub(crate) name: String,
     pub(crate) url: String,
     pub(crate) headers: BTreeMap<String, String>,
@@ -264,6 +270,75 @@ pub(crate) struct RawSse {
     pub(crate) msg: String,
     pub(crate) priority: RawPriority,
     pub(crate) on_missing: OnMissing,
+}
+
+/// `[[sources]]` with `kind = "change-stream"`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawChangeStream {
+    pub(crate) name: String,
+    pub(crate) uri: String,
+    pub(crate) database: Option<String>,
+    pub(crate) collection: Option<RawNames>,
+    pub(crate) topic: String,
+    pub(crate) id: String,
+    pub(crate) msg: String,
+    pub(crate) priority: RawPriority,
+    pub(crate) on_missing: OnMissing,
+    pub(crate) operations: Vec<String>,
+    pub(crate) on_lost_history: OnLostHistory,
+    pub(crate) full_document: FullDocument,
+    pub(crate) full_document_before_change: BeforeChange,
+}
+
+impl std::fmt::Debug for RawChangeStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawChangeStream").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// One name or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum RawNames {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// `on_lost_history`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLostHistory {
+    /// Stop.
+    Fail,
+    /// Go on from now and tell of the gap.
+    Restart,
+}
+
+/// `full_document`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FullDocument {
+    /// As it is when the change is read.
+    Lookup,
+    /// The post-image, if there is one.
+    WhenAvailable,
+    /// The post-image.
+    Required,
+    /// None.
+    Off,
+}
+
+/// `full_document_before_change`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BeforeChange {
+    /// None.
+    Off,
+    /// The pre-image, if there is one.
+    WhenAvailable,
+    /// The pre-image.
+    Required,
 }
 
 /// `priority` of a source.

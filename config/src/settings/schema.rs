@@ -35,6 +35,8 @@ pub(crate) enum Shape {
     Plugin(registry::Seam),
     /// A list of strings.
     Texts,
+    /// A string or a list of strings.
+    TextOrTexts,
     /// Two integers, the first at most the second.
     Range,
     /// A table with strings for values and any keys.
@@ -107,7 +109,7 @@ impl Key {
 }
 
 use Presence::{Absent, Always, Computed, Default, DefaultTransport, Required};
-use Shape::{Bool, Int, List, Patterns, Plugin, Priority, Range, Text, TextMap, Texts, Word};
+use Shape::{Bool, Int, List, Patterns, Plugin, Priority, Range, Text, TextMap, TextOrTexts, Texts, Word};
 
 /// The largest number that every JSON and TOML reader keeps exact.
 const MAX: i64 = (1 << 53) - 1;
@@ -532,32 +534,74 @@ static SSE: Table = Table {
 
 static CHANGE_STREAM: Table = Table {
     keys: &[
-        key("kind", Plugin(registry::Seam::Source), Required, "change-stream: a MongoDB change stream."),
+        key(
+            "kind",
+            Plugin(registry::Seam::Source),
+            Required,
+            "change-stream: the changes of a MongoDB replica set, or of a sharded cluster.",
+        ),
         key("name", Text, Required, "Its name, by which its resume token is stored; unique."),
-        key("uri", Text, Required, "The MongoDB replica set.").secret(Secret::InUrl),
-        key("collection", Text, Required, "The collection to watch."),
-        key("topic", Text, Required, "The topic to publish to, or a JSON pointer into the change."),
-        key("id", Text, Default("\"\""), "A JSON pointer to the event's id; \"\": from the resume token."),
-        key("msg", Text, Default("\"\""), "A JSON pointer to what is published; \"\": the whole change."),
+        key(
+            "uri",
+            Text,
+            Required,
+            "How to connect, such as \"mongodb://user:password@host:27017/database?replicaSet=rs0&authSource=admin\".",
+        )
+        .secret(Secret::InUrl),
+        key("database", Text, Absent, "The database to watch; without it, the one that the uri names."),
+        key(
+            "collection",
+            TextOrTexts,
+            Absent,
+            "The collection to watch, or a list of them; without it, all of the database.",
+        ),
+        key(
+            "topic",
+            Text,
+            Required,
+            "The topic to publish to, or a JSON pointer into the change event, such as \"/ns/coll\". Events about gaps need a topic.",
+        ),
+        key(
+            "id",
+            Text,
+            Default("\"\""),
+            "A JSON pointer to the event's id; \"\": from the resume token, so that nothing is published twice. With\n\
+             \"/documentKey/_id\" a newer change of a document replaces an older one that still waits.",
+        ),
+        key(
+            "msg",
+            Text,
+            Default("\"\""),
+            "A JSON pointer to what is published, such as \"/fullDocument\"; \"\": the whole change event. BSON becomes relaxed\n\
+             extended JSON.",
+        ),
         PRIORITY,
         ON_MISSING,
         key(
             "operations",
             Texts,
             Default("[\"insert\", \"update\", \"replace\", \"delete\"]"),
-            "The operations to publish.",
+            "The operations to publish, by MongoDB's names; [\"*\"]: all, also those of later versions.",
         ),
         key(
             "on_lost_history",
             Word(&["fail", "restart"]),
             Default("\"fail\""),
-            "When the token is no longer in the oplog.",
+            "When the oplog does not reach back to the resume token any more: \"fail\" stops the source and says so, \"restart\" goes\n\
+             on from now and publishes an event that tells of the gap.",
         ),
         key(
             "full_document",
             Word(&["lookup", "when-available", "required", "off"]),
             Default("\"lookup\""),
-            "How to get the document of an update.",
+            "How an update gets the whole document: \"lookup\" reads it now (it may be newer than the change), \"when-available\" and\n\
+             \"required\" take the post-image that the collection keeps (changeStreamPreAndPostImages), \"off\" leaves it out.",
+        ),
+        key(
+            "full_document_before_change",
+            Word(&["off", "when-available", "required"]),
+            Default("\"off\""),
+            "Whether changes bring the document as it was before: the pre-image that the collection keeps.",
         ),
     ],
 };

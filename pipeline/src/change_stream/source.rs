@@ -384,7 +384,11 @@ impl Reader<'_> {
             self.gap(&mut batch, Some(&from), &to, &reason);
         }
         batch.position = Some(to);
-        Ok(self.commit(&mut batch).await)
+        let committed = self.commit(&mut batch).await;
+        if committed {
+            tracing::info!(source = %self.source.name, "the change stream stands at a new beginning");
+        }
+        Ok(committed)
     }
 
     /// A quiet stream's token moves as well, or it would be the oldest in the oplog one day.

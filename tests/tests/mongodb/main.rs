@@ -1,0 +1,101 @@
+//! Change streams of a real MongoDB, read by the real broker.
+
+#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
+mod gaps;
+mod kills;
+mod mistakes;
+mod values;
+mod watching;
+
+use std::time::{Duration, Instant};
+
+use bson::Document;
+use herald_tests::{PATIENCE, ReplicaSet, Telnet, TestBroker};
+use mongodb::Client;
+use serde_json::Value;
+
+/// `[[sources]]` with `kind = "change-stream"`, publishing to the topic `changes`.
+fn source(uri: &str, more: &str) -> String {
+    let topic = if more.contains("topic = ") { "" } else { "topic = \"changes\"\n" };
+    format!("[[sources]]\nkind = \"change-stream\"\nname = \"mongo\"\nuri = \"{uri}\"\n{topic}{more}\n")
+}
+
+/// A broker that has been told this configuration, and whose topic `changes` has the durable subscription `all`. Not running.
+fn prepare(config: &str) -> TestBroker {
+    let mut broker = TestBroker::prepare("");
+    broker.run();
+    broker.telnet().asks("sub changes all", "successfully subscribed to topic changes");
+    assert!(broker.terminate().success());
+    configure(&broker, config);
+    broker
+}
+
+fn configure(broker: &TestBroker, config: &str) {
+    std::fs::write(broker.dir().join("herald.toml"), config).unwrap();
+}
+
+/// The same, running, with its stream open.
+fn start(config: &str) -> TestBroker {
+    let mut broker = prepare(config);
+    run(&mut broker);
+    broker
+}
+
+/// Runs it until its stream is open.
+fn run(broker: &mut TestBroker) {
+    broker.env("HERALD_BROKER__LOG", "info,pipeline=debug");
+    broker.run();
+    let _line = broker.wait_for_log("change stream opened");
+}
+
+/// Waits until the position of the source is stored: what is written from then on is read.
+fn wait_until_watching(broker: &TestBroker) {
+    let _line = broker.wait_for_log("the change stream stands at a new beginning");
+}
+
+/// The subscription `all`.
+struct Consumer(Telnet);
+
+impl Consumer {
+    fn new(broker: &TestBroker) -> Self {
+        let mut client = broker.telnet();
+        assert!(client.ask("hello {\"prefetch\":1000,\"replies\":\"quiet\"}").starts_with("hello"));
+        client.asks("sub changes all", "successfully subscribed to topic changes");
+        Self(client)
+    }
+
+    /// The next event, acknowledged.
+    fn next(&mut self) -> Value {
+        let event: Value = serde_json::from_str(&self.0.line()).unwrap();
+        self.0.send(&format!("ack changes {}", event["id"].as_str().unwrap()));
+        event
+    }
+
+    /// Its message.
+    fn msg(&mut self) -> Value {
+        self.next()["msg"].take()
+    }
+}
+
+/// Does it again until the servers let it.
+async fn insist<T, F: Future<Output = mongodb::error::Result<T>>>(what: impl Fn() -> F) -> T {
+    let began = Instant::now();
+    loop {
+        match what().await {
+            Ok(done) => return done,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn collection(client: &Client, database: &str, name: &str) -> mongodb::Collection<Document> {
+    client.database(database).collection(name)
+}
+
+/// A set of one node that the tests share, each with a database of its own.
+async fn shared() -> &'static ReplicaSet {
+    static SET: tokio::sync::OnceCell<ReplicaSet> = tokio::sync::OnceCell::const_new();
+    SET.get_or_init(|| ReplicaSet::start(1, &[])).await
+}
