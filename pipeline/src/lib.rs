@@ -20,6 +20,9 @@ pub mod feed;
 #[cfg(any(feature = "sse", feature = "mongodb"))]
 pub mod mapping;
 
+#[cfg(feature = "mongodb")]
+mod mongo;
+
 #[cfg(any(feature = "sse", feature = "mongodb"))]
 mod publishing;
 

@@ -3,7 +3,10 @@
 //! | a kind of sink | where it is |
 //! | --- | --- |
 //! | SQLite, in a file of this machine | [`sqlite`] |
+//! | MongoDB | `mongodb` |
 
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -71,7 +71,7 @@ impl Mongod {
         command.args(["--bind_ip", "127.0.0.1", "--port", &self.port.to_string(), "--wiredTigerCacheSizeGB", "0.25"]);
         command.arg("--dbpath").arg(self.dir.path()).arg("--logpath").arg(self.dir.path().join("mongod.log"));
         command.args(["--setParameter", "diagnosticDataCollectionEnabled=false"]).args(&self.options);
-        let mut guard = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut guard = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut pid = String::new();
         BufReader::new(guard.stdout.take().unwrap()).read_line(&mut pid).unwrap();
         let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();

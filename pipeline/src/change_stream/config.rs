@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use mongodb::error::ErrorKind;
-use mongodb::options::ConnectionString;
 use serde::{Deserialize, Serialize};
 
 /// The operations that are published unless others are asked for: the changes of documents.
@@ -104,9 +102,9 @@ impl ChangeStreamConfig {
 
     /// Checks everything that can be told without connecting, and gives the scope.
     pub(super) fn check(&self) -> Result<Scope, ChangeStreamConfigError> {
-        let parsed = match ConnectionString::parse(&self.uri) {
+        let parsed = match crate::mongo::parse(&self.uri) {
             Ok(parsed) => parsed,
-            Err(error) => return wrong("uri", uri_error(&error)),
+            Err(reason) => return wrong("uri", reason),
         };
         let Some(database) = self.database.clone().or(parsed.default_database) else {
             return wrong(
@@ -135,16 +133,6 @@ impl ChangeStreamConfig {
             names
         };
         Ok(Scope { database, collections: sorted(&self.collections), operations: sorted(&self.operations) })
-    }
-}
-
-/// What is wrong with a connection string. The driver's texts name parts of it, never the credentials.
-fn uri_error(error: &mongodb::error::Error) -> String {
-    match &*error.kind {
-        ErrorKind::InvalidArgument { message, .. } => {
-            format!("not a MongoDB connection string (mongodb://host:27017/database?replicaSet=rs0): {message}")
-        }
-        _ => "not a MongoDB connection string (mongodb://host:27017/database?replicaSet=rs0)".to_owned(),
     }
 }
 

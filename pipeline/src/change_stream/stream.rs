@@ -7,17 +7,15 @@ use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Client;
 use mongodb::change_stream::ChangeStream;
 use mongodb::error::{Error, ErrorKind};
-use mongodb::options::{ClientOptions, FullDocumentBeforeChangeType, FullDocumentType};
+use mongodb::options::{FullDocumentBeforeChangeType, FullDocumentType};
 
 use super::config::{BeforeChange, ChangeStreamConfig, FullDocument, Scope};
 use super::position::Token;
 use super::split;
+use crate::mongo;
 
 /// How long the server keeps a request for more open when there is nothing new: how often a quiet stream's token is seen.
 const AWAIT: Duration = Duration::from_secs(1);
-
-/// How long the driver looks for a server, unless the connection string says otherwise.
-const SERVER_SELECTION: Duration = Duration::from_secs(10);
 
 /// The operations that older servers send without being asked for the others.
 const CLASSIC: [&str; 8] = ["insert", "update", "replace", "delete", "drop", "rename", "dropDatabase", "invalidate"];
@@ -53,11 +51,8 @@ pub(super) struct Opener {
 impl Opener {
     /// Reads the connection string, which may ask the DNS, and makes a client, which connects when it is needed.
     pub(super) async fn new(config: &ChangeStreamConfig, scope: Scope) -> Result<Self, Error> {
-        let mut options = ClientOptions::parse(&config.uri).await?;
-        options.app_name.get_or_insert_with(|| "herald".to_owned());
-        options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
         Ok(Self {
-            client: Client::with_options(options)?,
+            client: mongo::client(&config.uri).await?,
             scope,
             full_document: config.full_document,
             before_change: config.before_change,

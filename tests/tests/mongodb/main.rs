@@ -1,10 +1,11 @@
-//! Change streams of a real MongoDB, read by the real broker.
+//! A real MongoDB: its change streams, read by the real broker, and the sink of the tweet pipeline.
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
 mod gaps;
 mod kills;
 mod mistakes;
+mod sink;
 mod values;
 mod watching;
 
