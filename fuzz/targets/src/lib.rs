@@ -25,8 +25,11 @@ pub mod websocket;
 /// A byte that text does not have. What it means in an input is the target's business: here a piece ends, say.
 pub const MARK: u8 = 0x10;
 
+/// What a target runs: fails, by a panic, if something does not hold of this input.
+pub type Run = fn(&[u8]);
+
 /// The names of the targets, which are those of their folders of inputs, and what they run.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Run)] = &[
     ("command", command::run),
     ("configuration", configuration::run),
     ("event", event::run),

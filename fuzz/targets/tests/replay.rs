@@ -12,12 +12,12 @@ fn replay(name: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(name);
     let mut inputs: Vec<_> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .map(|entry| entry.unwrap().path())
+        .map(|entry| entry.expect("the folder can be read").path())
         .collect();
     inputs.sort();
     assert!(inputs.len() >= 5, "{} has {} inputs", folder.display(), inputs.len());
     let fails = |path: &&std::path::PathBuf| {
-        let input = fs::read(path).unwrap();
+        let input = fs::read(path).expect("an input can be read");
         catch_unwind(AssertUnwindSafe(|| run(&input))).is_err()
     };
     let failed: Vec<_> = inputs.iter().filter(fails).filter_map(|path| path.file_name()).collect();
