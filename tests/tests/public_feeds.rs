@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use herald_tests::{PATIENCE, Telnet, TestBroker, herald};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ type Request = (String, BTreeMap<String, String>);
 fn serve(streams: Vec<String>) -> (SocketAddr, Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let (tell, told) = channel();
+    let (tell, told) = sync_channel(16);
     std::thread::spawn(move || {
         let mut open = Vec::new();
         let last = streams.len() - 1;

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -172,6 +173,44 @@ fn what_a_full_topic_refuses_is_published_when_there_is_room() {
     let mut numbers = take(&broker, EVENTS);
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=EVENTS).collect::<Vec<u64>>(), "each of them once");
+}
+
+#[test]
+fn the_first_event_may_be_as_large_as_the_broker_takes() {
+    // Larger than what a broker takes that has not said otherwise yet.
+    let text = "x".repeat(700_000);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let feed = listener.local_addr().unwrap();
+    let event = format!("id: 1\ndata: {{\"n\":[\"{text}\",\ndata: \"{text}\"]}}\n\n");
+    std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").unwrap();
+        stream.write_all(event.as_bytes()).unwrap();
+        std::thread::park();
+    });
+    let mut broker = broker("[broker]\nmax_line_bytes = 4194304\n");
+    broker.kill();
+    let publisher = TestPublisher::start(&config(broker.addr(), feed, ""));
+    let _not_yet = publisher.wait_for_log("cannot reach");
+    let _read = publisher.wait_for_log("sse stream open");
+    broker.run();
+    wait_until_waiting(&broker, 1);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_broker_that_is_gone() {
+    let feed = NumberFeed::start(1_000_000, 8);
+    let mut broker = broker("");
+    let keys = "[broker]\nshutdown_timeout_ms = 3600000\n";
+    let mut publisher = TestPublisher::start(&config(broker.addr(), feed.addr(), keys));
+    wait_until_waiting(&broker, 1);
+    broker.kill();
+    let _gone = publisher.wait_for_log("no connection for publishing");
+    assert!(publisher.terminate().success(), "{}", publisher.log());
+    let stored: u64 = publisher.cursor().map_or(0, |cursor| cursor.parse().unwrap());
+    broker.run();
+    // The broker may have stored more than it could confirm.
+    assert!(stored <= waiting(&broker), "{stored}");
 }
 
 #[test]

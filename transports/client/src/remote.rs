@@ -32,6 +32,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::name::EventId;
 use crate::reply;
+use crate::state::ConnectionState;
 pub use cursors::CursorError;
 use cursors::Cursors;
 
@@ -104,18 +105,26 @@ impl RemotePublisher {
     pub async fn close(&self, limit: Duration) -> bool {
         let Shared { line, tasks, abandon, .. } = &*self.shared;
         tasks.close();
-        let connected = match line.try_lock() {
-            Ok(line) => line.client.state().borrow().is_connected(),
-            // Somebody waits for the time of a new connection.
+        // Where somebody has it, he waits for the time of a new connection: there is none.
+        let state = line.try_lock().map(|line| line.client.state());
+        let finished = match state {
+            _ if tasks.is_empty() => true,
+            Ok(mut state) => tokio::select! {
+                () = tasks.wait() => true,
+                _ = state.wait_for(|state| !state.is_connected()) => false,
+                () = sleep(limit) => false,
+            },
             Err(_) => false,
         };
-        let finished = if connected { timeout(limit, tasks.wait()).await.is_ok() } else { tasks.is_empty() };
         abandon.cancel();
         // They end at once now, save for one that is writing a cursor.
         let ended = timeout(limit, tasks.wait()).await.is_ok();
-        let client = line.lock().await.client.clone();
-        if let Err(error) = client.close().await {
-            tracing::debug!(%error, "the publishing connection did not end in an orderly way");
+        if finished {
+            // A courtesy, as nothing is unconfirmed.
+            let client = line.lock().await.client.clone();
+            if !matches!(timeout(limit, client.close()).await, Ok(Ok(()))) {
+                tracing::debug!("the publishing connection did not end in an orderly way");
+            }
         }
         finished && ended
     }
@@ -172,7 +181,8 @@ impl Publisher for RemotePublisher {
 }
 
 impl Shared {
-    /// The client, or a new one for one that has ended for good.
+    /// The client, once it is connected, because only then the longest line that the broker takes is known; a new one for one that
+    /// has ended for good.
     async fn client(&self) -> Result<Client, Error> {
         let mut line = self.line.lock().await;
         if line.client.state().borrow().is_ended() {
@@ -183,7 +193,15 @@ impl Shared {
             let wait = ANEW.0.saturating_mul(1 << failures).min(ANEW.1);
             *line = Line { client, not_before: Instant::now() + wait };
         }
-        Ok(line.client.clone())
+        let client = line.client.clone();
+        // Other batches may wait for the same.
+        drop(line);
+        let mut state = client.state();
+        match state.wait_for(|state| state.is_connected() || state.is_ended()).await.as_deref() {
+            Ok(ConnectionState::Ended { reason }) => Err(reason.clone()),
+            Ok(_) => Ok(client),
+            Err(_) => Err(Error::Closed),
+        }
     }
 
     async fn deliver(
