@@ -6,7 +6,8 @@
 //! | `change_stream` | `mongodb` | the change streams of MongoDB as a source |
 //! | `mapping` | `sse` or `mongodb` | the rules by which sources make events |
 //! | `feed` | `feed` | the simulated tweet feed |
-//! | `sink` | `tweets` | where the tweet pipeline stores: the trait, and a module for each kind |
+//! | `tweets` | `tweets` | the tweet pipeline: from a feed to documents |
+//! | `sink` | `tweets` | where it stores: the trait, and a module for each kind |
 
 #[cfg(feature = "mongodb")]
 mod backoff;
@@ -34,3 +35,6 @@ pub mod sink;
 
 #[cfg(feature = "sse")]
 pub mod sse;
+
+#[cfg(feature = "tweets")]
+pub mod tweets;

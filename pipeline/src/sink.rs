@@ -93,7 +93,7 @@ pub struct TaggedTweet {
 /// How far a stream has been dealt with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamCursor {
-    /// The stream's URL.
+    /// The stream's URL, without credentials.
     pub stream: String,
     /// The `Last-Event-ID` to resume at.
     pub last_event_id: String,
