@@ -3,9 +3,13 @@
 //! An orderly stop goes from the outside in: sources and listeners first, then connections, then the engine, which closes
 //! the storage after a last sync. All of it under one deadline; what is not done then is logged and abandoned.
 
+#[cfg(feature = "pipeline")]
+pub(crate) mod durable;
 #[cfg(test)]
 #[cfg(all(feature = "json-log", feature = "tcp"))]
 mod tests;
+#[cfg(feature = "pipeline")]
+mod tweets;
 mod warnings;
 
 use std::fmt;
@@ -46,6 +50,19 @@ pub enum StartError {
     /// A source cannot be made of its settings.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The pipeline's console cannot listen.
+    #[error("cannot listen on {addr} for the pipeline's console")]
+    Console {
+        /// The address.
+        addr: String,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The pipeline's sink cannot be used.
+    #[cfg(feature = "pipeline")]
+    #[error("the pipeline's sink")]
+    Sink(#[from] pipeline::sink::SinkError),
     /// What the settings ask for is not in this build; the check of the settings says so first.
     #[error("{0}")]
     Absent(String),
@@ -84,6 +101,10 @@ pub struct Broker {
     /// The emergency stop: cancelled when a vital task panics or fails.
     root: CancellationToken,
     sources: Stage,
+    /// The tweet pipeline, if there is one.
+    pipeline: Stage,
+    #[cfg(feature = "pipeline")]
+    tweets: Option<tweets::Tweets>,
     transports: Stage,
     failure: Failure,
 }
@@ -145,6 +166,8 @@ impl Broker {
         for transport in &settings.transports {
             transports.push((bind(transport).await?, transport.tls.is_some()));
         }
+        #[cfg(feature = "pipeline")]
+        let console = tweets::bind_console(settings).await?;
         let engine = match needs_engine(settings) {
             true => Some(open_engine(settings, root.clone()).await?),
             false => None,
@@ -162,6 +185,9 @@ impl Broker {
             tokens: Arc::new(Tokens::new(tokens(settings))),
             reloads: Vec::new(),
             sources: Stage::new(&root),
+            pipeline: Stage::new(&root),
+            #[cfg(feature = "pipeline")]
+            tweets: None,
             transports: Stage::new(&root),
             root,
             failure,
@@ -177,6 +203,10 @@ impl Broker {
         if let Some(publisher) = publisher {
             for source in sources {
                 broker.feed(source, Arc::clone(&publisher));
+            }
+            #[cfg(feature = "pipeline")]
+            if let Some(settings) = &settings.pipeline {
+                broker.start_pipeline(settings, console, publisher).await?;
             }
         }
         let _it_runs = guard.disarm();
@@ -242,7 +272,11 @@ impl Broker {
         let deadline = began + timeout;
         // The sync at the end is what must not be cut off, whatever clients do.
         let outer = deadline - (timeout / 4).min(Duration::from_secs(2));
-        tokio::join!(self.sources.finish("sources", outer), self.transports.finish("connections", outer));
+        tokio::join!(
+            self.sources.finish("sources", outer),
+            self.pipeline.finish("tweets that are not stored", outer),
+            self.transports.finish("connections", outer)
+        );
         if let Some(remote) = &self.remote
             && !remote.close(outer.saturating_duration_since(Instant::now())).await
         {

@@ -2,6 +2,8 @@
 //!
 //! A new plugin is a line here, a feature in the manifest, and a constructor below.
 
+#[cfg(feature = "pipeline")]
+pub(crate) mod pipeline;
 mod sources;
 mod transports;
 
@@ -32,6 +34,8 @@ pub enum Seam {
     Transport,
     /// What feeds the broker.
     Source,
+    /// Where the tweet pipeline stores.
+    Sink,
 }
 
 impl fmt::Display for Seam {
@@ -41,6 +45,7 @@ impl fmt::Display for Seam {
             Self::Engine => "engine",
             Self::Transport => "transport",
             Self::Source => "source",
+            Self::Sink => "sink",
         })
     }
 }
@@ -69,6 +74,8 @@ pub(crate) enum Make {
     LocalEngine,
     Transport(MakeTransport),
     Source(MakeSource),
+    /// Made by `registry::pipeline`, which a build without the pipeline does not have.
+    Sink,
 }
 
 /// Whether a plugin is there.
@@ -90,7 +97,7 @@ struct Plugin {
 }
 
 /// In the order in which defaults are chosen.
-static PLUGINS: [Plugin; 10] = [
+static PLUGINS: [Plugin; 12] = [
     Plugin { seam: Seam::Storage, kind: "json-log", availability: JSON_LOG },
     Plugin { seam: Seam::Storage, kind: "sled", availability: SLED },
     Plugin { seam: Seam::Storage, kind: "sqlite", availability: SQLITE },
@@ -101,6 +108,8 @@ static PLUGINS: [Plugin; 10] = [
     Plugin { seam: Seam::Transport, kind: "http", availability: Availability::Later },
     Plugin { seam: Seam::Source, kind: "sse", availability: SSE },
     Plugin { seam: Seam::Source, kind: "change-stream", availability: CHANGE_STREAM },
+    Plugin { seam: Seam::Sink, kind: "sqlite", availability: SQLITE_SINK },
+    Plugin { seam: Seam::Sink, kind: "mongodb", availability: Availability::Later },
 ];
 
 #[cfg(feature = "json-log")]
@@ -142,6 +151,9 @@ const CHANGE_STREAM: Availability = Availability::NotBuilt;
 fn feature(kind: &str) -> &str {
     if kind == "change-stream" { "mongodb" } else { kind }
 }
+
+// The embedded one comes with the pipeline; where that is missing, the table is refused as a whole.
+const SQLITE_SINK: Availability = Availability::Built(Make::Sink);
 
 /// Why a plugin is not to be had, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! From checked settings to what the broker is made with: what the values mean, and whether they fit together.
 
+mod pipeline;
 mod publish;
 mod tokens;
 
@@ -19,6 +20,7 @@ use crate::registry;
 use crate::secret::SecretString;
 use crate::settings::path::{below, entry, quoted};
 use crate::settings::problem::{Origin, Problem};
+pub use pipeline::{PipelineSettings, SinkSettings};
 pub use publish::RemoteSettings;
 pub use tokens::TokenSettings;
 
@@ -44,6 +46,8 @@ pub struct Settings {
     pub transports: Vec<TransportSettings>,
     /// `[[sources]]`.
     pub sources: Vec<SourceSettings>,
+    /// `[pipeline]`.
+    pub pipeline: Option<PipelineSettings>,
     /// `[publish]`: the broker elsewhere; `None`: the one in this process.
     pub remote: Option<RemoteSettings>,
 }
@@ -244,7 +248,8 @@ pub(crate) fn validate(
     let tokens = tokens::tokens(&mut validate, raw.auth.tokens, environment);
     let policies = validate.topics(&raw.topics);
     let sources = validate.sources(raw.sources, places);
-    Settings { broker, storage, policies, commands, tokens, transports, sources, remote }
+    let pipeline = raw.pipeline.map(|raw| pipeline::pipeline(&mut validate, raw));
+    Settings { broker, storage, policies, commands, tokens, transports, sources, pipeline, remote }
 }
 
 struct Validate<'a> {

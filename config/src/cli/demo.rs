@@ -95,7 +95,7 @@ mod enabled {
         let feed = tokio::spawn(feed.serve(feed_listener, stop_feed.clone()));
         let broker = Broker::start(settings).await.map_err(|error| name_the_option(error, port))?;
         if let Some(engine) = broker.engine() {
-            keep_events(&**engine, "tweets").await?;
+            durable::keep(&**engine, "tweets", INBOX).await.map_err(anyhow::Error::msg)?;
         }
 
         let addr = broker.listeners().first().map(|listener| listener.addr.clone()).unwrap_or_default();

@@ -23,6 +23,8 @@ pub(crate) struct RawSettings {
     pub(crate) publish: RawPublish,
     #[serde(default)]
     pub(crate) sources: Vec<RawSource>,
+    #[serde(default)]
+    pub(crate) pipeline: Option<RawPipeline>,
 }
 
 /// `[broker]`.
@@ -358,4 +360,36 @@ pub enum OnMissing {
     Null,
     /// It is not published.
     Skip,
+}
+
+/// `[pipeline]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawPipeline {
+    pub(crate) streams: Vec<String>,
+    pub(crate) autostart: bool,
+    /// Empty: none.
+    pub(crate) console: String,
+    pub(crate) workers: usize,
+    pub(crate) max_workers: usize,
+    pub(crate) autoscale: bool,
+    /// Milliseconds.
+    pub(crate) simulated_work_ms: [u64; 2],
+    pub(crate) batch_size: usize,
+    /// Milliseconds.
+    pub(crate) flush_ms: u64,
+    /// Milliseconds.
+    pub(crate) stats_ms: u64,
+    pub(crate) hashtags_file: String,
+    pub(crate) dead_letter: String,
+    pub(crate) sink: RawSink,
+}
+
+/// `[pipeline.sink]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawSink {
+    pub(crate) kind: String,
+    pub(crate) path: String,
+    pub(crate) uri: Option<String>,
 }

@@ -149,9 +149,8 @@ pub(crate) static ROOT: Table = Table {
             "pipeline",
             Shape::Table(&PIPELINE),
             Absent,
-            "The tweet pipeline; without this table it is off. This version does not have it yet.",
-        )
-        .later(),
+            "The tweet pipeline: tweets from server-sent events, scored and stored. Without this table it is off.",
+        ),
     ],
 };
 
@@ -612,17 +611,36 @@ static PIPELINE: Table = Table {
             "streams",
             Texts,
             Default("[\"http://localhost:4000/tweets/1\", \"http://localhost:4000/tweets/2\"]"),
-            "The feeds to read.",
+            "The feeds to read: URLs, http or https.",
+        )
+        .secret(Secret::InUrl),
+        key("autostart", Bool, Default("false"), "true: begin without waiting for the `twitter` command."),
+        key(
+            "console",
+            Text,
+            Default("\"127.0.0.1:8080\""),
+            "Telnet here and type `twitter` to begin and to see the tweets; \"\": no console.",
         ),
-        key("autostart", Bool, Default("false"), "true: without waiting for the `twitter` command."),
-        key("console", Text, Default("\"127.0.0.1:8080\""), "Telnet here and type `twitter`."),
         key("workers", Int(1, 10_000), Default("5"), "Each pool's size at the start."),
-        key("autoscale", Bool, Default("true"), "Whether pools grow and shrink with the load."),
+        key(
+            "max_workers",
+            Int(1, 10_000),
+            Default("64"),
+            "The size that no pool grows beyond. Workers that only compute need no more than there are cores; with\n\
+             simulated_work_ms they sleep most of the time.",
+        ),
+        key(
+            "autoscale",
+            Bool,
+            Default("true"),
+            "Resize each pool every second: a worker for 5 events of that second and one more, and twice as many where events\n\
+             had to wait.",
+        ),
         key(
             "simulated_work_ms",
             Range,
             Default("[0, 0]"),
-            "Milliseconds to sleep for each tweet, at random between the two.",
+            "Milliseconds to sleep for each tweet, at random between the two, at most a minute.",
         ),
         key("batch_size", Int(1, 100_000), Default("200"), "Tweets in a batch."),
         key(
@@ -631,17 +649,33 @@ static PIPELINE: Table = Table {
             Default("3000"),
             "Milliseconds after which a batch that is not full is written.",
         ),
-        key("stats_ms", Int(1, DAY_MS), Default("5000"), "Milliseconds between two statistics."),
-        key("hashtags_file", Text, Default("\"hashtag_stats.json\""), "Where hashtags are counted."),
+        key(
+            "stats_ms",
+            Int(1, DAY_MS),
+            Default("5000"),
+            "Milliseconds between two statistics, which go to the log and to the topics logger_stats, tweets_stats and users_stats.",
+        ),
+        key(
+            "hashtags_file",
+            Text,
+            Default("\"hashtag_stats.json\""),
+            "Where the counts of hashtags are written: one JSON object, the highest count first.",
+        ),
+        key(
+            "dead_letter",
+            Text,
+            Default("\"pipeline.dead\""),
+            "The topic for what can never be stored, with the reason.",
+        ),
         key("sink", Shape::Table(&SINK), Always, "Where tweets, users and scores are stored."),
     ],
 };
 
 static SINK: Table = Table {
     keys: &[
-        key("kind", Word(&["sqlite", "mongodb"]), Default("\"sqlite\""), "sqlite (embedded) | mongodb"),
-        key("path", Text, Default("\"tweets.db\""), "The file, for sqlite."),
-        key("uri", Text, Absent, "The server, for mongodb.").secret(Secret::InUrl),
+        key("kind", Plugin(registry::Seam::Sink), Default("\"sqlite\""), "sqlite (embedded) | mongodb"),
+        key("path", Text, Default("\"tweets.db\""), "sqlite: the file, made if it is not there."),
+        key("uri", Text, Absent, "mongodb: the server and the database.").secret(Secret::InUrl),
     ],
 };
 

@@ -45,8 +45,8 @@ CREATE TABLE hashtags(tag TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWI
 /// How long it waits for another program that writes to the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Batches that are written at a time: what waits is committed with one sync.
-const AT_ONCE: usize = 4;
+/// Batches that are written at a time: what waits is committed with one sync, and a busy user's document is written once for all of them.
+const AT_ONCE: usize = 16;
 
 /// The sink.
 #[derive(Debug)]
@@ -73,7 +73,10 @@ impl SqliteSink {
     }
 
     /// Asks the thread, which answers in the order of the questions.
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, SinkError>>) -> Request) -> Result<T, SinkError> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, SinkError>>) -> Request,
+    ) -> Result<T, SinkError> {
         let (answer, answered) = oneshot::channel();
         let gone = || SinkError { reason: format!("the SQLite sink {} is closed", self.path.display()), cause: None };
         self.requests.send(request(answer)).await.map_err(|_| gone())?;
@@ -89,17 +92,21 @@ impl Sink for SqliteSink {
 
     async fn cursor(&self, stream: &str) -> Result<Option<String>, SinkError> {
         let stream = stream.to_owned();
-        self.ask(|answer| Request::Read(Box::new(move |connection| {
-            // Whoever asked may have gone.
-            let _ = answer.send(cursor(connection, &stream));
-        })))
+        self.ask(|answer| {
+            Request::Read(Box::new(move |connection| {
+                // Whoever asked may have gone.
+                let _ = answer.send(cursor(connection, &stream));
+            }))
+        })
         .await
     }
 
     async fn hashtags(&self) -> Result<HashMap<String, u64>, SinkError> {
-        self.ask(|answer| Request::Read(Box::new(move |connection| {
-            let _ = answer.send(hashtags(connection));
-        })))
+        self.ask(|answer| {
+            Request::Read(Box::new(move |connection| {
+                let _ = answer.send(hashtags(connection));
+            }))
+        })
         .await
     }
 
@@ -120,7 +127,8 @@ impl Sink for SqliteSink {
 }
 
 fn open(path: &Path) -> Result<Connection, SinkError> {
-    let trouble = |what: &str, error: rusqlite::Error| SinkError::new(format!("cannot {what} {}", path.display()), error);
+    let trouble =
+        |what: &str, error: rusqlite::Error| SinkError::new(format!("cannot {what} {}", path.display()), error);
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|error| SinkError::new(format!("cannot make the directory {}", folder.display()), error))?;
@@ -133,9 +141,9 @@ fn open(path: &Path) -> Result<Connection, SinkError> {
     };
     match (number("application_id")?, number("user_version")?, number("schema_version")?) {
         (APPLICATION_ID, SCHEMA_VERSION, _) => Ok(connection),
-        (APPLICATION_ID, version, _) => {
-            Err(wrong(format!("was made by a newer version of Herald (format {version}, this one has {SCHEMA_VERSION})")))
-        }
+        (APPLICATION_ID, version, _) => Err(wrong(format!(
+            "was made by a newer version of Herald (format {version}, this one has {SCHEMA_VERSION})"
+        ))),
         // Nothing was ever made in it.
         (0, 0, 0) => {
             let create = format!(
@@ -152,12 +160,10 @@ fn open(path: &Path) -> Result<Connection, SinkError> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
-    // A document has some kilobytes: with larger pages most of them need one or two. Has no effect on a file that is there.
-    connection.pragma_update(None, "page_size", 8_192)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // In pages: 64 MiB of log before it is brought into the file, so that pages written often are brought in seldom.
-    connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 16_384)?;
     connection.pragma_update(None, "journal_size_limit", 128 << 20)?;
     // In KiB, as it is negative.
     connection.pragma_update(None, "cache_size", -32_768)

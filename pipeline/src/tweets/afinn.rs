@@ -11,7 +11,9 @@ pub const WORDS: usize = 2_477;
 /// A line is `word<TAB>value`. The list's phrases ("does not work") are in the table too: a single word never equals one, so
 /// they never count, as in the reference system.
 static VALENCES: LazyLock<HashMap<&'static str, i8>> = LazyLock::new(|| {
-    DATA.lines().filter_map(|line| line.split_once('\t').and_then(|(word, value)| Some((word, value.parse().ok()?)))).collect()
+    DATA.lines()
+        .filter_map(|line| line.split_once('\t').and_then(|(word, value)| Some((word, value.parse().ok()?))))
+        .collect()
 });
 
 /// What a word is worth, which has to be in lower case; 0 if it is not in the list.
@@ -33,7 +35,8 @@ mod tests {
 
     #[test]
     fn words_have_their_values() {
-        for (word, value) in [("abandon", -2), ("superb", 5), ("zealous", 2), ("naïve", -2), ("some", 0), ("Superb", 0)] {
+        for (word, value) in [("abandon", -2), ("superb", 5), ("zealous", 2), ("naïve", -2), ("some", 0), ("Superb", 0)]
+        {
             assert_eq!(valence(word), value, "{word}");
         }
     }

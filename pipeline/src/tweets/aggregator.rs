@@ -82,8 +82,14 @@ impl Aggregator {
     fn join(&mut self, half: Half, now: Instant) -> Option<ScoredTweet> {
         let number = half.logged.number;
         let (sentiment, engagement, logged) = match (self.halves.remove(&number), half) {
-            (Some(Half { score: Score::Engagement(engagement), logged: first }), Half { score: Score::Sentiment(sentiment), logged })
-            | (Some(Half { score: Score::Sentiment(sentiment), logged: first }), Half { score: Score::Engagement(engagement), logged }) => {
+            (
+                Some(Half { score: Score::Engagement(engagement), logged: first }),
+                Half { score: Score::Sentiment(sentiment), logged },
+            )
+            | (
+                Some(Half { score: Score::Sentiment(sentiment), logged: first }),
+                Half { score: Score::Engagement(engagement), logged },
+            ) => {
                 first.ticket.finish();
                 (sentiment, engagement, logged)
             }

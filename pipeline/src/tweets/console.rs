@@ -40,7 +40,9 @@ impl Screen {
     /// Shows a tweet on the consoles, line breaks as blanks. Never waits.
     pub(super) fn show(&self, worker: u64, text: &str) {
         if self.lines.receiver_count() > 0 {
-            let text = text.replace("\r\n", " ").replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ");
+            let text = text
+                .replace("\r\n", " ")
+                .replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ");
             // An error means that the last console has just gone.
             let _ = self.lines.send(Arc::from(format!("tweet: worker-{worker} {text}\r\n")));
         }

@@ -53,7 +53,9 @@ impl DeadLetters {
         while !events.is_empty() {
             match self.publisher.publish(events.clone(), None).await {
                 Ok(outcomes) => events = self.left_over(events, outcomes),
-                Err(error) => tracing::warn!(topic = %self.topic, %error, "dead letters cannot be published; trying again"),
+                Err(error) => {
+                    tracing::warn!(topic = %self.topic, %error, "dead letters cannot be published; trying again")
+                }
             }
             if events.is_empty() {
                 break;

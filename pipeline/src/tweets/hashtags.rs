@@ -58,7 +58,9 @@ impl Hashtags {
                 state.counts = counts;
                 state.changed = true;
             }
-            Err(error) => tracing::warn!(error = %chain(&error), "the counts of hashtags cannot be read: some may be missing in the file until the next start"),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the counts of hashtags cannot be read: some may be missing in the file until the next start")
+            }
         }
     }
 
@@ -86,7 +88,8 @@ impl Hashtags {
     /// The counts, if they have changed since the last call.
     fn changes(&self) -> Option<Vec<(String, u64)>> {
         let mut state = self.lock();
-        std::mem::take(&mut state.changed).then(|| state.counts.iter().map(|(tag, count)| (tag.clone(), *count)).collect())
+        std::mem::take(&mut state.changed)
+            .then(|| state.counts.iter().map(|(tag, count)| (tag.clone(), *count)).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -102,7 +105,10 @@ impl State {
         } else if self.counts.len() < MAX_TAGS {
             self.counts.insert(tag.to_owned(), 1);
         } else if !std::mem::replace(&mut self.full, true) {
-            tracing::warn!(MAX_TAGS, "more different hashtags than the file may have: new ones are counted in the sink only");
+            tracing::warn!(
+                MAX_TAGS,
+                "more different hashtags than the file may have: new ones are counted in the sink only"
+            );
         }
     }
 }

@@ -65,8 +65,7 @@ impl Logger {
                 }
                 Err(malformed) => {
                     let id = event_id.to_string();
-                    let poison =
-                        Poison { collection: None, id, document: malformed.text, reason: malformed.reason };
+                    let poison = Poison { collection: None, id, document: malformed.text, reason: malformed.reason };
                     self.rejected.send(Collected::Rejected(poison, ticket.clone())).await.is_ok()
                 }
             };

@@ -156,7 +156,9 @@ impl TweetPipeline {
                     let (loggers, read) = (to_loggers.clone(), Arc::clone(&counters.read));
                     stages.spawn(stream::run(at + 1, client, progress, loggers, read, stop.clone()));
                 }
-                Err(error) => tracing::error!(stream = at + 1, error = %chain(&error), "a stream of the pipeline cannot be read"),
+                Err(error) => {
+                    tracing::error!(stream = at + 1, error = %chain(&error), "a stream of the pipeline cannot be read")
+                }
             }
         }
         let logger = Arc::new(Logger {
@@ -168,8 +170,7 @@ impl TweetPipeline {
             engagement: to_engagement,
             rejected: to_batcher.clone(),
         });
-        let size =
-            PoolSize { workers: config.workers, max_workers: config.max_workers, autoscale: config.autoscale };
+        let size = PoolSize { workers: config.workers, max_workers: config.max_workers, autoscale: config.autoscale };
         let log = move |worker, incoming| Arc::clone(&logger).work(worker, incoming);
         stages.spawn(pool::run("logger", size, Arc::clone(&counters.loggers), for_loggers, log));
         let to_aggregator = Arc::new(to_aggregator);

@@ -1,7 +1,7 @@
 //! Figures of the last seconds: logged, and published to the topics `logger_stats`, `tweets_stats` and `users_stats`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker_core::event::{NewEvent, Payload, Priority};
@@ -32,7 +32,9 @@ impl Samples {
         self.seen += 1;
         if self.kept.len() < SAMPLES {
             self.kept.push(ms);
-        } else if let Some(slot) = usize::try_from(rand::rng().random_range(0..self.seen)).ok().and_then(|at| self.kept.get_mut(at)) {
+        } else if let Some(slot) =
+            usize::try_from(rand::rng().random_range(0..self.seen)).ok().and_then(|at| self.kept.get_mut(at))
+        {
             *slot = ms;
         }
     }
@@ -199,9 +201,18 @@ mod tests {
         let stored = Stored { tweets: 7, users: 3, tweets_took: took.clone(), users_took: took, ..Stored::default() };
         statistics.stored(&stored);
         let expected = [
-            ("logger_stats", "[StatisticWorker - LoggerWorker execution time] Percentile stats 75%=4 | 85%=4.4 | 95%=4.8 [2 CRASHES/5sec]"),
-            ("users_stats", "[StatisticWorker - Bulk `users` insert stats] Execution time percentile 75%=1.5 | 85%=1.5 | 95%=1.5 [processed=3]"),
-            ("tweets_stats", "[StatisticWorker - Bulk `tweets` insert stats] Execution time percentile 75%=1.5 | 85%=1.5 | 95%=1.5 [processed=7]"),
+            (
+                "logger_stats",
+                "[StatisticWorker - LoggerWorker execution time] Percentile stats 75%=4 | 85%=4.4 | 95%=4.8 [2 CRASHES/5sec]",
+            ),
+            (
+                "users_stats",
+                "[StatisticWorker - Bulk `users` insert stats] Execution time percentile 75%=1.5 | 85%=1.5 | 95%=1.5 [processed=3]",
+            ),
+            (
+                "tweets_stats",
+                "[StatisticWorker - Bulk `tweets` insert stats] Execution time percentile 75%=1.5 | 85%=1.5 | 95%=1.5 [processed=7]",
+            ),
         ];
         assert_eq!(statistics.texts(2, every), (expected.map(|(topic, text)| (topic, text.to_owned())).to_vec(), true));
         assert_eq!(statistics.texts(0, every), (vec![], false), "a report begins anew");

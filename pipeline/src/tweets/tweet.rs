@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn what_is_repeated_is_a_tweet_of_its_own_without_tags() {
-        let inner = format!(r##"{{"id_str":"1","text":"x","user":{USER},"entities":{{"hashtags":[{{"text":"a"}}]}}}}"##);
+        let inner =
+            format!(r##"{{"id_str":"1","text":"x","user":{USER},"entities":{{"hashtags":[{{"text":"a"}}]}}}}"##);
         let outer = format!(r#"{{"id_str":"2","text":"RT x","user":{USER},"retweeted_status":{inner}}}"#);
         let got: Vec<Tweet> = read(message(&outer)).into_iter().map(Result::unwrap).collect();
         assert_eq!(got.iter().map(|tweet| &*tweet.id).collect::<Vec<_>>(), ["2", "1"]);
@@ -213,7 +214,10 @@ mod tests {
             (r#"{"id_str":"1","text":"x"}"#, "missing field `user`"),
             (r#"{"id_str":"1","text":7,"user":{"id_str":"7"}}"#, "invalid type"),
             (r#"{"id_str":"1","text":"x","user":{}}"#, "missing field `id_str`"),
-            (r#"{"id_str":"1","text":"x","user":{"id_str":"7","followers_count":-1}}"#, "the tweet's user cannot be read"),
+            (
+                r#"{"id_str":"1","text":"x","user":{"id_str":"7","followers_count":-1}}"#,
+                "the tweet's user cannot be read",
+            ),
             (r#"{"id_str":"1","text":"x","favorite_count":1.5,"user":{"id_str":"7"}}"#, "invalid type: floating point"),
             (r#"{"id_str":"1","text":"x","user":{"id_str":"7","_id":1}}"#, "_id already"),
             (r#"{"id_str":"","text":"x","user":{"id_str":"7"}}"#, "empty id_str"),
@@ -224,11 +228,16 @@ mod tests {
             assert_eq!(got.text, tweet);
         }
         let got = read(r#"{"delete":{"id":1}}"#.to_owned());
-        assert!(matches!(&got[..], [Err(malformed)] if malformed.reason.contains("missing field `message`")), "{got:?}");
+        assert!(
+            matches!(&got[..], [Err(malformed)] if malformed.reason.contains("missing field `message`")),
+            "{got:?}"
+        );
         let outer = format!(r#"{{"id_str":"2","text":"RT x","user":{USER},"retweeted_status":{{"id_str":"1"}}}}"#);
         let got = read(message(&outer));
         assert!(matches!(&got[..], [Ok(_), Err(_)]), "{got:?}");
-        let odd = format!(r#"{{"id_str":"2","text":"x","user":{USER},"retweeted_status":null,"entities":[1],"retweet_count":null}}"#);
+        let odd = format!(
+            r#"{{"id_str":"2","text":"x","user":{USER},"retweeted_status":null,"entities":[1],"retweet_count":null}}"#
+        );
         assert!(one(&odd).is_ok());
     }
 

@@ -75,7 +75,10 @@ impl Engagement {
         let counts = &one.counts;
         let meta = format!(
             "{{\"tweet\":{},\"favorite_count\":{},\"retweet_count\":{},\"followers_count\":{}}}",
-            json(&one.tweet), counts.favorite_count, counts.retweet_count, counts.followers_count
+            json(&one.tweet),
+            counts.favorite_count,
+            counts.retweet_count,
+            counts.followers_count
         );
         self.meta.push(&meta);
         self.changed = true;
@@ -85,7 +88,9 @@ impl Engagement {
         let user = json(user);
         let (count, avg) = (self.count, json(&self.avg));
         let (scores, meta) = (&self.scores.text, &self.meta.text);
-        format!("{{\"_id\":{user},\"id_str\":{user},\"count\":{count},\"avg\":{avg},\"scores\":[{scores}],\"meta\":[{meta}]}}")
+        format!(
+            "{{\"_id\":{user},\"id_str\":{user},\"count\":{count},\"avg\":{avg},\"scores\":[{scores}],\"meta\":[{meta}]}}"
+        )
     }
 }
 
@@ -174,7 +179,8 @@ mod tests {
         for tweet in 1..=250 {
             engagement.add(&one(tweet, tweet as f64 / 2.0));
             let doc: serde_json::Value = serde_json::from_str(&engagement.doc("u")).unwrap();
-            let scores: Vec<f64> = doc["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
+            let scores: Vec<f64> =
+                doc["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap()).collect();
             let first = tweet.saturating_sub(KEPT_SCORES) + 1;
             assert_eq!(scores, (first..=tweet).map(|tweet| tweet as f64 / 2.0).collect::<Vec<_>>());
             let meta = doc["meta"].as_array().unwrap();

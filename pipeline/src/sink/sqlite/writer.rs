@@ -150,7 +150,8 @@ fn store(transaction: &Transaction<'_>, engagements: &mut Engagements, batch: &B
             }
         }
     }
-    let mut cursor = transaction.prepare_cached("INSERT OR REPLACE INTO pipeline_cursors(stream, last_event_id) VALUES (?1, ?2)")?;
+    let mut cursor =
+        transaction.prepare_cached("INSERT OR REPLACE INTO pipeline_cursors(stream, last_event_id) VALUES (?1, ?2)")?;
     for one in &batch.cursors {
         cursor.execute((&one.stream, &one.last_event_id))?;
     }
