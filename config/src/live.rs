@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use broker_core::engine::{Engine, LinkEvent, Op, Outcome, Request, SubscriptionStats, TopicStats};
-use broker_core::name::TopicName;
+use broker_core::engine::{SubscriptionStats, TopicStats};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pipeline::tweets::PipelineFigures;
 
 use crate::assembly::Broker;
+use crate::assembly::durable::topic_stats;
 use crate::logging;
 use crate::output::{message, stderr_is_terminal};
 
@@ -52,7 +53,11 @@ impl Live {
                 stats.published.saturating_sub(published) as f64 / now.duration_since(then).as_secs_f64().max(0.001)
             });
             before = Some((now, stats.published));
-            let line = line(read, &stats, rate, self.full_at);
+            let mut line = line(read, &stats, rate, self.full_at);
+            if let Some(tweets) = broker.pipeline_figures() {
+                let PipelineFigures { scored, crashes, .. } = tweets;
+                line.push_str(&format!("; pipeline: {scored} tweets scored, {crashes} workers crashed"));
+            }
             match &self.bar {
                 Some(bar) => {
                     bar.set_message(line);
@@ -84,33 +89,6 @@ fn line(read: u64, stats: &TopicStats, rate: f64, full_at: u64) -> String {
         line.push_str(&format!("; full at {full_at}: the feed waits until something is acknowledged"));
     }
     line
-}
-
-/// The figures of one topic, if it is there.
-pub(crate) async fn topic_stats(engine: &dyn Engine, topic: &'static str) -> Option<TopicStats> {
-    let topic = TopicName::new(topic).ok()?;
-    match ask(engine, vec![Op::Stats(Some(topic))]).await?.pop()? {
-        Outcome::Stats(stats) => stats.topics.into_iter().next(),
-        _ => None,
-    }
-}
-
-/// Asks as a client would, over a link of its own; `None`: the engine has closed.
-pub(crate) async fn ask(engine: &dyn Engine, ops: Vec<Op>) -> Option<Vec<Outcome>> {
-    let asked = ops.len();
-    let mut link = engine.connect("demo".to_owned());
-    let requests = (0..).zip(ops).map(|(slot, op)| Request { slot, op }).collect();
-    link.requests.send(requests).await.ok()?;
-    let mut outcomes: Vec<(u64, Outcome)> = Vec::new();
-    while outcomes.len() < asked {
-        for event in link.events.recv().await? {
-            if let LinkEvent::Outcomes(more) = event {
-                outcomes.extend(more);
-            }
-        }
-    }
-    outcomes.sort_by_key(|(slot, _)| *slot);
-    Some(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
 #[cfg(test)]

@@ -126,7 +126,10 @@ impl TestBroker {
         command.current_dir(self.dir.path()).arg("serve");
         command.arg("--set").arg(format!("transports.tcp.listen=127.0.0.1:{}", self.port));
         for (transport, addr) in &self.others {
-            command.arg("--set").arg(format!("transports.{transport}.listen={addr}"));
+            command.arg("--set").arg(match transport.as_str() {
+                "console" => format!("pipeline.console={addr}"),
+                transport => format!("transports.{transport}.listen={addr}"),
+            });
         }
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HERALD_")) {
             command.env_remove(name);

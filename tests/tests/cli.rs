@@ -242,7 +242,7 @@ fn a_feed_serves_the_lines_of_a_file_and_resumes() {
 #[test]
 fn the_demo_shows_everything_at_work_and_keeps_its_data_where_it_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let args = ["demo", "--data", "kept", "--port", "0", "--feed-port", "0"];
+    let args = ["demo", "--data", "kept", "--port", "0", "--feed-port", "0", "--console-port", "0"];
     let (mut child, addrs) = listening(&mut command(dir.path(), &args), 2);
     let broker: std::net::SocketAddr = addrs[1].parse().unwrap();
     let mut client = herald_tests::Telnet::connect(broker);
@@ -471,7 +471,7 @@ fn stopped_by(signal: Signal, child: &mut std::process::Child) -> std::process::
 fn demo_and_feed_end_in_an_orderly_way_and_leave_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let temporary = tempfile::tempdir().unwrap();
-    let mut demo = command(dir.path(), &["demo", "--port", "0", "--feed-port", "0"]);
+    let mut demo = command(dir.path(), &["demo", "--port", "0", "--feed-port", "0", "--console-port", "0"]);
     let (mut child, addrs) = listening(demo.env("TMPDIR", temporary.path()), 2);
     let mut client = herald_tests::Telnet::connect(addrs[1].parse().unwrap());
     client.asks("sub tweets mine", "successfully subscribed to topic tweets");

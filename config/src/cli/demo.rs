@@ -1,14 +1,14 @@
-//! `herald demo`: feed, sources and broker in one process, and a line that shows what happens.
+//! `herald demo`: feed, sources, broker, tweet pipeline and subscriber in one process, and a line that shows what happens.
 
 use std::path::PathBuf;
 
 use super::exit::Status;
 
-/// Run all of it on this machine: a simulated tweet feed, two sources that read it, and a broker
+/// Run all of it on this machine: a simulated tweet feed, sources that read it, a broker, the tweet pipeline, a subscriber
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  herald demo\n  herald demo --data demo-data     keeps its data: kill it, start it again, and nothing is lost\n  \
-                        herald demo --port 8100 --feed-port 4100"
+                        herald demo --port 8100 --feed-port 4100 --console-port 8180"
 )]
 pub(super) struct Args {
     /// The broker's port on 127.0.0.1; 0: a free one
@@ -17,6 +17,9 @@ pub(super) struct Args {
     /// The feed's port on 127.0.0.1; 0: a free one
     #[arg(long, default_value = "4000")]
     feed_port: u16,
+    /// The port of the pipeline's console on 127.0.0.1; 0: a free one
+    #[arg(long, default_value = "8080")]
+    console_port: u16,
     /// Keep the data in this directory, instead of in a temporary one
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -33,27 +36,29 @@ pub(super) struct Args {
 
 #[cfg(not(all(feature = "pipeline", feature = "tcp")))]
 pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
-    let Args { port: _, feed_port: _, data: _, rate: _, panic_every: _, seed: _ } = args;
+    let Args { port: _, feed_port: _, console_port: _, data: _, rate: _, panic_every: _, seed: _ } = args;
     Err(super::exit::UsageError("this build has no demo: rebuild with --features pipeline,tcp,json-log".to_owned())
         .into())
 }
 
+#[cfg(all(feature = "pipeline", feature = "tcp"))]
+mod subscriber;
 #[cfg(all(feature = "pipeline", feature = "tcp"))]
 pub(super) use enabled::run;
 
 #[cfg(all(feature = "pipeline", feature = "tcp"))]
 mod enabled {
     use std::net::SocketAddr;
+    use std::path::Path;
     use std::time::Duration;
 
-    use broker_core::engine::Engine;
     use pipeline::feed::FeedConfig;
     use tokio_util::sync::CancellationToken;
 
-    use super::{Args, Status};
-    use crate::assembly::{Broker, StartError, check_limits};
+    use super::{Args, Status, subscriber};
+    use crate::assembly::{Broker, StartError, check_limits, durable};
     use crate::cli::{feed, serve};
-    use crate::live::{Live, ask, topic_stats};
+    use crate::live::Live;
     use crate::logging;
     use crate::output::{message, print};
     use crate::settings::path::quoted;
@@ -66,8 +71,11 @@ mod enabled {
     /// The durable subscription that keeps events from the start, before anybody subscribes.
     const INBOX: &str = "inbox";
 
+    /// The durable subscription of the subscriber that is part of the demo.
+    const SUBSCRIBER: &str = "subscriber";
+
     pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<Status> {
-        let Args { port, feed_port, data, rate, panic_every, seed } = args;
+        let Args { port, feed_port, console_port, data, rate, panic_every, seed } = args;
         // Kept until the end, when dropping it removes the directory.
         let temporary = match data {
             Some(_) => None,
@@ -80,9 +88,12 @@ mod enabled {
         let (feed_listener, feed_addr) = feed::listen_on(&format!("127.0.0.1:{feed_port}"), "--feed-port").await?;
 
         let inputs = Inputs {
-            file: FileLayer::Demo(configuration(&data.to_string_lossy(), feed_addr)),
+            file: FileLayer::Demo(configuration(&data, feed_addr)),
             environment: std::env::vars_os().collect(),
-            set: vec![format!("transports.tcp.listen=127.0.0.1:{port}")],
+            set: vec![
+                format!("transports.tcp.listen=127.0.0.1:{port}"),
+                format!("pipeline.console=127.0.0.1:{console_port}"),
+            ],
         };
         let loaded = load(&inputs)?;
         let settings = &loaded.settings;
@@ -99,7 +110,10 @@ mod enabled {
         }
 
         let addr = broker.listeners().first().map(|listener| listener.addr.clone()).unwrap_or_default();
-        print(&introduction(&addr, feed_addr, &settings.storage.path.to_string_lossy(), temporary.is_some()))?;
+        let console = broker.console().unwrap_or_default();
+        print(&introduction(&addr, feed_addr, console, &data.to_string_lossy(), temporary.is_some()))?;
+        let stop_subscriber = CancellationToken::new();
+        let subscriber = tokio::spawn(subscriber::run(addr, "tweets", SUBSCRIBER, stop_subscriber.clone()));
         let live = Live::start("tweets", MAX_WAITING);
         tokio::select! {
             _ = signals.stop() => {}
@@ -108,6 +122,8 @@ mod enabled {
         }
         live.finish();
         message("herald: stopping; a second signal ends it at once");
+        stop_subscriber.cancel();
+        let _what_it_had_comes_again = tokio::time::timeout(Duration::from_secs(1), subscriber).await;
         let status = serve::stop(broker, settings.broker.shutdown_timeout, signals).await;
         stop_feed.cancel();
         let _the_feed_keeps_nothing = tokio::time::timeout(Duration::from_secs(1), feed).await;
@@ -117,23 +133,33 @@ mod enabled {
         Ok(status)
     }
 
-    fn configuration(data: &str, feed: SocketAddr) -> String {
+    fn configuration(data: &Path, feed: SocketAddr) -> String {
         let source = |number: u8| {
             format!(
                 "[[sources]]\nkind = \"sse\"\nname = \"tweets-{number}\"\nurl = \"http://{feed}/tweets/{number}\"\ntopic = \"tweets\"\n\
                  msg = \"/message/tweet/text\"\npriority = {{ random = [0, 6] }}\n"
             )
         };
+        let path = |name: &str| quoted(&data.join(name).to_string_lossy());
         format!(
-            "[broker]\nlog = \"warn,herald=info\"\n[storage]\npath = {}\n[topics.\"*\"]\nmax_waiting = {MAX_WAITING}\n{}{}",
-            quoted(data),
+            "[broker]\nlog = \"warn,herald=info\"\n[storage]\npath = {}\n[topics.\"*\"]\nmax_waiting = {MAX_WAITING}\n{}{}\
+             [pipeline]\nstreams = [\"http://{feed}/tweets/1\", \"http://{feed}/tweets/2\"]\nautostart = true\nhashtags_file = {}\n\
+             [pipeline.sink]\nkind = \"sqlite\"\npath = {}\n",
+            path("broker"),
             source(1),
-            source(2)
+            source(2),
+            path("hashtag_stats.json"),
+            path("tweets.db"),
         )
     }
 
     /// The commonest failure, in the words of this command's options.
     fn name_the_option(error: StartError, port: u16) -> anyhow::Error {
+        if let StartError::Console { addr, cause } = &error
+            && cause.kind() == std::io::ErrorKind::AddrInUse
+        {
+            return anyhow::anyhow!("{addr} is in use: choose another port with --console-port");
+        }
         let in_use = match &error {
             StartError::Transport(error) => {
                 let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<std::io::Error>());
@@ -148,38 +174,21 @@ mod enabled {
         }
     }
 
-    /// Makes a durable subscription, so that there is something to see when the first person subscribes.
-    async fn keep_events(engine: &dyn Engine, topic: &'static str) -> anyhow::Result<()> {
-        use broker_core::engine::{Op, Outcome};
-        use broker_core::name::{SubscriptionName, TopicName};
-
-        // One that is there from an earlier run is left alone: subscribing to it would take an event out and put it back, and
-        // that would count as a delivery.
-        let there = topic_stats(engine, topic).await;
-        if there.is_some_and(|stats| stats.subscriptions.iter().any(|one| one.name.as_deref() == Some(INBOX))) {
-            return Ok(());
-        }
-        let (topic, name) = (TopicName::new(topic)?, Some(SubscriptionName::new(INBOX)?));
-        let detach = Op::Detach { topic: topic.clone() };
-        match ask(engine, vec![Op::Subscribe { topic, name, prefetch: 1 }, detach]).await.as_deref() {
-            Some([Outcome::Refused(refusal), ..]) => Err(refusal.clone().into()),
-            Some(_) => Ok(()),
-            None => anyhow::bail!("the engine has closed"),
-        }
-    }
-
-    fn introduction(broker: &str, feed: SocketAddr, data: &str, temporary: bool) -> String {
+    fn introduction(broker: &str, feed: SocketAddr, console: &str, data: &str, temporary: bool) -> String {
         let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "8000"));
+        let (console_host, console_port) = console.rsplit_once(':').unwrap_or((console, "8080"));
         let server = if port == "8000" { String::new() } else { format!(" --server {broker}") };
         let data_note = if temporary { "removed at the end; --data DIR keeps it" } else { "kept" };
         format!(
             "
 Herald is running on this machine:
 
-  broker   {broker}   topic \"tweets\", durable subscription \"{INBOX}\"
-  feed     http://{feed}/tweets/1 and /tweets/2   simulated tweets, as server-sent events
-  sources  tweets-1, tweets-2   each tweet of the feed becomes an event with a priority from 0 to 6
-  data     {data}   ({data_note})
+  broker      {broker}   topic \"tweets\", durable subscriptions \"{INBOX}\" and \"{SUBSCRIBER}\"
+  feed        http://{feed}/tweets/1 and /tweets/2   simulated tweets, as server-sent events
+  sources     tweets-1, tweets-2   each tweet of the feed becomes an event with a priority from 0 to 6
+  subscriber  acknowledges each event of \"{SUBSCRIBER}\" after 50 ms
+  pipeline    scores each tweet of the feed and stores it in tweets.db; its console is on {console}
+  data        {data}   ({data_note})
 
 Talk to it from another terminal, with telnet (or nc {host} {port}):
 
@@ -187,6 +196,10 @@ Talk to it from another terminal, with telnet (or nc {host} {port}):
   sub tweets {INBOX}                 the most urgent tweet comes at once
   ack tweets <id>                  acknowledge it by the id it came with, and the next one comes
   help                             everything else
+  sub logger_stats                 the pipeline's statistics, every 5 seconds
+
+  telnet {console_host} {console_port}
+  twitter                          the tweets, as the pipeline's workers see them
 
 or with the clients in this binary:
 

@@ -380,7 +380,6 @@ mod errors {
     #[test]
     fn what_comes_later_is_refused_and_not_ignored() {
         for (file, key, advice) in [
-            ("[pipeline]\nworkers = 3", "pipeline", "remove the table"),
             ("[engine.jetstream]\nurl = \"nats://h\"", "engine.jetstream", "remove the table"),
         ] {
             let expected = format!("herald.toml: {key}: this version of Herald does not have this yet: {advice}");
