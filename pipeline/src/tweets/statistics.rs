@@ -53,7 +53,8 @@ fn percentile(sorted: &[f64], n: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let rank = n / 100.0 * last as f64;
     let (lower, upper) = (sorted[rank as usize], sorted[(rank as usize + 1).min(last)]);
-    ((lower + (upper - lower) * rank.fract()) * 100.0).ceil() / 100.0
+    // Less what rounding in binary may have added, or 4.4 would become 4.41.
+    ((lower + (upper - lower) * rank.fract()) * 100.0 - 1e-6).ceil() / 100.0
 }
 
 /// What has come since the last report.
