@@ -366,15 +366,55 @@ mod errors {
         assert!(http.ends_with("or remove the table, or set enabled = false in it"), "{http}");
         let engine = one("[engine]\nkind = \"jetstream\"");
         assert!(engine.contains("no \"jetstream\" engine: this version"), "{engine}");
-        let source = one(
-            "[[sources]]\nkind = \"change-stream\"\nname = \"a\"\nuri = \"mongodb://h\"\ncollection = \"c\"\ntopic = \"t\"",
+        #[cfg(not(feature = "mongodb"))]
+        assert_eq!(
+            one("[[sources]]\nkind = \"change-stream\"\nname = \"a\"\nuri = \"mongodb://h/d\"\ntopic = \"t\""),
+            "herald.toml: sources[0].kind: this build has no \"change-stream\" source: rebuild with --features mongodb"
         );
-        assert!(
-            source.starts_with(
-                "herald.toml: sources[0].kind: this build has no \"change-stream\" source: this version of Herald has none yet"
+    }
+
+    #[cfg(feature = "mongodb")]
+    #[test]
+    fn a_change_stream_that_cannot_be_says_what_was_expected() {
+        let with =
+            |keys: &str| one(&format!("[[sources]]\nkind = \"change-stream\"\nname = \"a\"\ntopic = \"t\"\n{keys}"));
+        for (keys, key, text) in [
+            ("uri = \"mongodb://h\"", "database", "no database is named"),
+            ("uri = \"http://u:s3cret@h/d\"", "uri", "not a MongoDB connection string"),
+            ("uri = \"mongodb://h/d\"\ncollection = []", "collection", "expected a string or a list of strings"),
+            (
+                "uri = \"mongodb://h/d\"\ncollection = [\"a\", 1]",
+                "collection",
+                "expected a string or a list of strings",
             ),
-            "{source}"
-        );
+            ("uri = \"mongodb://h/d\"\ncollection = \"$x\"", "collection", "no name of a MongoDB collection"),
+            ("uri = \"mongodb://h/d\"\noperations = []", "operations", "at least one operation"),
+            ("uri = \"mongodb://h/d\"\nfull_document = \"of\"", "full_document", "did you mean \"off\""),
+            ("uri = \"mongodb://h/d\"\nmsg = \"x\"", "msg", "not a JSON pointer"),
+        ] {
+            let problem = with(keys);
+            assert!(problem.starts_with(&format!("herald.toml: sources[0].{key}: ")), "{problem}");
+            assert!(problem.contains(text) && !problem.contains("s3cret"), "{problem}");
+        }
+    }
+
+    #[cfg(feature = "mongodb")]
+    #[test]
+    fn a_change_stream_has_one_collection_several_or_all() {
+        use crate::validate::FeedSettings;
+        let collections = |keys: &str| {
+            let source =
+                "[[sources]]\nkind = \"change-stream\"\nname = \"a\"\ntopic = \"t\"\nuri = \"mongodb://u:s3cret@h/d\"";
+            let loaded = good(&format!("{source}\n{keys}"), &[], &[]);
+            assert!(!crate::settings::show(&loaded).contains("s3cret"));
+            match &loaded.settings.sources[0].feed {
+                FeedSettings::ChangeStream(settings) => settings.collections.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(collections("collection = \"c\""), ["c"]);
+        assert_eq!(collections("collection = [\"c\", \"b\"]"), ["c", "b"]);
+        assert!(collections("").is_empty());
     }
 
     #[test]
