@@ -109,7 +109,7 @@ static PLUGINS: [Plugin; 12] = [
     Plugin { seam: Seam::Source, kind: "sse", availability: SSE },
     Plugin { seam: Seam::Source, kind: "change-stream", availability: CHANGE_STREAM },
     Plugin { seam: Seam::Sink, kind: "sqlite", availability: SQLITE_SINK },
-    Plugin { seam: Seam::Sink, kind: "mongodb", availability: Availability::Later },
+    Plugin { seam: Seam::Sink, kind: "mongodb", availability: MONGODB_SINK },
 ];
 
 #[cfg(feature = "json-log")]
@@ -147,13 +147,18 @@ const CHANGE_STREAM: Availability = Availability::Built(Make::Source(sources::ch
 #[cfg(not(feature = "mongodb"))]
 const CHANGE_STREAM: Availability = Availability::NotBuilt;
 
+// The embedded one comes with the pipeline; where that is missing, the table is refused as a whole.
+const SQLITE_SINK: Availability = Availability::Built(Make::Sink);
+
+#[cfg(feature = "mongodb")]
+const MONGODB_SINK: Availability = Availability::Built(Make::Sink);
+#[cfg(not(feature = "mongodb"))]
+const MONGODB_SINK: Availability = Availability::NotBuilt;
+
 /// The feature that a plugin is built with: its own name, but for what is made with MongoDB's driver.
 fn feature(kind: &str) -> &str {
     if kind == "change-stream" { "mongodb" } else { kind }
 }
-
-// The embedded one comes with the pipeline; where that is missing, the table is refused as a whole.
-const SQLITE_SINK: Availability = Availability::Built(Make::Sink);
 
 /// Why a plugin is not to be had, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -17,8 +17,25 @@ pub(crate) fn stream_problem(url: &str) -> Result<(), String> {
     SseClient::new(SseConfig::new(url)).map(drop).map_err(|error| error_chain(&error))
 }
 
+/// What is wrong with a sink's `uri`, without quoting it.
+pub(crate) fn uri_problem(uri: &str) -> Option<String> {
+    #[cfg(feature = "mongodb")]
+    return pipeline::sink::mongodb::MongoSink::new(uri).err().map(|error| error.to_string());
+    #[cfg(not(feature = "mongodb"))]
+    {
+        // The check refuses the kind that has one.
+        let _ = uri;
+        None
+    }
+}
+
 /// Opens a sink.
 pub(crate) async fn make_sink(settings: &SinkSettings) -> Result<Arc<dyn Sink>, SinkError> {
+    #[cfg(feature = "mongodb")]
+    if let (true, Some(uri)) = (settings.kind == "mongodb", &settings.uri) {
+        // It connects when there is something to store; a server that is down is waited for.
+        return Ok(Arc::new(pipeline::sink::mongodb::MongoSink::new(uri.reveal())?));
+    }
     // The check lets no other kind through.
     let path = settings.path.clone();
     let opened = tokio::task::spawn_blocking(move || SqliteSink::open(&path)).await;

@@ -419,9 +419,8 @@ mod errors {
 
     #[test]
     fn what_comes_later_is_refused_and_not_ignored() {
-        for (file, key, advice) in [
-            ("[engine.jetstream]\nurl = \"nats://h\"", "engine.jetstream", "remove the table"),
-        ] {
+        for (file, key, advice) in [("[engine.jetstream]\nurl = \"nats://h\"", "engine.jetstream", "remove the table")]
+        {
             let expected = format!("herald.toml: {key}: this version of Herald does not have this yet: {advice}");
             assert_eq!(one(file), expected);
         }
