@@ -160,10 +160,12 @@ fn open(path: &Path) -> Result<Connection, SinkError> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
+    // Three or four documents, which are written with one call instead of some for each. Has no effect on a file that is there.
+    connection.pragma_update(None, "page_size", 16_384)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // In pages: 64 MiB of log before it is brought into the file, so that pages written often are brought in seldom.
-    connection.pragma_update(None, "wal_autocheckpoint", 16_384)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4_096)?;
     connection.pragma_update(None, "journal_size_limit", 128 << 20)?;
     // In KiB, as it is negative.
     connection.pragma_update(None, "cache_size", -32_768)
