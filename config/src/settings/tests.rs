@@ -463,6 +463,63 @@ mod errors {
     }
 
     #[test]
+    #[cfg(feature = "pipeline")]
+    fn what_the_pipeline_cannot_do_is_refused() {
+        for (keys, said) in [
+            ("streams = []", "pipeline.streams: expected at least one URL"),
+            (
+                "streams = [\"http://h/1\", \"http://h/2\", \"http://h/1\"]",
+                "pipeline.streams: entries 1 and 3 are the same: each stream is read once",
+            ),
+            (
+                "streams = [\"ftp://u:s3cret@h/1\"]",
+                "pipeline.streams: entry 1: the SSE url cannot be used: the scheme is ftp, not http or https",
+            ),
+            (
+                "console = \"here\"",
+                "pipeline.console: \"here\" has no port: expected host:port, such as 127.0.0.1:8080, or \"\" for no console",
+            ),
+            (
+                "console = \"\"",
+                "pipeline.autostart: without a console nobody can start it: set pipeline.autostart = true, or give the console an address",
+            ),
+            ("workers = 70", "pipeline.max_workers: expected at least pipeline.workers, which is 70, found 64"),
+            (
+                "simulated_work_ms = [0, 60001]",
+                "pipeline.simulated_work_ms: expected at most 60000 milliseconds, found 60001",
+            ),
+            (
+                "simulated_work_ms = [5, 1]",
+                "pipeline.simulated_work_ms: expected two integers, the smaller first, such as [50, 500], found a list",
+            ),
+            ("hashtags_file = \"\"", "pipeline.hashtags_file: the path is empty: expected a file"),
+            ("sink.path = \"\"", "pipeline.sink.path: the path is empty: expected a file"),
+            (
+                "sink.kind = \"oracle\"",
+                "pipeline.sink.kind: there is no sink \"oracle\": expected \"sqlite\" or \"mongodb\"",
+            ),
+            ("batch_size = 0", "pipeline.batch_size: expected an integer from 1 to 100000, found 0"),
+        ] {
+            let got = one(&format!("[pipeline]\n{keys}"));
+            assert!(got.ends_with(said), "{keys}: {got}");
+        }
+        let got = one("[pipeline]\ndead_letter = \"no topic\"");
+        assert!(got.starts_with("herald.toml: pipeline.dead_letter: \"no topic\" is no name for a topic: "), "{got}");
+    }
+
+    #[test]
+    #[cfg(feature = "pipeline")]
+    fn the_pipeline_is_off_without_its_table_and_has_its_defaults_with_it() {
+        assert!(good("", &[], &[]).settings.pipeline.is_none());
+        let loaded = good("[pipeline]\n[pipeline.sink]\npath = \"mine.db\"", &[], &["pipeline.flush_ms=7"]);
+        let pipeline = loaded.settings.pipeline.unwrap();
+        assert_eq!((pipeline.workers, pipeline.max_workers, pipeline.batch_size), (5, 64, 200));
+        assert_eq!(pipeline.flush, std::time::Duration::from_millis(7));
+        assert_eq!((pipeline.console.as_deref(), pipeline.streams.len()), (Some("127.0.0.1:8080"), 2));
+        assert_eq!((&*pipeline.sink.kind, pipeline.sink.path.to_str()), ("sqlite", Some("mine.db")));
+    }
+
+    #[test]
     fn a_token_is_where_one_key_says_and_nowhere_else() {
         let token = |keys: &str| one(&format!("[auth]\ntokens = [{{ name = \"a\", {keys} }}]"));
         let expected = "herald.toml: auth.tokens[0]: expected one of token, token_file and token_env";
