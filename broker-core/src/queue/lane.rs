@@ -275,13 +275,14 @@ impl Lane {
             })
     }
 
-    /// Frees the event `seq`; its chunk goes with its last event.
-    pub(super) fn free(&mut self, seq: Seq) {
-        let Some((chunk_index, index)) = self.find(seq) else { return };
+    /// Frees the event `seq`, and says what it was; its chunk goes with its last event.
+    pub(super) fn free(&mut self, seq: Seq) -> Option<Entry> {
+        let (chunk_index, index) = self.find(seq)?;
         let chunk = &mut self.chunks[chunk_index];
         let before = chunk.cached;
         chunk.take_payload(index);
         self.cached = self.cached + chunk.cached - before;
+        let entry = chunk.entries[index].clone();
         chunk.entries[index].stamp |= FREED;
         chunk.live -= 1;
         self.live -= 1;
@@ -289,6 +290,7 @@ impl Lane {
             self.index -= chunk.entries.capacity() * size_of::<Entry>();
             self.chunks.remove(chunk_index);
         }
+        Some(entry)
     }
 
     /// Drops the payloads of the last chunk whose payloads can all be read back. Returns how many bytes that freed.

@@ -270,14 +270,12 @@ impl Log {
 
     fn free(&mut self, key: EventKey) {
         let Some(slot) = self.lanes.get_mut(&key.priority) else { return };
-        let Some(entry) = slot.lane.get(key.seq) else { return };
-        let (id, withdrawn, timed) = (entry.id, entry.withdrawn(), entry.timed());
+        let before = (slot.lane.cached(), slot.lane.index_bytes());
+        let Some(entry) = slot.lane.free(key.seq) else { return };
         // An event that is not written yet is released when its place is known.
         if let Some(place) = entry.place() {
             self.released.push(Released { key, place });
         }
-        let before = (slot.lane.cached(), slot.lane.index_bytes());
-        slot.lane.free(key.seq);
         self.cached = self.cached + slot.lane.cached() - before.0;
         self.entries = self.entries + slot.lane.index_bytes() - before.1;
         self.live -= 1;
@@ -285,10 +283,12 @@ impl Log {
             self.changed.remove(&(slot.visible, key.priority));
             self.lanes.remove(&key.priority);
         }
-        if !withdrawn {
-            self.ids.remove(id, key);
+        if !entry.withdrawn() {
+            self.ids.remove(entry.id, key);
         }
-        if timed && let Some(at) = self.times.remove(&key.seq).and_then(|times| times.look_at) {
+        if entry.timed()
+            && let Some(at) = self.times.remove(&key.seq).and_then(|times| times.look_at)
+        {
             self.expiries.remove(&(at, key));
         }
     }
