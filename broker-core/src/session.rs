@@ -160,6 +160,7 @@ impl Session {
                 }
             }
             LinkEvent::Deliveries(deliveries) => {
+                self.output.make_room_for(&deliveries);
                 for delivery in deliveries {
                     self.delivered += delivery.cost();
                     if let Some(delivery) = self.pending.hold_back(delivery) {
@@ -255,10 +256,9 @@ impl Session {
     }
 
     fn line(&mut self, line: &Bytes) {
-        let settings = Arc::clone(&self.settings);
         let Ok(text) = std::str::from_utf8(line) else { return self.say(reply::not_utf8) };
         let quiet = self.options.quiet;
-        match parse(text, &settings.words, &mut self.topic) {
+        match parse(text, &self.settings.words, &mut self.topic) {
             Ok(Command::Hello { options }) => self.hello(options),
             _ if self.access.is_locked() => self.say(reply::authentication_required),
             Err(error) => self.say(|out| reply::command_error(out, &error)),
@@ -328,7 +328,10 @@ impl Session {
             Ok(Command::Redrive { topic, most }) => self.ask(Ask::Redrive, Op::Redrive { topic, most }),
             Ok(Command::Topics) => self.ask(Ask::Topics, Op::Topics),
             Ok(Command::Stats { topic }) => self.ask(Ask::Stats, Op::Stats(topic)),
-            Ok(Command::Help) => self.say(|out| help::write(out, &settings.words)),
+            Ok(Command::Help) => {
+                let settings = Arc::clone(&self.settings);
+                self.say(|out| help::write(out, &settings.words));
+            }
             Ok(Command::Ping) => self.say(|out| reply::line(out, "pong")),
             Ok(Command::Quit) => {
                 self.say(|out| reply::line(out, "bye"));

@@ -11,6 +11,14 @@ use crate::protocol::reply::LINE_END;
 /// Payloads from here on are handed on without a copy; below it copying is cheaper than another piece to write.
 const SHARED: usize = 16 * 1024;
 
+/// Room for what a line has beyond its payload: the ending, and the count of deliveries.
+const LINE_ROOM: usize = 32;
+
+/// Whether its payload is handed on without a copy.
+fn is_shared(delivery: &Delivery) -> bool {
+    delivery.redelivered == 0 && delivery.payload.len() >= SHARED
+}
+
 /// Bytes for a client, as a [`Buf`] of several pieces for one vectored write.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -25,9 +33,15 @@ impl Output {
         &mut self.tail
     }
 
+    /// Makes room for lines of deliveries at once, where growing by and by would copy what is there again and again.
+    pub fn make_room_for(&mut self, deliveries: &[Delivery]) {
+        let copied = deliveries.iter().filter(|delivery| !is_shared(delivery));
+        self.tail.reserve(copied.map(|delivery| delivery.payload.len() + LINE_ROOM).sum());
+    }
+
     /// Appends a delivery's line.
     pub fn delivery(&mut self, delivery: &Delivery) {
-        if delivery.redelivered == 0 && delivery.payload.len() >= SHARED {
+        if is_shared(delivery) {
             self.end_piece();
             self.pieces_len += delivery.payload.len();
             self.pieces.push_back(delivery.payload.bytes().clone());
