@@ -253,11 +253,13 @@ impl Lane {
     }
 
     /// The first event after `seq` that is neither freed nor withdrawn.
+    #[inline] // Not a call for each event that is looked for.
     pub(super) fn first_after(&self, seq: Seq) -> Option<&Entry> {
         self.iter_after(seq).next()
     }
 
     /// The events after `seq` that are neither freed nor withdrawn, in order.
+    #[inline] // As above.
     pub(super) fn iter_after(&self, seq: Seq) -> impl Iterator<Item = &Entry> {
         let first_chunk = match self.chunks.front() {
             Some(chunk) if chunk.last() > seq => 0,
