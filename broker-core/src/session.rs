@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use uuid::Uuid;
 
 use crate::auth::Tokens;
@@ -242,21 +242,22 @@ impl Session {
 
     /// Executes complete lines while there is room for what they cause.
     fn work(&mut self) {
-        while self.has_room() {
-            match self.framer.next_frame() {
-                None => return,
-                Some(Frame::Line(line)) => self.line(&line),
-                Some(Frame::TooLong) => {
-                    let limit = self.framer.limit();
-                    self.say(|out| reply::line_too_long(out, limit));
-                }
-                Some(Frame::NotUtf8) => self.say(reply::not_utf8),
+        // Taken out, so that lines can stay where they are while they are executed.
+        let mut framer = std::mem::replace(&mut self.framer, Framer::new(0));
+        let limit = framer.limit();
+        while self.has_room()
+            && let Some(frame) = framer.next_frame()
+        {
+            match frame {
+                Frame::Line(line) => self.line(line),
+                Frame::TooLong => self.say(|out| reply::line_too_long(out, limit)),
+                Frame::NotUtf8 => self.say(reply::not_utf8),
             }
         }
+        self.framer = framer;
     }
 
-    fn line(&mut self, line: &Bytes) {
-        let Ok(text) = std::str::from_utf8(line) else { return self.say(reply::not_utf8) };
+    fn line(&mut self, text: &str) {
         let quiet = self.options.quiet;
         match parse(text, &self.settings.words, &mut self.topic) {
             Ok(Command::Hello { options }) => self.hello(options),

@@ -1,15 +1,17 @@
 //! Bytes to lines, in bounded memory however they are split.
 
-use bytes::{Buf, Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::{Buf, BytesMut};
 
 /// Telnet's "interpret as command".
 const IAC: u8 = 0xff;
 
 /// What stands between two line endings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
-    /// A line without its ending, valid UTF-8, and without leading and trailing blanks.
-    Line(Bytes),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A line without its ending and without leading and trailing blanks.
+    Line(&'a str),
     /// A line longer than the limit. It is, or is being, skipped.
     TooLong,
     /// A line that is not UTF-8.
@@ -39,14 +41,25 @@ const MAX_SUBNEGOTIATION: u16 = 1024;
 #[derive(Debug)]
 pub struct Framer {
     limit: usize,
-    buffer: BytesMut,
-    /// The buffer is part of what was read, and pins the whole of it.
-    borrowed: bool,
-    /// So much of the buffer holds no line feed.
-    scanned: usize,
+    /// What was read, from `from` on not looked at yet.
+    input: BytesMut,
+    from: usize,
+    /// The beginning of a line whose end has not come: no more than itself, so that it does not pin what was read with it.
+    begun: BytesMut,
+    /// The line that `begun` became.
+    whole: BytesMut,
     /// The rest of a line that was too long is being skipped.
     skipping: bool,
     telnet: Telnet,
+}
+
+/// Where a line is.
+enum Found {
+    /// In the input.
+    Input(Range<usize>),
+    /// In what its parts were put together to.
+    Whole(Range<usize>),
+    TooLong,
 }
 
 /// Blanks separate words and are ignored at a line's ends. A CR counts, since telnet's bare return sends one.
@@ -58,7 +71,15 @@ impl Framer {
     /// Lines may have `limit` bytes, the ending not counted.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, buffer: BytesMut::new(), borrowed: false, scanned: 0, skipping: false, telnet: Telnet::Data }
+        Self {
+            limit,
+            input: BytesMut::new(),
+            from: 0,
+            begun: BytesMut::new(),
+            whole: BytesMut::new(),
+            skipping: false,
+            telnet: Telnet::Data,
+        }
     }
 
     /// How many bytes a line may have.
@@ -75,7 +96,7 @@ impl Framer {
     /// Bytes that it keeps: of a line whose end has not come, once [`Framer::next_frame`] has nothing more to give.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.buffer.len()
+        self.input.len() - self.from + self.begun.len() + self.whole.len()
     }
 
     /// Takes all of `input`. What is kept of it is bounded by the limit and by the length of `input`.
@@ -95,13 +116,11 @@ impl Framer {
                 }
             }
         }
-        if self.buffer.is_empty() {
-            // The common case: whole lines, which become slices of what was read.
-            self.buffer = input.split();
-            self.borrowed = true;
-            self.scanned = 0;
+        if self.from == self.input.len() {
+            self.input = input.split();
+            self.from = 0;
         } else {
-            self.buffer.extend_from_slice(input);
+            self.input.extend_from_slice(input);
             input.clear();
         }
     }
@@ -150,70 +169,100 @@ impl Framer {
     }
 
     /// The next line, if it is complete. Empty lines are passed over.
-    pub fn next_frame(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         loop {
-            let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) else {
-                self.scanned = self.buffer.len();
-                // One byte more than the limit may be the CR of the ending.
-                let line = self.buffer.strip_suffix(b"\r").unwrap_or(&self.buffer);
-                if line.len() > self.limit {
-                    self.buffer = BytesMut::new();
-                    self.borrowed = false;
-                    self.scanned = 0;
-                    self.skipping = true;
-                    return Some(Frame::TooLong);
-                }
-                if self.borrowed {
-                    // A line that waits for its end keeps no more than itself, and an idle connection keeps nothing.
-                    self.buffer = BytesMut::from(&self.buffer[..]);
-                    self.borrowed = false;
-                }
-                return None;
+            let (bytes, line) = match self.find()? {
+                Found::Input(line) if line.is_empty() => continue,
+                Found::Whole(line) if line.is_empty() => continue,
+                Found::Input(line) => (&self.input, line),
+                Found::Whole(line) => (&self.whole, line),
+                Found::TooLong => return Some(Frame::TooLong),
             };
-            let mut line = self.buffer.split_to(self.scanned + at + 1);
-            self.scanned = 0;
-            line.truncate(line.len() - 1);
-            if line.last() == Some(&b'\r') {
-                line.truncate(line.len() - 1);
-            }
-            if line.len() > self.limit {
-                return Some(Frame::TooLong);
-            }
-            let start = line.iter().position(|byte| !is_blank(*byte)).unwrap_or(line.len());
-            let end = line.iter().rposition(|byte| !is_blank(*byte)).map_or(start, |at| at + 1);
-            if start == end {
-                continue;
-            }
-            line.truncate(end);
-            line.advance(start);
-            let valid = std::str::from_utf8(&line).is_ok();
-            return Some(if valid { Frame::Line(line.freeze()) } else { Frame::NotUtf8 });
+            return Some(std::str::from_utf8(&bytes[line]).map_or(Frame::NotUtf8, Frame::Line));
         }
     }
+
+    /// Looks for the next line's end. The line is without its ending and the blanks around it, and may be empty.
+    fn find(&mut self) -> Option<Found> {
+        let from = self.from;
+        let Some(at) = memchr::memchr(b'\n', &self.input[from..]) else {
+            self.begun.extend_from_slice(&self.input[from..]);
+            // An idle connection keeps nothing.
+            (self.input, self.from, self.whole) = (BytesMut::new(), 0, BytesMut::new());
+            // One byte more than the limit may be the CR of the ending.
+            if without_cr(&self.begun, 0..self.begun.len()).len() > self.limit {
+                self.begun = BytesMut::new();
+                self.skipping = true;
+                return Some(Found::TooLong);
+            }
+            return None;
+        };
+        self.from = from + at + 1;
+        if self.begun.is_empty() {
+            let line = without_cr(&self.input, from..from + at);
+            return Some(if line.len() > self.limit {
+                Found::TooLong
+            } else {
+                Found::Input(trimmed(&self.input, line))
+            });
+        }
+        self.begun.extend_from_slice(&self.input[from..from + at]);
+        self.whole = std::mem::take(&mut self.begun);
+        let line = without_cr(&self.whole, 0..self.whole.len());
+        Some(if line.len() > self.limit { Found::TooLong } else { Found::Whole(trimmed(&self.whole, line)) })
+    }
+}
+
+/// A line without the CR of its ending.
+fn without_cr(bytes: &[u8], line: Range<usize>) -> Range<usize> {
+    let cr = bytes[line.clone()].last() == Some(&b'\r');
+    line.start..line.end - usize::from(cr)
+}
+
+/// A line without the blanks at its ends.
+fn trimmed(bytes: &[u8], line: Range<usize>) -> Range<usize> {
+    let text = &bytes[line.clone()];
+    let Some(start) = text.iter().position(|byte| !is_blank(*byte)) else { return 0..0 };
+    let end = text.iter().rposition(|byte| !is_blank(*byte)).map_or(start, |at| at + 1);
+    line.start + start..line.start + end
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn frames(limit: usize, pieces: &[&[u8]]) -> Vec<Frame> {
+    /// What a frame says, without what it borrows.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Said {
+        Line(String),
+        TooLong,
+        NotUtf8,
+    }
+
+    fn next(framer: &mut Framer) -> Option<Said> {
+        framer.next_frame().map(|frame| match frame {
+            Frame::Line(line) => Said::Line(line.to_owned()),
+            Frame::TooLong => Said::TooLong,
+            Frame::NotUtf8 => Said::NotUtf8,
+        })
+    }
+
+    fn frames(limit: usize, pieces: &[&[u8]]) -> Vec<Said> {
         let mut framer = Framer::new(limit);
         let mut frames = Vec::new();
         for piece in pieces {
             framer.push(&mut BytesMut::from(*piece));
-            while let Some(frame) = framer.next_frame() {
-                frames.push(frame);
-            }
+            frames.extend(std::iter::from_fn(|| next(&mut framer)));
         }
         frames
     }
 
-    fn line(text: &str) -> Frame {
-        Frame::Line(Bytes::copy_from_slice(text.as_bytes()))
+    fn line(text: &str) -> Said {
+        Said::Line(text.to_owned())
     }
 
     /// Every way to cut `bytes` in two, and one byte at a time.
-    fn however_split(limit: usize, bytes: &[u8], expected: &[Frame]) {
+    fn however_split(limit: usize, bytes: &[u8], expected: &[Said]) {
         for at in 0..=bytes.len() {
             assert_eq!(frames(limit, &[&bytes[..at], &bytes[at..]]), expected, "split at {at}");
         }
@@ -231,7 +280,7 @@ mod tests {
         however_split(
             4,
             b"1234\r\n1234\n12345\n\r\n12345\r\nab\n",
-            &[line("1234"), line("1234"), Frame::TooLong, Frame::TooLong, line("ab")],
+            &[line("1234"), line("1234"), Said::TooLong, Said::TooLong, line("ab")],
         );
     }
 
@@ -245,7 +294,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_cost_their_line() {
-        however_split(100, b"a\xc3\n\xc3\xa4\n\x80\n", &[Frame::NotUtf8, line("ä"), Frame::NotUtf8]);
+        however_split(100, b"a\xc3\n\xc3\xa4\n\x80\n", &[Said::NotUtf8, line("ä"), Said::NotUtf8]);
     }
 
     #[test]
@@ -269,9 +318,9 @@ mod tests {
             let mut frames = Vec::new();
             for part in [&input[..cut], &input[cut..]] {
                 framer.push(&mut BytesMut::from(part));
-                frames.extend(std::iter::from_fn(|| framer.next_frame()));
+                frames.extend(std::iter::from_fn(|| next(&mut framer)));
             }
-            assert_eq!(frames, [Frame::NotUtf8, Frame::Line(Bytes::from_static(b"ping"))], "cut at {cut}");
+            assert_eq!(frames, [Said::NotUtf8, line("ping")], "cut at {cut}");
         }
     }
 
@@ -280,7 +329,7 @@ mod tests {
         let mut framer = Framer::new(99);
         framer.push(&mut BytesMut::from(&b"\xff\xfa"[..]));
         framer.push(&mut BytesMut::from("ping\n".repeat(1000).as_bytes()));
-        let frames = std::iter::from_fn(|| framer.next_frame()).count();
+        let frames = std::iter::from_fn(|| next(&mut framer)).count();
         assert!((790..800).contains(&frames), "{frames}");
     }
 }
