@@ -1,6 +1,7 @@
 //! Events: what is published, how it is kept, and the one encoding of it that storage and all subscribers share.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -67,7 +68,8 @@ impl PartialOrd for EventKey {
 /// closing brace. A redelivery differs by `,"redelivered":n` at [`Payload::insert_at`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
-    bytes: Bytes,
+    /// One piece of memory with its count, however many share it.
+    bytes: Arc<[u8]>,
     insert_at: u32,
 }
 
@@ -87,20 +89,27 @@ impl Payload {
         write_json_string(&mut out, id);
         let insert_at = u32::try_from(out.len()).expect("an event is bounded by the line it came in");
         out.put_u8(b'}');
-        Self { bytes: Bytes::from(out), insert_at }
+        Self { bytes: out.into(), insert_at }
     }
 
     /// Puts together what a storage kept: `bytes` and the place where `,"redelivered":n` goes.
     /// `None` if the place is not inside `bytes`.
     #[must_use]
-    pub fn from_parts(bytes: Bytes, insert_at: u32) -> Option<Self> {
+    pub fn from_parts(bytes: impl Into<Arc<[u8]>>, insert_at: u32) -> Option<Self> {
+        let bytes = bytes.into();
         ((insert_at as usize) < bytes.len()).then_some(Self { bytes, insert_at })
     }
 
     /// The whole encoding.
     #[must_use]
-    pub fn bytes(&self) -> &Bytes {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same, shared.
+    #[must_use]
+    pub fn shared(&self) -> Bytes {
+        Bytes::from_owner(Arc::clone(&self.bytes))
     }
 
     /// Where `,"redelivered":n` is inserted, in bytes from the start.
@@ -261,7 +270,7 @@ mod tests {
             let payload = Payload::encode("t", Priority(1), r#""a \" ,\"id\":""#, id);
             assert_eq!(payload.id(), id);
         }
-        let not_an_event = Payload::from_parts(Bytes::from_static(b"}"), 0).expect("inside");
+        let not_an_event = Payload::from_parts(*b"}", 0).expect("inside");
         assert_eq!(not_an_event.id(), "");
     }
 

@@ -84,7 +84,7 @@ impl Payload {
             write_json_string(&mut out, note);
         }
         out.put_slice(b"}}");
-        Self::from_parts(out.into(), insert_at)
+        Self::from_parts(out, insert_at)
     }
 
     /// A dead letter as the event that it was, in the topic `to`. `None` if this is not an event's encoding.
@@ -92,7 +92,7 @@ impl Payload {
     pub fn revived(&self, to: &TopicName, priority: Priority) -> Option<Self> {
         let (mut out, insert_at) = self.moved(to, priority, 1)?;
         out.put_u8(b'}');
-        Self::from_parts(out.into(), insert_at)
+        Self::from_parts(out, insert_at)
     }
 
     /// Where a dead letter comes from; `None` if it is none.
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_no_event_becomes_no_letter() {
-        let nothing = Payload::from_parts(bytes::Bytes::from_static(b"[1]"), 2).unwrap();
+        let nothing = Payload::from_parts(*b"[1]", 2).unwrap();
         assert_eq!(nothing.revived(&topic("t"), Priority(0)), None);
         assert_eq!(nothing.origin(), None);
     }

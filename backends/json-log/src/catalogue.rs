@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use broker_core::event::Seq;
 use broker_core::name::{SubscriptionName, TopicName};
 use broker_core::storage::Mutation;
+use broker_core::table::Table;
 
 use crate::format::{CatalogueLine, encode_catalogue_line};
 
 /// Topics with their last sequence, durable subscriptions, and the cursors of sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Catalogue {
-    topics: HashMap<TopicName, TopicState>,
+    topics: Table<TopicName, TopicState>,
     cursors: HashMap<String, String>,
     subscriptions: usize,
 }

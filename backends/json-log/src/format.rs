@@ -32,7 +32,7 @@
 mod decode;
 mod encode;
 
-pub(crate) use decode::{Body, Frame, Header, Names, Record, decode, decode_event, frame};
+pub(crate) use decode::{Frame, Header, Names, Record, decode, decode_event, frame};
 pub(crate) use encode::{
     CatalogueLine, Encoder, Span, encode_again, encode_catalogue_line, encode_freed, encode_header, encode_repaired,
 };

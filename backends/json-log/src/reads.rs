@@ -4,11 +4,10 @@ use std::io;
 
 use broker_core::event::Payload;
 use broker_core::storage::{ReadKey, StorageError};
-use bytes::Bytes;
 
 use crate::error::JsonLogError;
 use crate::files::read_full;
-use crate::format::{Body, check, decode_event, leading_record};
+use crate::format::{check, decode_event, leading_record};
 use crate::place::{self, At};
 use crate::segment::Reading;
 use crate::shared::Shared;
@@ -77,36 +76,21 @@ fn read_run(shared: &Shared, run: &[Wanted], len: u64, answer: &mut [Option<Payl
     let mut buffer = vec![0; len];
     let filled = read_full(&*file, &mut buffer, first.at.offset)?;
     buffer.truncate(filled);
-    let buffer = Bytes::from(buffer);
 
-    let mut used = 0;
     for wanted in run {
         let start = usize::try_from(wanted.at.offset - first.at.offset).unwrap_or(usize::MAX);
-        let payload = buffer.get(start..).map(|bytes| extract(&buffer, start, bytes, wanted));
+        let payload = buffer.get(start..).map(|bytes| extract(bytes, wanted));
         match payload {
-            Some(Ok(payload)) => {
-                used += payload.len();
-                answer[wanted.answer] = Some(payload);
-            }
+            Some(Ok(payload)) => answer[wanted.answer] = Some(payload),
             Some(Err(what)) => shared.damage(&wanted.segment.path, wanted.at.offset, what),
             None => shared.damage(&wanted.segment.path, wanted.at.offset, "the file ends before the record"),
-        }
-    }
-    // A few payloads must not keep a large read alive for as long as they wait to be sent.
-    if used < buffer.len() / 2 {
-        for wanted in run {
-            if let Some(payload) = &mut answer[wanted.answer]
-                && let Some(copy) = Payload::from_parts(Bytes::copy_from_slice(payload.bytes()), payload.insert_at())
-            {
-                *payload = copy;
-            }
         }
     }
     Ok(())
 }
 
-/// The payload of the record at `start`, as a slice of the buffer.
-fn extract(buffer: &Bytes, start: usize, bytes: &[u8], wanted: &Wanted) -> Result<Payload, &'static str> {
+/// The payload of the record that `bytes` begin with.
+fn extract(bytes: &[u8], wanted: &Wanted) -> Result<Payload, &'static str> {
     let line = memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..end]);
     let body = check(line)
         // Its line ending is damaged, or beyond what was read.
@@ -116,12 +100,5 @@ fn extract(buffer: &Bytes, start: usize, bytes: &[u8], wanted: &Wanted) -> Resul
     if event.key != wanted.key.key || event.topic != wanted.key.topic.as_str() {
         return Err("another event than the one that was asked for");
     }
-    let bytes = match &event.body {
-        Body::Verbatim(payload) => {
-            let end = start + body.len();
-            buffer.slice(end - payload.len()..end)
-        }
-        Body::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
-    };
-    event.payload(bytes).ok_or("an event that contradicts itself")
+    event.payload().ok_or("an event that contradicts itself")
 }

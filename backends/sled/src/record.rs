@@ -3,7 +3,6 @@
 use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
 use broker_core::name::TopicName;
 use broker_core::storage::StoredEvent;
-use bytes::Bytes;
 
 /// The first byte of every value.
 const MAGIC: u8 = b'H';
@@ -215,7 +214,7 @@ pub(crate) fn decode_event(body: &[u8], topic: &TopicName, seq: u64) -> Option<S
     let expires_at = if flags & EXPIRES == 0 { None } else { Some(Millis(fields.u64()?)) };
     let due_at = if flags & DUE == 0 { None } else { Some(Millis(fields.u64()?)) };
     let insert_at = fields.u32()?;
-    let payload = Payload::from_parts(Bytes::copy_from_slice(fields.bytes()?), insert_at)?;
+    let payload = Payload::from_parts(fields.bytes()?, insert_at)?;
     let key = EventKey { priority, seq: Seq(seq) };
     Some(StoredEvent { topic: topic.clone(), key, published_at, expires_at, due_at, payload })
 }
@@ -258,7 +257,7 @@ mod tests {
                 published_at: Millis(at),
                 expires_at,
                 due_at,
-                payload: Payload::from_parts(Bytes::from(bytes), insert_at).unwrap(),
+                payload: Payload::from_parts(bytes, insert_at).unwrap(),
             };
             prop_assert_eq!(decode_event(&encode_event(&event), &event.topic, seq), Some(event));
         }

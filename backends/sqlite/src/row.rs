@@ -3,7 +3,6 @@
 use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
 use broker_core::name::TopicName;
 use broker_core::storage::StoredEvent;
-use bytes::Bytes;
 
 /// An SQLite integer has a sign. What is beyond it is the end of time, or a sequence that nobody reaches.
 pub(crate) fn integer(number: u64) -> i64 {
@@ -61,14 +60,13 @@ impl<'r> EventRow<'r> {
 
     /// The event, of a topic whose name is known from elsewhere.
     pub(crate) fn event(&self, topic: &TopicName) -> Option<StoredEvent> {
-        let payload = Bytes::copy_from_slice(self.payload.as_bytes());
         Some(StoredEvent {
             topic: topic.clone(),
             key: EventKey { priority: Priority(i32::try_from(self.priority).ok()?), seq: seq(self.seq) },
             published_at: millis(self.published_at),
             expires_at: self.expires_at.map(millis),
             due_at: self.due_at.map(millis),
-            payload: Payload::from_parts(payload, u32::try_from(self.insert_at).ok()?)?,
+            payload: Payload::from_parts(self.payload.as_bytes(), u32::try_from(self.insert_at).ok()?)?,
         })
     }
 }

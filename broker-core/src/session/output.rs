@@ -44,7 +44,7 @@ impl Output {
         if is_shared(delivery) {
             self.end_piece();
             self.pieces_len += delivery.payload.len();
-            self.pieces.push_back(delivery.payload.bytes().clone());
+            self.pieces.push_back(delivery.payload.shared());
         } else {
             delivery.payload.write(delivery.redelivered, &mut self.tail);
         }

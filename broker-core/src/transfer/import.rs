@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bytes::Bytes;
 use serde::Deserialize;
 
 use super::export::Totals;
@@ -320,9 +319,9 @@ fn payload(line: &EventLine<'_>) -> Result<Payload, String> {
                     names.topic, names.priority, line.topic, line.priority
                 ));
             }
-            Bytes::copy_from_slice(text.as_bytes())
+            text.as_bytes()
         }
-        (None, Some(text)) => Bytes::copy_from_slice(text.as_bytes()),
+        (None, Some(text)) => text.as_bytes(),
         _ => return Err("expected either payload or text".to_owned()),
     };
     let end = u32::try_from(bytes.len().saturating_sub(1)).unwrap_or(u32::MAX);

@@ -184,7 +184,7 @@ async fn an_export_of_one_topic_has_nothing_else() {
 #[tokio::test]
 async fn a_payload_that_is_no_object_on_a_line_survives() {
     let mut odd = event(1);
-    odd.payload = Payload::from_parts(bytes::Bytes::from_static(b"{\n\"x\":1} "), 2).expect("inside");
+    odd.payload = Payload::from_parts(*b"{\n\"x\":1} ", 2).expect("inside");
     let text = export(&log(vec![subscribe("a", 0), Mutation::Publish(odd)]), None).await;
     assert!(text.contains(r#""insert":2,"#) && text.contains(r#""text":"{\n\"x\":1} ""#), "{text}");
     assert_eq!(export(&import(&text).expect("it is whole"), None).await, text);

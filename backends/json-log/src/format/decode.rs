@@ -8,7 +8,6 @@ use std::fmt;
 use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
 use broker_core::storage::{Holder, Mutation, Requeued, StoredEvent};
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -163,8 +162,12 @@ pub(crate) enum Body<'a> {
 }
 
 impl EventLine<'_> {
-    /// The payload over `bytes`, which are those of the body. `None`: the line contradicts itself.
-    pub(crate) fn payload(&self, bytes: Bytes) -> Option<Payload> {
+    /// The payload. `None`: the line contradicts itself.
+    pub(crate) fn payload(&self) -> Option<Payload> {
+        let bytes = match &self.body {
+            Body::Verbatim(bytes) => bytes,
+            Body::Text(text) => text.as_bytes(),
+        };
         let insert_at = match self.insert_at {
             Some(at) => u32::try_from(at).ok()?,
             None => u32::try_from(bytes.len().checked_sub(1)?).ok()?,
@@ -173,17 +176,13 @@ impl EventLine<'_> {
     }
 
     fn to_mutation(&self, names: &mut Names) -> Option<Mutation> {
-        let bytes = match &self.body {
-            Body::Verbatim(bytes) => Bytes::copy_from_slice(bytes),
-            Body::Text(text) => Bytes::copy_from_slice(text.as_bytes()),
-        };
         let event = StoredEvent {
             topic: names.topic(self.topic)?,
             key: self.key,
             published_at: self.published_at,
             expires_at: self.expires_at,
             due_at: self.due_at,
-            payload: self.payload(bytes)?,
+            payload: self.payload()?,
         };
         let Some(holders) = self.holders else { return Some(Mutation::Publish(event)) };
         let lines: Vec<HolderLine<'_>> = serde_json::from_slice(holders).ok()?;
