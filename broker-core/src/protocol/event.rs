@@ -1,5 +1,7 @@
 //! The JSON of a published event: what is needed is looked for, the rest stays bytes, everything is validated once.
 
+mod scan;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -28,34 +30,29 @@ pub fn parse_event(topic: &str, json: &str) -> Result<NewEvent, String> {
         // The parser's own words would quote the whole of it.
         return Err(EXPECTED.to_owned());
     }
-    let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| describe(&error))?;
-    // The parser skips what it does not look at without recursion and without a limit.
-    if is_nested_deeper(json, MAX_DEPTH) {
-        return Err(format!("nested deeper than {MAX_DEPTH} levels"));
-    }
+    let fields = match scan::fields(json) {
+        Some(fields) => fields,
+        None => slow_fields(json)?,
+    };
+    let fields = fields.without_nulls();
     let id = match fields.id {
         None => Cow::Owned(Uuid::now_v7().to_string()),
         Some(raw) => id(raw)?,
     };
-    let priority = fields.priority.map_or(Ok(0), |raw| {
-        raw.get()
-            .parse::<i32>()
+    let priority = fields.priority.map_or(Ok(0), |text| {
+        text.parse::<i32>()
             .ok()
-            .filter(|_| is_integer(raw.get()))
+            .filter(|_| is_integer(text))
             .ok_or_else(|| format!("priority must be an integer from {} to {}", i32::MIN, i32::MAX))
     })?;
-    let ms = |name: &str, raw: Option<&RawValue>| {
-        let value = raw.map_or(Ok(0), |raw| {
-            raw.get()
-                .parse::<u64>()
-                .map_err(|_| ())
-                .and_then(|ms| if ms <= MAX_MS && is_integer(raw.get()) { Ok(ms) } else { Err(()) })
-        });
-        value.map_err(|()| format!("{name} must be an integer from 0 to {MAX_MS}"))
+    let ms = |name: &str, text: Option<&str>| {
+        let Some(text) = text else { return Ok(0) };
+        let ms = text.parse::<u64>().ok().filter(|ms| *ms <= MAX_MS && is_integer(text));
+        ms.ok_or_else(|| format!("{name} must be an integer from 0 to {MAX_MS}"))
     };
     let (ttl_ms, delay_ms) = (ms("ttl_ms", fields.ttl_ms)?, ms("delay_ms", fields.delay_ms)?);
     let priority = Priority(priority);
-    let payload = Payload::encode(topic, priority, fields.msg.map_or("null", RawValue::get), &id);
+    let payload = Payload::encode(topic, priority, fields.msg.unwrap_or("null"), &id);
     Ok(NewEvent { id: IdKey::of(&id), priority, ttl_ms, delay_ms, payload })
 }
 
@@ -65,8 +62,7 @@ fn is_integer(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn id(raw: &RawValue) -> Result<Cow<'_, str>, String> {
-    let text = raw.get();
+fn id(text: &str) -> Result<Cow<'_, str>, String> {
     let id = if is_integer(text) {
         Cow::Borrowed(text)
     } else if text.starts_with('"') {
@@ -112,13 +108,50 @@ fn describe(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
 
-#[derive(Default)]
+/// The texts of an event's known keys.
+#[derive(Debug, Default, PartialEq)]
 struct Fields<'a> {
-    id: Option<&'a RawValue>,
-    priority: Option<&'a RawValue>,
-    msg: Option<&'a RawValue>,
-    ttl_ms: Option<&'a RawValue>,
-    delay_ms: Option<&'a RawValue>,
+    id: Option<&'a str>,
+    priority: Option<&'a str>,
+    msg: Option<&'a str>,
+    ttl_ms: Option<&'a str>,
+    delay_ms: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    /// Where the value of a key belongs; `None`: it is not a known one.
+    fn of(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
+        Some(match key {
+            "id" => &mut self.id,
+            "priority" => &mut self.priority,
+            "msg" => &mut self.msg,
+            "ttl_ms" => &mut self.ttl_ms,
+            "delay_ms" => &mut self.delay_ms,
+            _ => return None,
+        })
+    }
+
+    /// null is as if it were missing; but a null that is given twice is given twice.
+    fn without_nulls(self) -> Self {
+        let given = |field: Option<&'a str>| field.filter(|text| *text != "null");
+        Self {
+            id: given(self.id),
+            priority: given(self.priority),
+            ttl_ms: given(self.ttl_ms),
+            delay_ms: given(self.delay_ms),
+            msg: self.msg,
+        }
+    }
+}
+
+/// The fields by way of a parser that takes everything JSON can be, and says what is wrong with what is not.
+fn slow_fields(json: &str) -> Result<Fields<'_>, String> {
+    let fields = serde_json::from_str(json).map_err(|error| describe(&error))?;
+    // The parser skips what it does not look at without recursion and without a limit.
+    if is_nested_deeper(json, MAX_DEPTH) {
+        return Err(format!("nested deeper than {MAX_DEPTH} levels"));
+    }
+    Ok(fields)
 }
 
 impl<'de> serde::Deserialize<'de> for Fields<'de> {
@@ -134,67 +167,35 @@ impl<'de> serde::Deserialize<'de> for Fields<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Fields::default();
                 while let Some(key) = map.next_key_seed(KeyName)? {
-                    let (name, field) = match key {
-                        Key::Id => ("id", &mut fields.id),
-                        Key::Priority => ("priority", &mut fields.priority),
-                        Key::Msg => ("msg", &mut fields.msg),
-                        Key::TtlMs => ("ttl_ms", &mut fields.ttl_ms),
-                        Key::DelayMs => ("delay_ms", &mut fields.delay_ms),
-                        Key::Other => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
+                    let Some(field) = fields.of(&key) else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
                     };
                     if field.is_some() {
-                        return Err(A::Error::custom(format_args!("key \"{name}\" given twice")));
+                        return Err(A::Error::custom(format_args!("key \"{key}\" given twice")));
                     }
-                    *field = Some(map.next_value()?);
+                    *field = Some(map.next_value::<&RawValue>()?.get());
                 }
-                // null is as if it were missing; but a null that is given twice is given twice.
-                let given = |field: Option<&'de RawValue>| field.filter(|raw| raw.get() != "null");
-                Ok(Fields {
-                    id: given(fields.id),
-                    priority: given(fields.priority),
-                    ttl_ms: given(fields.ttl_ms),
-                    delay_ms: given(fields.delay_ms),
-                    msg: fields.msg,
-                })
+                Ok(fields)
             }
         }
         deserializer.deserialize_map(Object)
     }
 }
 
-enum Key {
-    Id,
-    Priority,
-    Msg,
-    TtlMs,
-    DelayMs,
-    Other,
-}
-
-/// A key, compared after its escapes are resolved.
+/// A key, its escapes resolved.
 struct KeyName;
 
 impl<'de> DeserializeSeed<'de> for KeyName {
-    type Value = Key;
+    type Value = Cow<'de, str>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
         // Raw, because a key with half of a surrogate pair is valid JSON, and no string: an unknown key like others.
         let raw = <&RawValue>::deserialize(deserializer)?.get();
-        let key = if raw.contains('\\') {
+        Ok(if raw.contains('\\') {
             serde_json::from_str(raw).map_or(Cow::Borrowed(""), Cow::Owned)
         } else {
             Cow::Borrowed(raw.trim_matches('"'))
-        };
-        Ok(match &*key {
-            "id" => Key::Id,
-            "priority" => Key::Priority,
-            "msg" => Key::Msg,
-            "ttl_ms" => Key::TtlMs,
-            "delay_ms" => Key::DelayMs,
-            _ => Key::Other,
         })
     }
 }
