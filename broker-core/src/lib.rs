@@ -16,6 +16,8 @@
 //! | what clients connect to, what feeds the broker | [`transport`], [`source`] |
 //! | tokens and their rights | [`auth`] |
 //! | rules of a topic from the configuration | [`policy`] |
+//! | hash tables on an event's path | [`table`] |
+//! | hash tables on an event's path | [`table`] |
 
 pub mod auth;
 pub mod engine;
@@ -29,5 +31,6 @@ pub mod queue;
 pub mod session;
 pub mod source;
 pub mod storage;
+pub mod table;
 pub mod transfer;
 pub mod transport;

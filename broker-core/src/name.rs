@@ -48,7 +48,10 @@ fn check(name: &str) -> Result<(), NameError> {
 #[derive(Clone)]
 pub struct TopicName {
     name: Arc<str>,
+    /// Decides the shard.
     hash: u64,
+    /// For hash tables: keyed, so that nobody can choose names that collide.
+    keyed: u64,
 }
 
 impl TopicName {
@@ -58,7 +61,7 @@ impl TopicName {
     /// [`NameError`] says which rule the name breaks.
     pub fn new(name: &str) -> Result<Self, NameError> {
         check(name)?;
-        Ok(Self { name: Arc::from(name), hash: fnv1a(name.as_bytes()) })
+        Ok(Self { name: Arc::from(name), hash: fnv1a(name.as_bytes()), keyed: keyed_hash(name).0 })
     }
 
     /// The name as it is written.
@@ -113,7 +116,7 @@ impl PartialEq for TopicName {
 impl Eq for TopicName {}
 impl Hash for TopicName {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
+        state.write_u64(self.keyed);
     }
 }
 impl PartialOrd for TopicName {
@@ -124,11 +127,6 @@ impl PartialOrd for TopicName {
 impl Ord for TopicName {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.name.cmp(&other.name)
-    }
-}
-impl Borrow<str> for TopicName {
-    fn borrow(&self) -> &str {
-        &self.name
     }
 }
 impl Borrow<str> for SubscriptionName {
@@ -200,15 +198,8 @@ impl IdKey {
     /// The key of `id` in this process.
     #[must_use]
     pub fn of(id: &str) -> Self {
-        static HASHER: OnceLock<SipHasher13> = OnceLock::new();
-        let hasher = HASHER.get_or_init(|| {
-            // std's RandomState is seeded from the operating system; two of its hashes make a 128-bit key.
-            let draw = || std::hash::RandomState::new().hash_one(0_u8);
-            SipHasher13::new_with_keys(draw(), draw())
-        });
-        let mut hasher = *hasher;
-        hasher.write(id.as_bytes());
-        Self(hasher.finish128().as_u128())
+        let (low, high) = keyed_hash(id);
+        Self(u128::from(high) << 64 | u128::from(low))
     }
 
     /// 64 of its bits, for a hash table.
@@ -216,6 +207,20 @@ impl IdKey {
     pub fn short(self) -> u64 {
         self.0 as u64
     }
+}
+
+/// The 128-bit SipHash of a text under a key that this process drew at random.
+fn keyed_hash(text: &str) -> (u64, u64) {
+    static HASHER: OnceLock<SipHasher13> = OnceLock::new();
+    let hasher = HASHER.get_or_init(|| {
+        // std's RandomState is seeded from the operating system; two of its hashes make a 128-bit key.
+        let draw = || std::hash::RandomState::new().hash_one(0_u8);
+        SipHasher13::new_with_keys(draw(), draw())
+    });
+    let mut hasher = *hasher;
+    hasher.write(text.as_bytes());
+    let hash = hasher.finish128();
+    (hash.h1, hash.h2)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ mod settling;
 mod subscribing;
 mod turns;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -40,6 +40,7 @@ use crate::name::TopicName;
 use crate::policy::Policies;
 use crate::queue::{ClientId, ConsumerId, Memory, SubscriptionId, Topic};
 use crate::storage::{Mutation, Storage};
+use crate::table::Table;
 use delivering::{DRAIN, DRAIN_BESIDES, Loaded};
 use letters::Done;
 
@@ -51,7 +52,7 @@ struct Client {
     name: Arc<str>,
     events: mpsc::Sender<Vec<LinkEvent>>,
     gauge: Arc<Gauge>,
-    attachments: HashMap<TopicAt, Attachment>,
+    attachments: Table<TopicAt, Attachment>,
     /// Requests that wait until an event which they are about has become visible, and those after them.
     parked: VecDeque<(ShardRequest, Barrier)>,
 }
@@ -74,8 +75,8 @@ pub(super) struct Shard<S: Storage + ?Sized> {
     topics: Vec<Option<Box<Topic>>>,
     /// Places of topics that have gone; used again once nothing on its way can name them.
     vacant: Vec<TopicAt>,
-    by_name: HashMap<TopicName, TopicAt>,
-    clients: HashMap<ClientId, Client>,
+    by_name: Table<TopicName, TopicAt>,
+    clients: Table<ClientId, Client>,
     /// Clients with parked requests.
     parked: Vec<ClientId>,
     turns: Turns,
@@ -85,13 +86,13 @@ pub(super) struct Shard<S: Storage + ?Sized> {
     /// All shards. Weak, so that they end with their engine.
     peers: Arc<[mpsc::WeakSender<ShardMessage>]>,
     /// Purges under way: who asked, and how many events they are about.
-    purges: HashMap<u64, (ClientId, Slot, u64)>,
+    purges: Table<u64, (ClientId, Slot, u64)>,
     purges_made: u64,
     /// When the log last said that dead letters find no room.
     said_full: Option<Millis>,
     /// When subscriptions change by the passing of time, and for each when it is in there.
     timers: BTreeSet<(Millis, TopicAt, SubscriptionId)>,
-    timer_of: HashMap<(TopicAt, SubscriptionId), Millis>,
+    timer_of: Table<(TopicAt, SubscriptionId), Millis>,
     /// Topics with ended subscriptions that still hold events.
     leaving: Vec<TopicAt>,
     /// What events that wait may cost in memory, and what they do.
@@ -126,17 +127,17 @@ impl<S: Storage + ?Sized> Shard<S> {
             topics: topics.into_iter().map(|topic| Some(Box::new(topic))).collect(),
             vacant: Vec::new(),
             by_name,
-            clients: HashMap::new(),
+            clients: Table::default(),
             parked: Vec::new(),
             turns: Turns::default(),
             loads: FuturesUnordered::new(),
             errands: FuturesUnordered::new(),
             peers,
-            purges: HashMap::new(),
+            purges: Table::default(),
             purges_made: 0,
             said_full: None,
             timers: BTreeSet::new(),
-            timer_of: HashMap::new(),
+            timer_of: Table::default(),
             leaving: Vec::new(),
             budget,
             closing: false,
@@ -219,7 +220,7 @@ impl<S: Storage + ?Sized> Shard<S> {
     async fn message(&mut self, message: ShardMessage, closing: &mut Option<oneshot::Sender<()>>) {
         match message {
             ShardMessage::Connect { client, name, events, gauge } => {
-                let attachments = HashMap::new();
+                let attachments = Table::default();
                 self.clients.insert(client, Client { name, events, gauge, attachments, parked: VecDeque::new() });
             }
             ShardMessage::Requests { client, requests } => {

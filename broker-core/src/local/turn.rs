@@ -1,6 +1,6 @@
 //! What leaves a shard, and when: replies and deliveries when their turn is written, confirmations when it is safe.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,6 +13,7 @@ use crate::event::{EventKey, Seq};
 use crate::name::{SubscriptionName, TopicName};
 use crate::queue::ClientId;
 use crate::storage::{Commit, MAX_OUTSTANDING, Place, Stage, StorageError};
+use crate::table::Table;
 
 /// A topic's place in its shard. Not used again while the shard runs.
 pub(super) type TopicAt = usize;
@@ -21,7 +22,7 @@ pub(super) type TopicAt = usize;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     clients: Vec<(ClientId, Vec<LinkEvent>)>,
-    index: HashMap<ClientId, usize>,
+    index: Table<ClientId, usize>,
     last: usize,
 }
 

@@ -1,10 +1,10 @@
 //! What a session may do: decided once for each topic.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::auth::{Grant, Tokens};
 use crate::name::TopicName;
+use crate::table::Table;
 
 /// Topics whose decision is remembered; beyond it, the memory begins anew.
 const MAX_DECIDED: usize = 256;
@@ -14,7 +14,7 @@ const MAX_DECIDED: usize = 256;
 pub(super) struct Access {
     tokens: Arc<Tokens>,
     who: Who,
-    decided: HashMap<TopicName, May>,
+    decided: Table<TopicName, May>,
 }
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ struct May {
 impl Access {
     pub(super) fn new(tokens: Arc<Tokens>) -> Self {
         let who = if tokens.are_required() { Who::Nobody } else { Who::Anyone };
-        Self { tokens, who, decided: HashMap::new() }
+        Self { tokens, who, decided: Table::default() }
     }
 
     /// Whether a token has to be given before anything else.
@@ -62,7 +62,7 @@ impl Access {
         match self.tokens.check(token) {
             Some(grant) => {
                 self.who = Who::Bearer(grant);
-                self.decided = HashMap::new();
+                self.decided = Table::default();
                 true
             }
             None => false,

@@ -1,6 +1,5 @@
 //! A shard's part of recovery: its topics as they are rebuilt.
 
-use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 
@@ -9,10 +8,11 @@ use crate::name::{IdKey, TopicName};
 use crate::policy::Policies;
 use crate::queue::{Memory, Topic};
 use crate::storage::{Mutation, Place};
+use crate::table::Table;
 
 pub(super) struct Worker {
     topics: Vec<Topic>,
-    by_name: HashMap<TopicName, usize>,
+    by_name: Table<TopicName, usize>,
     /// The topic of the latest mutation: most are about the same as the one before.
     latest: usize,
     /// What the events cost in memory; payloads are kept while the budget has room.
@@ -24,7 +24,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(policies: Policies, budget: usize, released: AllReleased) -> Self {
-        let (topics, by_name, memory) = (Vec::new(), HashMap::new(), Memory::default());
+        let (topics, by_name, memory) = (Vec::new(), Table::default(), Memory::default());
         Self { topics, by_name, latest: 0, memory, budget, policies, released }
     }
 
