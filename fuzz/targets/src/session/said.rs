@@ -125,7 +125,6 @@ impl Said {
                 Frame::TooLong => Certain::TooLong,
                 Frame::NotUtf8 => Certain::NotUtf8,
                 Frame::Line(line) => {
-                    let line = std::str::from_utf8(line).expect("a line is text");
                     match parse(line, &self.words, &mut None) {
                         Ok(Command::Ping) => Certain::Pong,
                         Ok(Command::Help) => Certain::EndOfHelp,
