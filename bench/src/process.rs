@@ -149,8 +149,18 @@ pub fn cpu(pid: u32) -> Option<Duration> {
 /// The most memory that a process has had, in bytes.
 #[must_use]
 pub fn peak_memory(pid: u32) -> Option<u64> {
+    memory(pid, "VmHWM:")
+}
+
+/// The memory that a process has now, in bytes.
+#[must_use]
+pub fn resident_memory(pid: u32) -> Option<u64> {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, field: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -180,6 +190,7 @@ mod tests {
         let mut process = Process::start("sh", command).unwrap();
         assert_eq!(process.wait_for("tw", Duration::from_secs(30)).unwrap(), "two");
         assert!(cpu(process.pid()).is_some() && peak_memory(process.pid()).is_some_and(|bytes| bytes > 0));
+        assert!(resident_memory(process.pid()).is_some_and(|bytes| bytes > 0));
         process.stop();
         assert!(!process.is_running());
     }

@@ -52,6 +52,10 @@ pub struct Report {
     pub server_cpu_us: Option<f64>,
     /// The most memory it had.
     pub server_peak_mb: Option<f64>,
+    /// The memory it had while a backlog waited, before it was killed.
+    pub server_waiting_mb: Option<f64>,
+    /// Events of a backlog that were confirmed and did not come after the kill.
+    pub lost: u64,
     /// A backlog's filling.
     pub fill_per_second: Option<f64>,
     /// From the server's start on the backlog to its first answer.

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::driver::{self, Load, Measured, Pace, Progress};
@@ -135,6 +135,28 @@ pub fn run(
     result
 }
 
+/// Notes when the last thing happened, to a tenth of a second.
+struct LastMove<'a> {
+    watch: &'a mut dyn Watch,
+    began: Instant,
+    done: u64,
+    at: Duration,
+}
+
+impl Watch for LastMove<'_> {
+    fn begin(&mut self, what: &str) {
+        self.began = Instant::now();
+        self.watch.begin(what);
+    }
+
+    fn advance(&mut self, done: u64, total: u64) -> Result<(), Error> {
+        if done != self.done {
+            (self.done, self.at) = (done, self.began.elapsed());
+        }
+        self.watch.advance(done, total)
+    }
+}
+
 struct Bench<'a> {
     target: &'a mut dyn Target,
     workload: Workload,
@@ -186,9 +208,10 @@ impl Bench<'_> {
         self.target.prepare(1, prefetch)?;
         let filled = self.load("filling", 1, 0, prefetch, Pace::Window(self.settings.window))?;
         let before = self.memory();
+        let waiting = self.target.pid().and_then(process::resident_memory);
         self.watch.begin(&format!("{}: killing and restarting {}", self.workload.title(), self.target.name()));
         let recovered = self.target.restart()?;
-        let drained = self.load("draining", 0, 1, prefetch, Pace::Window(0))?;
+        let (drained, lost) = self.drain(prefetch)?;
         let memory = self.memory().max(before);
         let verdict = filled.measured.verdict.and(drained.measured.verdict);
         let drain = Spent {
@@ -197,9 +220,45 @@ impl Bench<'_> {
             cpu: drained.cpu,
         };
         let mut run = self.report(drain, memory, verdict, 1, Some(prefetch));
+        run.report.server_waiting_mb = waiting.map(|bytes| bytes as f64 / 1e6);
+        if lost > 0 {
+            let came = (self.count - lost) as f64;
+            run.report.lost = lost;
+            run.report.per_second = came / run.report.seconds;
+            run.report.server_cpu_us = None;
+        }
         run.report.fill_per_second = Some(self.count as f64 / filled.measured.elapsed.as_secs_f64());
         run.report.recovered_ms = recovered.map(|time| time.as_secs_f64() * 1e3);
         Ok(run)
+    }
+
+    /// Consumes a backlog; also says how many events never came. A server that loses some over the kill is no reason to give up:
+    /// when nothing more comes, what came is measured up to its last delivery.
+    fn drain(&mut self, prefetch: usize) -> Result<(Spent, u64), Error> {
+        let mut last = LastMove { watch: &mut *self.watch, began: Instant::now(), done: 0, at: Duration::ZERO };
+        let mut bench = Bench {
+            target: &mut *self.target,
+            workload: self.workload,
+            settings: self.settings,
+            events: self.events.clone(),
+            count: self.count,
+            watch: &mut last,
+        };
+        match bench.load("draining", 0, 1, prefetch, Pace::Window(0)) {
+            Ok(spent) => Ok((spent, 0)),
+            Err(Error::Stalled { delivered, expected, .. }) if 0 < delivered && delivered < expected => {
+                let lost = expected - delivered;
+                let measured = Measured {
+                    elapsed: last.at,
+                    confirms: driver::histogram()?,
+                    deliveries: driver::histogram()?,
+                    verdict: Verdict { deliveries: delivered, missing: lost, ..Verdict::default() },
+                    level: None,
+                };
+                Ok((Spent { measured, cpu: None }, lost))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Publishes, if `publish` is not 0, and consumes `subscriptions` subscriptions.
@@ -269,6 +328,8 @@ impl Bench<'_> {
             delivery_us: Percentiles::of(&measured.deliveries),
             server_cpu_us: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / counted as f64),
             server_peak_mb: memory.map(|bytes| bytes as f64 / 1e6),
+            server_waiting_mb: None,
+            lost: 0,
             fill_per_second: None,
             recovered_ms: None,
             runs_per_second: Vec::new(),

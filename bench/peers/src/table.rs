@@ -66,7 +66,7 @@ pub(crate) fn write(columns: &[String], rows: &[String], results: &[Result], mis
 fn heading(title: &str) -> String {
     match title.split_once(" at ") {
         Some((name, rate)) => format!("{name} at {rate}: p50, p99 ms"),
-        None if title == "backlog" => "backlog: drain, peak MB, up again".to_owned(),
+        None if title == "backlog" => "backlog: drain, MB while waiting, peak MB, up again".to_owned(),
         None if title == "fan-out to 1000" => format!("{title}, deliveries/s, peak MB"),
         None if title.starts_with("fan-out") => format!("{title}, deliveries/s"),
         None if title.starts_with("work, prefetch 256") => format!("{title}, /s, CPU µs"),
@@ -87,7 +87,11 @@ fn cell(run: &Run, base: Option<&Run>) -> String {
         base.map_or_else(String::new, |base| format!(" (×{})", ratio(base.report.per_second / report.per_second)));
     let mut text = format!("{}{times}", short(report.per_second));
     if let (Some(peak), Some(recovered)) = (report.server_peak_mb, report.recovered_ms) {
-        let _ = write!(text, ", {peak:.0}, {:.1} s", recovered / 1e3);
+        let waiting = report.server_waiting_mb.unwrap_or(peak);
+        let _ = write!(text, ", {waiting:.0}, {peak:.0}, {:.1} s", recovered / 1e3);
+        if report.lost > 0 {
+            let _ = write!(text, ", lost {} of {}", report.lost, report.events);
+        }
     } else if let (Some(peak), "fan-out", 1000) = (report.server_peak_mb, report.workload, report.subscriptions) {
         let _ = write!(text, ", {peak:.0}");
     } else if let (Some(cpu), Some(256), "work") = (report.server_cpu_us, report.prefetch, report.workload) {
