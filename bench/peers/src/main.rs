@@ -6,6 +6,7 @@
 //! | what is compared, at which durability, and how many events a slow one gets | [`contestants`] |
 //! | each server: how it is started, its protocol | [`redis`], [`jetstream`], [`beanstalkd`], [`rabbitmq`] over [`amqp`] |
 //! | the table | [`table`] |
+//! | what Herald is to reach, and whether it did | [`goals`] |
 //!
 //! Every server gets the same events over the same loop (`bench::driver`), with a protocol written by hand: no client library
 //! costs one of them more than the other. Each is used as its documentation advises for throughput: publishes pipelined up to the
@@ -14,6 +15,7 @@
 mod amqp;
 mod beanstalkd;
 mod contestants;
+mod goals;
 mod jetstream;
 mod local;
 mod rabbitmq;
@@ -139,7 +141,15 @@ fn compare(args: &Args) -> anyhow::Result<bool> {
     }
     let titles: Vec<String> = WORKLOADS.iter().map(|(_, workload)| workload.title()).collect();
     let names: Vec<String> = contestants.iter().map(|one| one.name().to_owned()).collect();
-    let text = table::write(&titles, &names, &results, &missing, args.runs);
+    let mut text = table::write(&titles, &names, &results, &missing, args.runs);
+    // A number that was not verified meets no goal.
+    let good = |(row, column, result): &'_ (usize, usize, Result<Run, String>)| {
+        let run = result.as_ref().ok().filter(|run| run.report.verified || lost_as_expected(run))?;
+        Some((*row, *column, run.clone()))
+    };
+    let good: Vec<(usize, usize, Run)> = results.iter().filter_map(good).collect();
+    let named = good.iter().map(|(row, column, run)| (names[*row].as_str(), WORKLOADS[*column].0, run));
+    text.push_str(&goals::write(&goals::goals(&goals::Results(named.collect()))));
     std::io::stdout().write_all(text.as_bytes())?;
     if let Some(file) = &args.table {
         std::fs::write(file, &text)?;

@@ -99,8 +99,12 @@ pub(super) fn results(runs: &[Run]) -> String {
                 Some(ms) => format!("killed, and up again in {ms:.0} ms"),
                 None => "not restarted, since it runs elsewhere".to_owned(),
             };
+            let waiting =
+                report.server_waiting_mb.map_or_else(String::new, |mb| format!(" ({mb:.0} MB while waiting)"));
+            let lost =
+                if report.lost > 0 { format!("; LOST {}", thousands(report.lost as f64)) } else { String::new() };
             out.push_str(&format!(
-                "\nbacklog of {}, {}: filled at {} events/s; {recovered}; drained at {} events/s\n",
+                "\nbacklog of {}, {}: filled at {} events/s{waiting}; {recovered}; drained at {} events/s{lost}\n",
                 thousands(report.events as f64),
                 report.level,
                 thousands(fill),
