@@ -1,6 +1,6 @@
 //! Herald under load: its own `herald serve` as a child process, or a broker that runs somewhere.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -117,6 +117,11 @@ impl Herald {
     fn command(connection: &mut Opening, command: &str, answer: &str) -> Result<(), Error> {
         let said = connection.ask(command)?;
         if said == answer { Ok(()) } else { Err(Error::Protocol(format!("{said} (to: {command})"))) }
+    }
+
+    /// A connection that has said `hello` and then says nothing. It ends when it is dropped.
+    pub(crate) fn idle(&mut self) -> Result<TcpStream, Error> {
+        self.open("").map(|connection| connection.done().0)
     }
 
     fn name(subscription: usize) -> String {

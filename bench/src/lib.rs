@@ -10,6 +10,7 @@
 //! | the loop that publishes and consumes | [`driver`], over [`connection`] |
 //! | exactly once, and in order | [`verify`] |
 //! | the five workloads | [`workload`] |
+//! | what connections cost that do nothing | [`idle`] |
 //! | their results, as JSON and as a chart | [`report`], [`plot`] |
 //!
 //! # What others may rely on
@@ -23,6 +24,7 @@ pub mod connection;
 pub mod driver;
 pub mod event;
 pub mod herald;
+pub mod idle;
 pub mod plot;
 pub mod process;
 pub mod report;

@@ -105,6 +105,15 @@ fn the_table_names_the_level_and_the_plot_is_an_svg() {
 }
 
 #[test]
+fn idle_connections_are_counted_and_their_memory_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = results(dir.path(), &["idle", "--connections", "200"]);
+    assert_eq!((all.len(), &all[0]["workload"], &all[0]["connections"]), (1, &"idle".into(), &200.into()), "{all:?}");
+    let bytes = all[0]["bytes_each"].as_f64().unwrap();
+    assert!((1.0..1e6).contains(&bytes), "{all:?}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     let dir = tempfile::tempdir().unwrap();
     for (args, status, part) in [

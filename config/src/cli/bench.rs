@@ -18,7 +18,7 @@ use super::exit::Status;
                         herald bench publish --server 127.0.0.1:8000   a broker that runs already\n\n\
                         Exit status: 0 done and verified, 1 failed or events were lost, doubled or out of order.")]
 pub(super) struct Args {
-    /// What to measure; all of them if none is named
+    /// What to measure; all but idle if none is named
     #[arg(value_enum)]
     workloads: Vec<Kind>,
     /// Events of each run [default: what takes about a second or more]
@@ -45,6 +45,9 @@ pub(super) struct Args {
     /// Subscriptions of `fan-out`, each with a connection; a list runs each
     #[arg(long, value_name = "N", default_value = "1,10,100", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=10_000))]
     subscriptions: Vec<u16>,
+    /// Connections of `idle`; fewer if the limit of open files does not allow as many
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    connections: u64,
     /// Publishing connections
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
     publishers: u16,
@@ -90,6 +93,8 @@ enum Kind {
     FanOut,
     /// Publish everything, kill the broker, start it again, consume everything
     Backlog,
+    /// Open connections that do nothing, and look at the broker's memory; only if it is named
+    Idle,
 }
 
 fn range(text: &str) -> Result<RangeInclusive<i32>, String> {
@@ -122,13 +127,14 @@ mod enabled {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use bench::herald::{Herald, Place};
+    use bench::idle;
     use bench::plot::{self, Curve};
     use bench::process::is_in_memory;
     use bench::report::{Run, median};
     use bench::workload::{self, Settings, Workload};
 
     use super::{Args, Kind, Status};
-    use crate::cli::bench_output::{Shown, headline, results};
+    use crate::cli::bench_output::{Shown, headline, idle_result, results};
     use crate::cli::exit::{DONE, FAILED, UsageError};
     use crate::output::{Output, message, print};
     use crate::signals::Signals;
@@ -163,12 +169,12 @@ mod enabled {
             ..Settings::default()
         };
         let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let mut brokers = brokers(args, &dir)?;
+        let mut fresh = brokers(args, &dir, &[])?;
         let mut shown = Shown::new(interrupted);
         let mut runs: Vec<Run> = Vec::new();
         let mut output = Output::stdout();
         for workload in workloads(args) {
-            for broker in &mut brokers {
+            for broker in &mut fresh {
                 let mut same = Vec::new();
                 for _ in 0..args.runs {
                     let run = workload::run(broker, workload, &settings, &dir, &mut shown);
@@ -183,8 +189,23 @@ mod enabled {
                 runs.push(run);
             }
         }
+        if args.workloads.contains(&Kind::Idle)
+            && let limit = format!("transports.tcp.max_connections={}", args.connections + 16)
+            && let Some(broker) = brokers(args, &dir, &[limit])?.first_mut()
+        {
+            let found = idle::run(broker, args.connections, &dir, &mut shown).map_err(explain)?;
+            shown.end();
+            if found.connections < found.wanted {
+                message(&format!(
+                    "herald: the limit of open files (ulimit -Hn) allows {} connections and not {}",
+                    found.connections, found.wanted
+                ));
+            }
+            output.line(&if args.json { serde_json::to_string(&found)? } else { idle_result(&found) })?;
+            output.flush()?;
+        }
         shown.end();
-        if !args.json {
+        if !args.json && !runs.is_empty() {
             print(&format!("{}\n\n{}", headline(&settings, &runs), results(&runs)))?;
         }
         if let Some(file) = &args.plot {
@@ -208,11 +229,12 @@ mod enabled {
                 args.subscriptions.iter().map(|n| Workload::FanOut { subscriptions: usize::from(*n) }).collect()
             }
             Kind::Backlog => vec![Workload::Backlog],
+            Kind::Idle => Vec::new(),
         };
         kinds.iter().flat_map(each).collect()
     }
 
-    fn brokers(args: &Args, dir: &Path) -> anyhow::Result<Vec<Herald>> {
+    fn brokers(args: &Args, dir: &Path, more: &[String]) -> anyhow::Result<Vec<Herald>> {
         if let Some(server) = &args.server {
             let name = server.strip_prefix("tcp://").unwrap_or(server);
             let mut addrs =
@@ -230,7 +252,7 @@ mod enabled {
         let program = std::env::current_exe()?;
         let storage = args.storage.clone().unwrap_or_else(crate::registry::default_storage);
         let each = args.durability.iter().map(|durability| {
-            let (program, storage, set) = (program.clone(), Some(storage.clone()), args.set.clone());
+            let (program, storage, set) = (program.clone(), Some(storage.clone()), [more, &args.set].concat());
             Herald::new(Place::Own { program, storage, durability: durability.clone(), set })
         });
         Ok(each.collect())

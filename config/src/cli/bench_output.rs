@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bench::idle::Idle;
 use bench::report::{Percentiles, Report, Run};
 use bench::workload::{Settings, Watch};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -116,6 +117,18 @@ pub(super) fn results(runs: &[Run]) -> String {
         "\nCPU µS: the server's CPU time for each event (fan-out: delivery). PEAK MB: the most memory it had.\n",
     );
     out
+}
+
+/// What idle connections take.
+pub(super) fn idle_result(idle: &Idle) -> String {
+    format!(
+        "idle: {} connections, {} bytes of the server's memory each ({:.0} MB without them, {:.0} MB with them); \
+         what the kernel keeps for sockets and what the client takes is not counted",
+        thousands(idle.connections as f64),
+        thousands(idle.bytes_each),
+        idle.before_mb,
+        idle.after_mb
+    )
 }
 
 /// A row for each latency; the first has everything else.
