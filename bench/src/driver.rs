@@ -43,12 +43,16 @@ pub struct Load<'a> {
     pub count: u64,
     /// Who publishes them; nobody: they are there already.
     pub publishers: Vec<Opened<dyn Publisher>>,
+    /// How many publish them, or have.
+    pub published_by: usize,
     /// For each subscription, who consumes it.
     pub subscriptions: Vec<Vec<Opened<dyn Consumer>>>,
     /// How fast they are published.
     pub pace: Pace,
     /// The order that consumers are held to.
     pub expected: Expected,
+    /// Topics, each with an order of its own: event n is in topic n modulo this.
+    pub topics: usize,
 }
 
 /// What came of it.
@@ -139,13 +143,12 @@ pub fn run(load: Load<'_>, progress: Progress<'_>) -> Result<Measured, Error> {
 
 impl<'a> Run<'a> {
     fn new(load: Load<'a>) -> Result<Self, Error> {
-        let Load { events, count, publishers, subscriptions, pace, expected } = load;
+        let Load { events, count, publishers, published_by, subscriptions, pace, expected, topics } = load;
         let connections = publishers.len() + subscriptions.iter().map(Vec::len).sum::<usize>();
         let open = |stream, input: &[u8]| {
             Connection::new(stream, input, READ / connections.max(1)).map_err(Error::io("cannot set up a connection"))
         };
-        let publisher_count = publishers.len().max(1);
-        let share = count.div_ceil(publisher_count as u64);
+        let share = count.div_ceil(published_by.max(1) as u64);
         let mut senders = Vec::new();
         for (at, Opened { stream, input, end }) in (0_u64..).zip(publishers) {
             let (first, last) = ((at * share).min(count), ((at + 1) * share).min(count));
@@ -155,7 +158,7 @@ impl<'a> Run<'a> {
         let subscription_count = subscriptions.len();
         for (subscription, consumers) in subscriptions.into_iter().enumerate() {
             for Opened { stream, input, end } in consumers {
-                let order = OrderCheck::new(events, expected, share, publisher_count);
+                let order = OrderCheck::new(events, expected, share, published_by.max(1), topics);
                 let connection = open(stream, &input)?;
                 receivers.push(Receiver { connection, end, subscription, order, finishing: false });
             }

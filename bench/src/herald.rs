@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use memchr::memchr;
@@ -15,6 +16,9 @@ use crate::target::{Confirmation, Consumer, Delivered, Opened, Order, Publisher,
 
 /// How long a start may take, the recovery of what is there included.
 const START: Duration = Duration::from_secs(120);
+
+/// Commands that are sent at a time while many topics are made: few enough to fit into a socket whatever the other end does.
+const AT_ONCE: usize = 100;
 
 /// Where the broker is.
 #[derive(Debug, Clone)]
@@ -49,7 +53,9 @@ pub struct Herald {
     dir: PathBuf,
     addr: Option<SocketAddr>,
     version: String,
-    topic: String,
+    /// How many there are to be, and their names.
+    topics: usize,
+    names: Rc<[String]>,
     subscriptions: usize,
     runs: usize,
 }
@@ -58,8 +64,17 @@ impl Herald {
     /// Nothing is started yet.
     #[must_use]
     pub fn new(place: Place) -> Self {
-        let (version, topic) = (String::new(), String::new());
-        Self { place, process: None, dir: PathBuf::new(), addr: None, version, topic, subscriptions: 0, runs: 0 }
+        Self {
+            place,
+            process: None,
+            dir: PathBuf::new(),
+            addr: None,
+            version: String::new(),
+            topics: 1,
+            names: Rc::new([]),
+            subscriptions: 0,
+            runs: 0,
+        }
     }
 
     /// Starts the process on the data that is there, and waits until it answers.
@@ -127,6 +142,14 @@ impl Herald {
     fn name(subscription: usize) -> String {
         format!("s{subscription}")
     }
+
+    /// Names the topics: one has the name itself, many have a number behind it.
+    fn name_topics(&mut self, name: &str) {
+        self.names = match self.topics {
+            1 => Rc::new([name.to_owned()]),
+            many => (0..many).map(|topic| format!("{name}-{topic}")).collect(),
+        };
+    }
 }
 
 impl Target for Herald {
@@ -164,18 +187,23 @@ impl Target for Herald {
         Order::Priority
     }
 
+    fn spread(&mut self, topics: usize) -> bool {
+        self.topics = topics;
+        topics > 0
+    }
+
     fn start(&mut self, dir: &Path) -> Result<(), Error> {
         dir.clone_into(&mut self.dir);
         self.runs += 1;
         match &self.place {
             Place::Own { .. } => {
-                "bench".clone_into(&mut self.topic);
+                self.name_topics("bench");
                 self.serve()?;
             }
             Place::Remote { addr, .. } => {
                 self.addr = Some(*addr);
                 // Nobody else's topic, and another one for each run.
-                self.topic = format!("herald-bench-{}-{}", std::process::id(), self.runs);
+                self.name_topics(&format!("herald-bench-{}-{}", std::process::id(), self.runs));
             }
         }
         self.open("").map(drop)
@@ -199,12 +227,21 @@ impl Target for Herald {
 
     fn prepare(&mut self, subscriptions: usize, _prefetch: usize) -> Result<(), Error> {
         let mut connection = self.open("")?;
-        let topic = self.topic.clone();
         for subscription in 0..subscriptions {
             let name = Self::name(subscription);
-            let subscribed = format!("successfully subscribed to topic {topic}");
-            Self::command(&mut connection, &format!("sub {topic} {name}"), &subscribed)?;
-            Self::command(&mut connection, &format!("detach {topic}"), &format!("detached from topic {topic}"))?;
+            for topics in self.names.chunks(AT_ONCE) {
+                let commands: Vec<String> =
+                    topics.iter().map(|topic| format!("sub {topic} {name}\r\ndetach {topic}\r\n")).collect();
+                connection.send(commands.concat().as_bytes())?;
+                for topic in topics {
+                    for answer in [format!("{SUBSCRIBED}{topic}"), format!("detached from topic {topic}")] {
+                        let said = connection.line()?;
+                        if said != answer {
+                            return Err(Error::Protocol(format!("{said} (instead of: {answer})")));
+                        }
+                    }
+                }
+            }
             self.subscriptions = subscription + 1;
         }
         Ok(())
@@ -212,25 +249,23 @@ impl Target for Herald {
 
     fn publisher(&mut self) -> Result<Opened<dyn Publisher>, Error> {
         let connection = self.open(",\"confirm\":true,\"replies\":\"quiet\"")?;
-        let end = HeraldPublisher {
-            command: format!("pub {} ", self.topic).into_bytes(),
-            confirmation: format!("published {} ", self.topic).into_bytes(),
-            level: Vec::new(),
-        };
+        let end = HeraldPublisher { topics: Rc::clone(&self.names), level: Vec::new() };
         let (stream, input) = connection.done();
         Ok(Opened { stream, input, end: Box::new(end) })
     }
 
     fn consumer(&mut self, subscription: usize, prefetch: usize) -> Result<Opened<dyn Consumer>, Error> {
         let mut connection = self.open(&format!(",\"prefetch\":{prefetch},\"replies\":\"quiet\""))?;
-        let topic = &self.topic;
-        let subscribed = format!("successfully subscribed to topic {topic}");
-        Self::command(&mut connection, &format!("sub {topic} {}", Self::name(subscription)), &subscribed)?;
-        let end = HeraldConsumer {
-            acknowledge: format!("ack {topic}").into_bytes(),
-            delivery: format!("{{\"topic\":\"{topic}\",\"priority\":").into_bytes(),
-            finished: false,
-        };
+        let name = Self::name(subscription);
+        let mut joining = Vec::new();
+        match &*self.names {
+            [topic] => {
+                Self::command(&mut connection, &format!("sub {topic} {name}"), &format!("{SUBSCRIBED}{topic}"))?;
+            }
+            // By then the first ones deliver, so it belongs to what is measured.
+            topics => topics.iter().for_each(|topic| joining.extend(format!("sub {topic} {name}\n").bytes())),
+        }
+        let end = HeraldConsumer { topics: Rc::clone(&self.names), joining, finished: false };
         let (stream, input) = connection.done();
         Ok(Opened { stream, input, end: Box::new(end) })
     }
@@ -240,7 +275,9 @@ impl Target for Herald {
             && let Ok(mut connection) = self.open("")
         {
             for subscription in 0..self.subscriptions {
-                let _it_may_be_gone = connection.ask(&format!("unsub {} {}", self.topic, Self::name(subscription)));
+                for topic in &*self.names {
+                    let _it_may_be_gone = connection.ask(&format!("unsub {topic} {}", Self::name(subscription)));
+                }
             }
         }
         self.subscriptions = 0;
@@ -249,15 +286,24 @@ impl Target for Herald {
     }
 }
 
+/// What `sub` is answered with, before the topic.
+const SUBSCRIBED: &str = "successfully subscribed to topic ";
+
+/// The topic that an event is in.
+fn topic_of(index: u64, topics: &[String]) -> &[u8] {
+    topics[usize::try_from(index % topics.len() as u64).unwrap_or(0)].as_bytes()
+}
+
 struct HeraldPublisher {
-    command: Vec<u8>,
-    confirmation: Vec<u8>,
+    topics: Rc<[String]>,
     level: Vec<u8>,
 }
 
 impl Publisher for HeraldPublisher {
     fn publish(&mut self, events: &Events, index: u64, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.command);
+        out.extend_from_slice(b"pub ");
+        out.extend_from_slice(topic_of(index, &self.topics));
+        out.push(b' ');
         events.write(index, out);
         out.push(b'\n');
     }
@@ -270,10 +316,7 @@ impl Publisher for HeraldPublisher {
     ) -> Result<usize, Error> {
         lines(input, |line| {
             // `published <topic> <id> <level>`; an event that replaced another would be a mistake, since every id is new.
-            let rest = line.strip_prefix(self.confirmation.as_slice()).ok_or_else(|| Error::unexpected(line))?;
-            let (id, level) = rest.split_at_checked(ID_LEN).ok_or_else(|| Error::unexpected(line))?;
-            let index = index_of_id(id).ok_or_else(|| Error::unexpected(line))?;
-            let level = level.strip_prefix(b" ").ok_or_else(|| Error::unexpected(line))?;
+            let (index, level) = confirmation(line, &self.topics).ok_or_else(|| Error::unexpected(line))?;
             if self.level != level {
                 if !self.level.is_empty() {
                     return Err(Error::unexpected(line));
@@ -290,13 +333,27 @@ impl Publisher for HeraldPublisher {
     }
 }
 
+/// The event's number and the level, of a confirmation that names the topic which the event is in.
+fn confirmation<'a>(line: &'a [u8], topics: &[String]) -> Option<(u64, &'a [u8])> {
+    let rest = line.strip_prefix(b"published ")?;
+    let (topic, rest) = rest.split_at_checked(memchr(b' ', rest)?)?;
+    let (id, level) = rest.get(1..)?.split_at_checked(ID_LEN)?;
+    let index = index_of_id(id).filter(|index| topic_of(*index, topics) == topic)?;
+    Some((index, level.strip_prefix(b" ")?))
+}
+
 struct HeraldConsumer {
-    acknowledge: Vec<u8>,
-    delivery: Vec<u8>,
+    topics: Rc<[String]>,
+    /// Subscribes where that was not done before.
+    joining: Vec<u8>,
     finished: bool,
 }
 
 impl Consumer for HeraldConsumer {
+    fn start(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.joining);
+    }
+
     fn receive(
         &mut self,
         events: &Events,
@@ -304,28 +361,35 @@ impl Consumer for HeraldConsumer {
         out: &mut Vec<u8>,
         delivered: &mut dyn FnMut(Delivered),
     ) -> Result<usize, Error> {
-        let before = out.len();
+        let Self { topics, joining, finished } = self;
+        let mut acknowledging: &[u8] = b"";
         let used = lines(input, |line| {
-            let Some(rest) = line.strip_prefix(self.delivery.as_slice()) else {
-                if line != b"pong" {
-                    return Err(Error::unexpected(line));
-                }
-                self.finished = true;
-                return Ok(());
+            let Some(rest) = line.strip_prefix(DELIVERY) else {
+                let joined = !joining.is_empty() && line.starts_with(SUBSCRIBED.as_bytes());
+                *finished |= line == b"pong";
+                return if joined || line == b"pong" { Ok(()) } else { Err(Error::unexpected(line)) };
             };
             let parsed = parse(rest).ok_or_else(|| Error::unexpected(line))?;
-            if out.len() == before {
-                out.extend_from_slice(&self.acknowledge);
+            // One acknowledgement for all of a topic that came together.
+            if acknowledging != parsed.topic {
+                if !acknowledging.is_empty() {
+                    out.push(b'\n');
+                }
+                acknowledging = parsed.topic;
+                out.extend_from_slice(b"ack ");
+                out.extend_from_slice(acknowledging);
             }
             out.push(b' ');
             out.extend_from_slice(parsed.id);
-            let index = index_of_id(parsed.id).filter(|index| events.is(*index, parsed.priority, parsed.msg));
+            let is_it = |index: &u64| {
+                topic_of(*index, topics) == parsed.topic && events.is(*index, parsed.priority, parsed.msg)
+            };
+            let index = index_of_id(parsed.id).filter(is_it);
             let event = index.map(|index| Found { index, priority: parsed.priority });
             delivered(Delivered { event, again: parsed.again });
             Ok(())
         })?;
-        // One acknowledgement for all that came together.
-        if out.len() > before {
+        if !acknowledging.is_empty() {
             out.push(b'\n');
         }
         Ok(used)
@@ -341,17 +405,22 @@ impl Consumer for HeraldConsumer {
     }
 }
 
+/// How a delivery begins.
+const DELIVERY: &[u8] = b"{\"topic\":\"";
+
 struct Parsed<'a> {
+    topic: &'a [u8],
     priority: i32,
     msg: &'a [u8],
     id: &'a [u8],
     again: bool,
 }
 
-/// `<priority>,"msg":"…","id":"…"}`, perhaps with `,"redelivered":<n>` before the brace.
+/// `<topic>","priority":<priority>,"msg":"…","id":"…"}`, perhaps with `,"redelivered":<n>` before the brace.
 fn parse(rest: &[u8]) -> Option<Parsed<'_>> {
     const ID: &[u8] = b"\",\"id\":\"";
-    let (priority, rest) = integer(rest)?;
+    let (topic, rest) = rest.split_at_checked(memchr(b'"', rest)?)?;
+    let (priority, rest) = integer(rest.strip_prefix(b"\",\"priority\":")?)?;
     let rest = rest.strip_prefix(b",\"msg\":\"")?.strip_suffix(b"}")?;
     let (rest, again) = match rest.strip_suffix(b"\"") {
         Some(rest) => (rest, false),
@@ -361,11 +430,11 @@ fn parse(rest: &[u8]) -> Option<Parsed<'_>> {
         }
     };
     let (rest, id) = rest.split_at_checked(rest.len().checked_sub(ID_LEN)?)?;
-    Some(Parsed { priority, msg: rest.strip_suffix(ID)?, id, again })
+    Some(Parsed { topic, priority, msg: rest.strip_suffix(ID)?, id, again })
 }
 
 /// Calls `take` for each complete line, without its ending, and returns how many bytes they are.
-fn lines(input: &[u8], mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<usize, Error> {
+fn lines<'a>(input: &'a [u8], mut take: impl FnMut(&'a [u8]) -> Result<(), Error>) -> Result<usize, Error> {
     let mut used = 0;
     while let Some(end) = memchr(b'\n', &input[used..]) {
         let line = &input[used..used + end];
@@ -391,11 +460,8 @@ mod tests {
             input.extend(format!("{{\"topic\":\"t\",\"priority\":{priority},\"msg\":{msg},\"id\":{id}}}\r\n").bytes());
         }
         let again = String::from_utf8(input.clone()).unwrap().replace("4\"}", "4\",\"redelivered\":2}");
-        let mut consumer = HeraldConsumer {
-            acknowledge: b"ack t".to_vec(),
-            delivery: b"{\"topic\":\"t\",\"priority\":".to_vec(),
-            finished: false,
-        };
+        let topics = Rc::new(["t".to_owned()]);
+        let mut consumer = HeraldConsumer { topics, joining: Vec::new(), finished: false };
         for (input, redelivered) in [(input, false), (again.into_bytes(), true)] {
             let (mut out, mut got) = (Vec::new(), Vec::new());
             let used = consumer.receive(&events, &input, &mut out, &mut |one| got.push(one)).unwrap();
@@ -404,19 +470,47 @@ mod tests {
             let found: Vec<_> = got.iter().map(|one| (one.event.map(|event| event.index), one.again)).collect();
             assert_eq!(found, [(Some(3), false), (Some(4), redelivered)]);
         }
-        assert!(consumer.receive(&events, b"error: no\r\n", &mut Vec::new(), &mut |_| {}).is_err());
+        for line in [&b"error: no\r\n"[..], b"successfully subscribed to topic t\r\n"] {
+            assert!(consumer.receive(&events, line, &mut Vec::new(), &mut |_| {}).is_err());
+        }
+    }
+
+    #[test]
+    fn events_of_many_topics_are_acknowledged_in_theirs_and_damaged_in_another() {
+        let events = Events::new(64, &(0..=0), 1).unwrap();
+        let topics: Rc<[String]> = Rc::new(["a", "b"].map(str::to_owned));
+        let mut consumer = HeraldConsumer { topics, joining: b"sub a s0\nsub b s0\n".to_vec(), finished: false };
+        let mut input = b"successfully subscribed to topic a\r\n".to_vec();
+        for (topic, index) in [("a", 0), ("a", 2), ("b", 1), ("a", 3)] {
+            let mut event = Vec::new();
+            events.write(index, &mut event);
+            let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
+            let (msg, id) = (&event["msg"], &event["id"]);
+            input.extend(format!("{{\"topic\":\"{topic}\",\"priority\":0,\"msg\":{msg},\"id\":{id}}}\r\n").bytes());
+        }
+        let (mut out, mut got) = (Vec::new(), Vec::new());
+        consumer.start(&mut out);
+        consumer.receive(&events, &input, &mut out, &mut |one| got.push(one)).unwrap();
+        let sent = "sub a s0\nsub b s0\nack a e000000000 e000000002\nack b e000000001\nack a e000000003\n";
+        assert_eq!(String::from_utf8(out).unwrap(), sent);
+        let found: Vec<_> = got.iter().map(|one| one.event.map(|event| event.index)).collect();
+        assert_eq!(found, [Some(0), Some(2), Some(1), None]);
     }
 
     #[test]
     fn confirmations_name_the_event_and_the_level() {
-        let mut publisher =
-            HeraldPublisher { command: Vec::new(), confirmation: b"published t ".to_vec(), level: Vec::new() };
+        let mut publisher = HeraldPublisher { topics: Rc::new(["t".to_owned()]), level: Vec::new() };
         let mut got = Vec::new();
         let input = b"published t e000000007 synced\r\npublished t e0000";
         let used = publisher.receive(input, &mut Vec::new(), &mut |one| got.push(one)).unwrap();
         assert_eq!((used, got.as_slice()), (31, &[Confirmation::Index(7)][..]));
         assert_eq!(publisher.level().as_deref(), Some("synced"));
-        for wrong in ["published t e000000008 written\r\n", "replaced t e000000007 synced\r\n", "error: full\r\n"] {
+        for wrong in [
+            "published t e000000008 written\r\n",
+            "published u e000000008 synced\r\n",
+            "replaced t e000000007 synced\r\n",
+            "error: full\r\n",
+        ] {
             assert!(publisher.receive(wrong.as_bytes(), &mut Vec::new(), &mut |_| {}).is_err(), "{wrong}");
         }
     }

@@ -11,6 +11,7 @@
 //! | exactly once, and in order | [`verify`] |
 //! | the five workloads | [`workload`] |
 //! | what connections cost that do nothing | [`idle`] |
+//! | how cost grows with topics, publishers, sizes, backlogs | [`growth`] |
 //! | their results, as JSON and as a chart | [`report`], [`plot`] |
 //!
 //! # What others may rely on
@@ -23,6 +24,7 @@
 pub mod connection;
 pub mod driver;
 pub mod event;
+pub mod growth;
 pub mod herald;
 pub mod idle;
 pub mod plot;

@@ -34,6 +34,8 @@ pub struct Report {
     pub subscriptions: u64,
     /// Publishing connections.
     pub publishers: usize,
+    /// Topics that the events are spread over.
+    pub topics: usize,
     /// The most unconfirmed events of each of them.
     pub window: Option<u64>,
     /// Events a second that were asked for.
@@ -52,12 +54,18 @@ pub struct Report {
     pub server_cpu_us: Option<f64>,
     /// The most memory it had.
     pub server_peak_mb: Option<f64>,
-    /// The memory it had while a backlog waited, before it was killed.
+    /// The memory it had before the first publish of `publish`, its topics and subscriptions made.
+    pub server_empty_mb: Option<f64>,
+    /// The memory it had while everything waited, in `publish` and `backlog`; there before the kill.
     pub server_waiting_mb: Option<f64>,
     /// Events of a backlog that were confirmed and did not come after the kill.
     pub lost: u64,
     /// A backlog's filling.
     pub fill_per_second: Option<f64>,
+    /// How fast what `publish` published was consumed afterwards.
+    pub drain_per_second: Option<f64>,
+    /// The server's CPU time for each event of that.
+    pub drain_cpu_us: Option<f64>,
     /// From the server's start on the backlog to its first answer.
     pub recovered_ms: Option<f64>,
     /// `per_second` of each run, if there were several; the other numbers are those of the median one.

@@ -120,6 +120,10 @@ pub trait Target {
     fn fans_out(&self) -> bool {
         true
     }
+    /// Has event n go to topic n modulo `topics`, from the next start on; whether it can. A consumer takes all of them.
+    fn spread(&mut self, topics: usize) -> bool {
+        topics == 1
+    }
     /// Starts it with an empty data directory below `dir`.
     ///
     /// # Errors

@@ -127,18 +127,21 @@ pub(crate) struct OrderCheck {
     /// Events of each publisher; they are numbered one publisher after the other.
     share: u64,
     publishers: usize,
-    /// For each priority and publisher: the event after the last one.
+    /// Event n is in topic n modulo this.
+    topics: usize,
+    /// For each priority, publisher and topic: the event after the last one.
     next: Vec<u64>,
-    /// The rank of the last delivery.
-    rank: usize,
+    /// The rank of each topic's last delivery.
+    rank: Vec<usize>,
     pub(crate) out_of_order: u64,
 }
 
 impl OrderCheck {
-    pub(crate) fn new(events: &Events, expected: Expected, share: u64, publishers: usize) -> Self {
+    pub(crate) fn new(events: &Events, expected: Expected, share: u64, publishers: usize, topics: usize) -> Self {
         // With very many priorities each of them has next to no events: then only what is cheap is checked.
         let ranks = events.priorities().min(MOST_RANKS);
-        Self { expected, share, publishers, next: vec![0; ranks * publishers], rank: usize::MAX, out_of_order: 0 }
+        let (next, rank) = (vec![0; ranks * publishers * topics], vec![usize::MAX; topics]);
+        Self { expected, share, publishers, topics, next, rank, out_of_order: 0 }
     }
 
     /// Takes a delivery that was counted.
@@ -149,14 +152,15 @@ impl OrderCheck {
             Order::Fifo => 0,
         };
         let publisher = usize::try_from(index / self.share.max(1)).unwrap_or(usize::MAX).min(self.publishers - 1);
+        let topic = usize::try_from(index % self.topics as u64).unwrap_or(0);
         let mut wrong = false;
-        if let Some(next) = self.next.get_mut(rank * self.publishers + publisher) {
+        if let Some(next) = self.next.get_mut((rank * self.publishers + publisher) * self.topics + topic) {
             wrong |= index < *next;
             *next = (*next).max(index + 1);
         }
         if matches!(self.expected, Expected::Waiting(_)) {
-            wrong |= rank > self.rank;
-            self.rank = rank;
+            wrong |= rank > self.rank[topic];
+            self.rank[topic] = rank;
         }
         self.out_of_order += u64::from(wrong);
     }
@@ -200,7 +204,7 @@ mod tests {
         let mut order: Vec<u64> = (0..1000).collect();
         order.sort_by_key(|index| (std::cmp::Reverse(events.priority(*index)), *index));
         let out_of_order = |order: &[u64], expected| {
-            let mut check = OrderCheck::new(&events, expected, 1000, 1);
+            let mut check = OrderCheck::new(&events, expected, 1000, 1, 1);
             order.iter().for_each(|index| check.take(&events, *index, events.priority(*index)));
             check.out_of_order
         };
@@ -217,7 +221,7 @@ mod tests {
     #[test]
     fn each_publisher_has_an_order_of_its_own() {
         let events = Events::new(256, &(0..=0), 1).unwrap();
-        let mut check = OrderCheck::new(&events, Expected::WhilePublishing(Order::Priority), 10, 2);
+        let mut check = OrderCheck::new(&events, Expected::WhilePublishing(Order::Priority), 10, 2, 1);
         for index in [10, 0, 11, 1] {
             check.take(&events, index, 0);
         }
@@ -225,5 +229,21 @@ mod tests {
         check.take(&events, 5, 0);
         check.take(&events, 4, 0);
         assert_eq!(check.out_of_order, 1);
+    }
+
+    #[test]
+    fn each_topic_has_an_order_of_its_own() {
+        let events = events();
+        let take = |topics, order: &[u64]| {
+            let mut check = OrderCheck::new(&events, Expected::Waiting(Order::Priority), 1000, 1, topics);
+            order.iter().for_each(|index| check.take(&events, *index, events.priority(*index)));
+            check.out_of_order
+        };
+        let mut order: Vec<u64> = (0..1000).collect();
+        order.sort_by_key(|index| (index % 2, std::cmp::Reverse(events.priority(*index)), *index));
+        assert_eq!(take(2, &order), 0);
+        assert!(take(1, &order) > 0);
+        order.swap(10, 11);
+        assert_eq!(take(2, &order), 1);
     }
 }

@@ -89,13 +89,24 @@ pub struct Settings {
     pub publishers: usize,
     /// Events in flight to a consumer where the workload does not say.
     pub prefetch: usize,
+    /// Topics that the events are spread over evenly; each has all the subscriptions, and a consumer takes all topics of its own.
+    pub topics: usize,
     /// What the events follow from.
     pub seed: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { events: None, size: 256, priorities: 0..=6, window: 4096, publishers: 1, prefetch: 256, seed: 1 }
+        Self {
+            events: None,
+            size: 256,
+            priorities: 0..=6,
+            window: 4096,
+            publishers: 1,
+            prefetch: 256,
+            topics: 1,
+            seed: 1,
+        }
     }
 }
 
@@ -125,6 +136,13 @@ pub fn run(
     let count = settings.events.unwrap_or_else(|| workload.default_events());
     if !(1..=MAX_EVENTS).contains(&count) {
         return Err(Error::Options(format!("events from 1 to {MAX_EVENTS}, so not {count}")));
+    }
+    if !target.spread(settings.topics) {
+        return Err(Error::Options(format!(
+            "{} is measured with one topic, so not {}",
+            target.name(),
+            settings.topics
+        )));
     }
     let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(dir);
     let dir = dir.map_err(Error::io("cannot make a directory for the server's data"))?;
@@ -189,11 +207,17 @@ impl Bench<'_> {
     fn publish(&mut self) -> Result<Run, Error> {
         let prefetch = self.settings.prefetch;
         self.target.prepare(1, prefetch)?;
+        let empty = self.resident_mb();
         let filled = self.load("publishing", 1, 0, prefetch, Pace::Window(self.settings.window))?;
-        let memory = self.memory();
+        let (memory, waiting) = (self.memory(), self.resident_mb());
         let drained = self.load("verifying", 0, 1, prefetch, Pace::Window(0))?;
         let verdict = filled.measured.verdict.and(drained.measured.verdict);
-        Ok(self.report(filled, memory, verdict, 1, None))
+        let mut run = self.report(filled, memory, verdict, 1, None);
+        run.report.server_empty_mb = empty;
+        run.report.server_waiting_mb = waiting;
+        run.report.drain_per_second = Some(self.count as f64 / drained.measured.elapsed.as_secs_f64());
+        run.report.drain_cpu_us = drained.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / self.count as f64);
+        Ok(run)
     }
 
     fn work(&mut self, subscriptions: usize, prefetch: usize, pace: Pace) -> Result<Run, Error> {
@@ -207,8 +231,7 @@ impl Bench<'_> {
         let prefetch = self.settings.prefetch;
         self.target.prepare(1, prefetch)?;
         let filled = self.load("filling", 1, 0, prefetch, Pace::Window(self.settings.window))?;
-        let before = self.memory();
-        let waiting = self.target.pid().and_then(process::resident_memory);
+        let (before, waiting) = (self.memory(), self.resident_mb());
         self.watch.begin(&format!("{}: killing and restarting {}", self.workload.title(), self.target.name()));
         let recovered = self.target.restart()?;
         let (drained, lost) = self.drain(prefetch)?;
@@ -220,7 +243,7 @@ impl Bench<'_> {
             cpu: drained.cpu,
         };
         let mut run = self.report(drain, memory, verdict, 1, Some(prefetch));
-        run.report.server_waiting_mb = waiting.map(|bytes| bytes as f64 / 1e6);
+        run.report.server_waiting_mb = waiting;
         if lost > 0 {
             let came = (self.count - lost) as f64;
             run.report.lost = lost;
@@ -278,7 +301,9 @@ impl Bench<'_> {
         let subscriptions = (0..subscriptions)
             .map(|subscription| Ok(vec![self.target.consumer(subscription, prefetch)?]))
             .collect::<Result<_, Error>>()?;
-        let load = Load { events: &self.events, count: self.count, publishers, subscriptions, pace, expected };
+        let (count, published_by, topics) = (self.count, self.settings.publishers, self.settings.topics);
+        let events = &self.events;
+        let load = Load { events, count, publishers, published_by, subscriptions, pace, expected, topics };
         let before = self.target.pid().and_then(process::cpu);
         let watch = &mut *self.watch;
         let progress: Progress<'_> = &mut |done, total| watch.advance(done, total);
@@ -290,6 +315,10 @@ impl Bench<'_> {
 
     fn memory(&self) -> Option<u64> {
         self.target.pid().and_then(process::peak_memory)
+    }
+
+    fn resident_mb(&self) -> Option<f64> {
+        self.target.pid().and_then(process::resident_memory).map(|bytes| bytes as f64 / 1e6)
     }
 
     fn report(
@@ -304,7 +333,10 @@ impl Bench<'_> {
         let counted = self.count * deliveries_per_event;
         let report = Report {
             workload: self.workload.name(),
-            title: self.workload.title(),
+            title: match self.settings.topics {
+                1 => self.workload.title(),
+                many => format!("{}, {many} topics", self.workload.title()),
+            },
             server: self.target.name().to_owned(),
             version: self.target.version(),
             level: measured.level.unwrap_or_else(|| self.target.level()),
@@ -316,6 +348,7 @@ impl Bench<'_> {
             prefetch,
             subscriptions: deliveries_per_event,
             publishers: self.settings.publishers,
+            topics: self.settings.topics,
             window: (!matches!(self.workload, Workload::Latency { .. })).then_some(self.settings.window),
             rate: match self.workload {
                 Workload::Latency { rate } => Some(rate),
@@ -328,9 +361,12 @@ impl Bench<'_> {
             delivery_us: Percentiles::of(&measured.deliveries),
             server_cpu_us: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / counted as f64),
             server_peak_mb: memory.map(|bytes| bytes as f64 / 1e6),
+            server_empty_mb: None,
             server_waiting_mb: None,
             lost: 0,
             fill_per_second: None,
+            drain_per_second: None,
+            drain_cpu_us: None,
             recovered_ms: None,
             runs_per_second: Vec::new(),
             verified: verdict.is_good(),

@@ -114,6 +114,38 @@ fn idle_connections_are_counted_and_their_memory_is_said() {
 }
 
 #[test]
+fn events_are_spread_over_topics() {
+    let dir = tempfile::tempdir().unwrap();
+    let args =
+        ["work", "publish", "backlog", "--topics", "7", "--events", "1000", "--prefetch", "16", "--publishers", "3"];
+    let all = results(dir.path(), &args);
+    assert_eq!(all.len(), 3);
+    for result in &all {
+        assert_good(result, 1000, 1000);
+        assert_eq!(result["topics"], 7, "{result}");
+    }
+}
+
+#[test]
+fn growth_measures_every_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["growth", "--events", "20", "--waiting", "100,200"];
+    let all = results(dir.path(), &args);
+    let points: Vec<_> =
+        all.iter().map(|one| (one["dimension"].as_str().unwrap(), one["value"].as_u64().unwrap())).collect();
+    let topics = [1, 10, 100, 1000, 10_000].map(|value| ("topics", value));
+    let publishers = [1, 10, 100, 1000].map(|value| ("publishers", value));
+    let sizes = [64, 256, 1024, 16_384, 131_072, 1_048_512].map(|value| ("size", value));
+    assert_eq!(points, [&topics[..], &publishers, &sizes, &[("waiting", 100), ("waiting", 200)]].concat());
+    for one in &all {
+        let events = if one["dimension"] == "waiting" { one["value"].as_u64().unwrap() } else { 20 };
+        assert_good(&one["publish"], events, events);
+        assert!(one["publish"]["drain_per_second"].as_f64().unwrap() > 0.0, "{one}");
+        assert_eq!(one["work"].is_null(), one["dimension"] == "waiting", "{one}");
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     let dir = tempfile::tempdir().unwrap();
     for (args, status, part) in [

@@ -15,10 +15,11 @@ use super::exit::Status;
                         herald bench work --prefetch 1,16,256 --durability always,interval\n  \
                         herald bench latency --rate 5000 --plot latency.svg\n  \
                         herald bench fan-out --subscriptions 1,10,100,1000 --json\n  \
+                        herald bench growth --json                     how cost grows with topics, publishers, sizes, backlogs\n  \
                         herald bench publish --server 127.0.0.1:8000   a broker that runs already\n\n\
                         Exit status: 0 done and verified, 1 failed or events were lost, doubled or out of order.")]
 pub(super) struct Args {
-    /// What to measure; all but idle if none is named
+    /// What to measure; all but idle and growth if none is named
     #[arg(value_enum)]
     workloads: Vec<Kind>,
     /// Events of each run [default: what takes about a second or more]
@@ -48,6 +49,12 @@ pub(super) struct Args {
     /// Connections of `idle`; fewer if the limit of open files does not allow as many
     #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     connections: u64,
+    /// Topics that events are spread over, each with all the subscriptions
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    topics: u32,
+    /// Events that wait in `growth`; a list measures each, such as 1000000,10000000, which takes minutes
+    #[arg(long, value_name = "N", default_value = "1000,10000,100000,1000000", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    waiting: Vec<u64>,
     /// Publishing connections
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
     publishers: u16,
@@ -95,6 +102,8 @@ enum Kind {
     Backlog,
     /// Open connections that do nothing, and look at the broker's memory; only if it is named
     Idle,
+    /// Publish and work with ever more topics, publishers, bytes of an event, events that wait; only if it is named
+    Growth,
 }
 
 fn range(text: &str) -> Result<RangeInclusive<i32>, String> {
@@ -127,14 +136,14 @@ mod enabled {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use bench::herald::{Herald, Place};
-    use bench::idle;
     use bench::plot::{self, Curve};
     use bench::process::is_in_memory;
     use bench::report::{Run, median};
     use bench::workload::{self, Settings, Workload};
+    use bench::{growth, idle};
 
     use super::{Args, Kind, Status};
-    use crate::cli::bench_output::{Shown, headline, idle_result, results};
+    use crate::cli::bench_output::{Shown, curves, headline, idle_result, results};
     use crate::cli::exit::{DONE, FAILED, UsageError};
     use crate::output::{Output, message, print};
     use crate::signals::Signals;
@@ -165,6 +174,7 @@ mod enabled {
             priorities: args.priorities.clone(),
             window: args.window,
             publishers: usize::from(args.publishers),
+            topics: usize::try_from(args.topics)?,
             prefetch: args.prefetch.last().copied().map_or(256, usize::from),
             ..Settings::default()
         };
@@ -204,6 +214,26 @@ mod enabled {
             output.line(&if args.json { serde_json::to_string(&found)? } else { idle_result(&found) })?;
             output.flush()?;
         }
+        let mut grown_well = true;
+        if args.workloads.contains(&Kind::Growth) {
+            for broker in &mut fresh {
+                let mut all = Vec::new();
+                for point in growth::points(&settings, &args.waiting) {
+                    let found = growth::run(broker, &point, args.runs, &dir, &mut shown).map_err(explain)?;
+                    grown_well &= found.is_verified();
+                    if args.json {
+                        output.line(&serde_json::to_string(&found)?)?;
+                        output.flush()?;
+                    }
+                    all.push(found);
+                }
+                shown.end();
+                if !args.json {
+                    output.line(&curves(&all))?;
+                    output.flush()?;
+                }
+            }
+        }
         shown.end();
         if !args.json && !runs.is_empty() {
             print(&format!("{}\n\n{}", headline(&settings, &runs), results(&runs)))?;
@@ -215,7 +245,10 @@ mod enabled {
         for run in &bad {
             message(&format!("herald: {}: not as it should be: {:?}", run.report.title, run.report.verdict));
         }
-        Ok(if bad.is_empty() { DONE } else { FAILED })
+        if !grown_well {
+            message("herald: growth: not all of it is as it should be");
+        }
+        Ok(if bad.is_empty() && grown_well { DONE } else { FAILED })
     }
 
     fn workloads(args: &Args) -> Vec<Workload> {
@@ -229,7 +262,7 @@ mod enabled {
                 args.subscriptions.iter().map(|n| Workload::FanOut { subscriptions: usize::from(*n) }).collect()
             }
             Kind::Backlog => vec![Workload::Backlog],
-            Kind::Idle => Vec::new(),
+            Kind::Idle | Kind::Growth => Vec::new(),
         };
         kinds.iter().flat_map(each).collect()
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bench::growth::{Dimension, Measured};
 use bench::idle::Idle;
 use bench::report::{Percentiles, Report, Run};
 use bench::workload::{Settings, Watch};
@@ -129,6 +130,59 @@ pub(super) fn idle_result(idle: &Idle) -> String {
         idle.before_mb,
         idle.after_mb
     )
+}
+
+/// A table for each thing that varied.
+pub(super) fn curves(all: &[Measured]) -> String {
+    let of = |report: &Report| format!("Herald {}, {}, {}", report.version, report.notes, report.level);
+    let mut out = all.first().map(|one| of(&one.publish)).unwrap_or_default();
+    out.push_str(
+        "\n\nWORK: published, delivered and acknowledged at the same time. PUBLISH, DRAIN: all is published, and consumed afterwards.\n\
+         µS: the server's CPU time for each event. WAITING: its memory before the drain, and what it grew by for each event.\n",
+    );
+    for dimension in [Dimension::Topics, Dimension::Publishers, Dimension::Size, Dimension::Waiting] {
+        let name = match dimension {
+            Dimension::Topics => "TOPICS",
+            Dimension::Publishers => "PUBLISHERS",
+            Dimension::Size => "EVENT BYTES",
+            Dimension::Waiting => "EVENTS WAITING",
+        };
+        let titles =
+            ["EVENTS", "WORK/S", "µS", "PUBLISH/S", "µS", "DRAIN/S", "µS", "WAITING MB", "BYTES EACH", "PEAK MB"];
+        let titles = [name].into_iter().chain(titles).chain(["VERIFIED"]);
+        let mut rows = vec![titles.map(str::to_owned).collect::<Vec<_>>()];
+        rows.extend(all.iter().filter(|one| one.dimension == dimension).map(point));
+        if rows.len() > 1 {
+            out.push('\n');
+            out.push_str(&table(&rows, 0));
+        }
+    }
+    out
+}
+
+fn point(one: &Measured) -> Vec<String> {
+    let number = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), thousands);
+    let Measured { publish, work, .. } = one;
+    // The kernel counts in ticks of 10 ms: of a few of them nothing can be said.
+    let micros = |number: Option<f64>| {
+        let number = number.filter(|number| number * publish.events as f64 >= 50_000.0);
+        number.map_or_else(|| "-".to_owned(), |n| format!("{n:.2}"))
+    };
+    let peaks = [publish.server_peak_mb, work.as_ref().and_then(|work| work.server_peak_mb)];
+    vec![
+        thousands(one.value as f64),
+        thousands(publish.events as f64),
+        number(work.as_ref().map(|work| work.per_second)),
+        micros(work.as_ref().and_then(|work| work.server_cpu_us)),
+        thousands(publish.per_second),
+        micros(publish.server_cpu_us),
+        number(publish.drain_per_second),
+        micros(publish.drain_cpu_us),
+        number(publish.server_waiting_mb),
+        number(one.bytes_each),
+        number(peaks.into_iter().flatten().reduce(f64::max)),
+        if one.is_verified() { "yes" } else { "NO" }.to_owned(),
+    ]
 }
 
 /// A row for each latency; the first has everything else.
