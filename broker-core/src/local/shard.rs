@@ -18,6 +18,7 @@ mod operating;
 mod publishing;
 mod redriving;
 mod requests;
+mod resuming;
 mod settling;
 mod subscribing;
 mod turns;
@@ -43,6 +44,7 @@ use crate::storage::{Mutation, Storage};
 use crate::table::Table;
 use delivering::{DRAIN, DRAIN_BESIDES, Loaded};
 use letters::Done;
+use resuming::Unserved;
 
 /// Messages taken in one turn: what arrives while a batch is being prepared joins the next.
 const TURN: usize = 64;
@@ -55,6 +57,7 @@ struct Client {
     attachments: Table<TopicAt, Attachment>,
     /// Requests that wait until an event which they are about has become visible, and those after them.
     parked: VecDeque<(ShardRequest, Barrier)>,
+    unserved: Unserved,
 }
 
 /// What has to be visible before a request is looked at: what was published before it.
@@ -220,8 +223,8 @@ impl<S: Storage + ?Sized> Shard<S> {
     async fn message(&mut self, message: ShardMessage, closing: &mut Option<oneshot::Sender<()>>) {
         match message {
             ShardMessage::Connect { client, name, events, gauge } => {
-                let attachments = Table::default();
-                self.clients.insert(client, Client { name, events, gauge, attachments, parked: VecDeque::new() });
+                let (attachments, parked, unserved) = (Table::default(), VecDeque::new(), Unserved::default());
+                self.clients.insert(client, Client { name, events, gauge, attachments, parked, unserved });
             }
             ShardMessage::Requests { client, requests } => {
                 for request in requests {

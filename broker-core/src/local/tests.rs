@@ -301,6 +301,46 @@ async fn a_client_that_does_not_read_is_sent_no_more_than_its_gauge_allows() {
 }
 
 #[tokio::test]
+async fn a_client_of_many_topics_is_served_them_in_turn_when_it_has_room_again() {
+    const EACH: usize = 60;
+    let engine = engine(&Arc::default(), EngineSettings { shards: 1, ..settings() }).await;
+    let (mut client, mut publisher) = (Client::new(&engine), Client::new(&engine));
+    let topics: Vec<String> = (0..5).map(|n| format!("t{n}")).collect();
+    for name in &topics {
+        client.subscribe(name, Some("s"), u16::MAX).await;
+    }
+    let big = format!("\"{}\"", "x".repeat(20_000));
+    for name in &topics {
+        for n in 0..EACH {
+            let id = format!("{name}-{n}");
+            let payload = Payload::encode(name, Priority(0), &big, &id);
+            let event = NewEvent { id: IdKey::of(&id), priority: Priority(0), ttl_ms: 0, delay_ms: 0, payload };
+            publisher.send(vec![Op::Publish { topic: topic(name), event, confirm: true }]).await;
+            publisher.next().await;
+        }
+    }
+    let mut got = [0; 5];
+    while got.iter().sum::<usize>() < topics.len() * EACH {
+        let events = tokio::time::timeout(Duration::from_secs(60), client.link.events.recv()).await;
+        let mut cost = 0;
+        for event in events.expect("more comes within 60 s").expect("the engine is there") {
+            let LinkEvent::Deliveries(deliveries) = event else { continue };
+            for delivery in deliveries {
+                cost += delivery.cost();
+                let at = topics.iter().position(|name| delivery.payload.id().starts_with(name.as_str()));
+                got[at.expect("one of the topics")] += 1;
+            }
+        }
+        let complete = got.contains(&EACH);
+        assert!(!complete || got.iter().all(|count| *count > 0), "nobody waits for another to be done: {got:?}");
+        if client.link.gauge.written(cost) {
+            client.send(vec![Op::Resume]).await;
+        }
+    }
+    assert_eq!(got, [EACH; 5]);
+}
+
+#[tokio::test]
 async fn payloads_beyond_the_budget_are_read_back_in_order() {
     let storage = Arc::new(MemoryStorage::default());
     let tiny = EngineSettings { memory_budget_bytes: 300_000, shards: 1, ..EngineSettings::default() };

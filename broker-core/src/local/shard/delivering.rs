@@ -77,8 +77,15 @@ impl<S: Storage + ?Sized> Shard<S> {
             return false;
         }
         let Some(topic) = self.topics[at].as_mut() else { return false };
-        let clients = &self.clients;
-        let has_room = |client| clients.get(&client).is_some_and(|client: &Client| client.gauge.has_room());
+        let clients = &mut self.clients;
+        let has_room = |client| {
+            let Some(client): Option<&mut Client> = clients.get_mut(&client) else { return false };
+            let has_room = client.gauge.has_room();
+            if !has_room {
+                client.unserved.push(at);
+            }
+            has_room
+        };
         // Looking for the next event settles those that have expired.
         let before = topic.memory();
         let next = topic.next(sub, self.now, has_room);

@@ -132,13 +132,7 @@ impl<S: Storage + ?Sized> Shard<S> {
                 }
                 return;
             }
-            Op::Resume => {
-                for (at, Attachment { sub, consumer, .. }) in self.attachments(client) {
-                    self.with(at, |topic, _| topic.resume(sub, consumer));
-                    self.pump(at, sub);
-                }
-                return;
-            }
+            Op::Resume => return self.resume(client),
             Op::Stats(Some(topic)) => match self.by_name.get(&topic).and_then(|at| self.topics[*at].as_ref()) {
                 None => Outcome::Refused(Refusal::NoSuchTopic(topic)),
                 Some(topic) => {
