@@ -343,7 +343,7 @@ async fn a_client_of_many_topics_is_served_them_in_turn_when_it_has_room_again()
 #[tokio::test]
 async fn payloads_beyond_the_budget_are_read_back_in_order() {
     let storage = Arc::new(MemoryStorage::default());
-    let tiny = EngineSettings { memory_budget_bytes: 300_000, shards: 1, ..EngineSettings::default() };
+    let tiny = EngineSettings { memory_budget_bytes: 600_000, shards: 1, ..EngineSettings::default() };
     let engine = engine(&storage, tiny).await;
     let mut client = Client::new(&engine);
     client

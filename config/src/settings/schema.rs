@@ -218,7 +218,8 @@ static STORAGE: Table = Table {
             "memory_budget_mb",
             Int(1, 1 << 20),
             Default("256"),
-            "Memory for the payloads of events that wait, in MiB; beyond it they are read back from the storage.",
+            "Memory for events that wait, in MiB. Half of it is for their index and then their payloads, which are read back from\n\
+             the storage beyond that; the other half is for buffers and for what the allocator keeps.",
         ),
         key(
             "segment_mb",
