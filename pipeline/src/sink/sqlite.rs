@@ -115,7 +115,7 @@ impl Sink for SqliteSink {
     }
 
     async fn close(&self) {
-        let closed = self.ask(|answer| Request::Close(answer)).await;
+        let closed = self.ask(Request::Close).await;
         if let Err(error) = closed {
             tracing::debug!(%error, "closing the SQLite sink");
         }

@@ -54,7 +54,7 @@ impl DeadLetters {
             match self.publisher.publish(events.clone(), None).await {
                 Ok(outcomes) => events = self.left_over(events, outcomes),
                 Err(error) => {
-                    tracing::warn!(topic = %self.topic, %error, "dead letters cannot be published; trying again")
+                    tracing::warn!(topic = %self.topic, %error, "dead letters cannot be published; trying again");
                 }
             }
             if events.is_empty() {
@@ -76,7 +76,8 @@ impl DeadLetters {
     fn letter(&self, poison: &Poison) -> NewEvent {
         let Poison { collection, id, document, reason } = poison;
         let collection = collection.map(Collection::as_str);
-        let cut = document.floor_char_boundary(MAX_DOCUMENT_BYTES);
+        let most = document.len().min(MAX_DOCUMENT_BYTES);
+        let cut = (0..=most).rev().find(|at| document.is_char_boundary(*at)).unwrap_or(0);
         let letter = Letter { collection, id, reason, document: &document[..cut], truncated: cut < document.len() };
         let msg = serde_json::to_string(&letter).expect("strings are JSON");
         let mut hasher = SipHasher13::new();

@@ -59,7 +59,7 @@ impl Hashtags {
                 state.changed = true;
             }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the counts of hashtags cannot be read: some may be missing in the file until the next start")
+                tracing::warn!(error = %chain(&error), "the counts of hashtags cannot be read: some may be missing in the file until the next start");
             }
         }
     }

@@ -157,7 +157,7 @@ impl TweetPipeline {
                     stages.spawn(stream::run(at + 1, client, progress, loggers, read, stop.clone()));
                 }
                 Err(error) => {
-                    tracing::error!(stream = at + 1, error = %chain(&error), "a stream of the pipeline cannot be read")
+                    tracing::error!(stream = at + 1, error = %chain(&error), "a stream of the pipeline cannot be read");
                 }
             }
         }
@@ -197,7 +197,7 @@ impl TweetPipeline {
         // A server that has no more events ends its stream; the pipeline waits for the word to stop all the same.
         tokio::select! {
             () = stop.cancelled() => {}
-            () = first_panic(&mut stages) => {}
+            never = first_panic(&mut stages) => match never {},
         }
         drop(to_loggers);
         join(stages).await;
@@ -237,7 +237,7 @@ async fn read_back(sink: &dyn Sink, streams: &[String]) -> Result<(HashMap<Strin
 }
 
 /// Waits for a task that panics, and passes the panic on. Never completes otherwise.
-async fn first_panic(tasks: &mut JoinSet<()>) {
+async fn first_panic(tasks: &mut JoinSet<()>) -> std::convert::Infallible {
     while let Some(ended) = tasks.join_next().await {
         pass_on(ended);
     }

@@ -23,7 +23,10 @@ pub(super) fn log_in_one_line() {
 }
 
 fn log(pool: &'static str, worker: u64, info: &PanicHookInfo<'_>) {
-    let reason = info.payload_as_str().unwrap_or("it did not say why");
+    let payload = info.payload();
+    // What `panic!` makes of a text with and without values in it.
+    let text = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
+    let reason = text.unwrap_or("it did not say why");
     let location = info.location().map(ToString::to_string).unwrap_or_default();
     tracing::warn!(pool, worker, reason, location, "a worker crashed and is replaced");
 }
