@@ -46,7 +46,11 @@ impl Broker {
         let sink = registry::pipeline::make_sink(&settings.sink).await?;
         // Where they wait for somebody to look at them, as the broker's own do.
         let topic = settings.dead_letter.as_str();
-        if let Err(reason) = durable::keep(&*self.engine, topic, DEAD).await {
+        let kept = match (&self.engine, &self.remote) {
+            (Some(engine), None) => durable::keep(&**engine, topic, DEAD).await,
+            _ => Err("the broker is another process".to_owned()),
+        };
+        if let Err(reason) = kept {
             tracing::warn!(%topic, %reason, "the pipeline's dead letters are kept only while somebody subscribes to their topic");
         }
         let addr = console.as_ref().and_then(|console| console.local_addr().ok()).map(|addr| addr.to_string());

@@ -50,6 +50,6 @@ fn deliveries(payload: &Payload, expected: &Event<'_>, id: &str) {
         assert_eq!(line, format!("{start}{end}"));
         assert!(model::is_json(line), "a delivery is JSON: {line}");
     }
-    let kept = Payload::from_parts(payload.bytes().clone(), payload.insert_at());
+    let kept = Payload::from_parts(payload.bytes(), payload.insert_at());
     assert_eq!(kept.as_ref(), Some(payload), "a storage can put it together again");
 }

@@ -124,21 +124,19 @@ impl Said {
             let due = match &frame {
                 Frame::TooLong => Certain::TooLong,
                 Frame::NotUtf8 => Certain::NotUtf8,
-                Frame::Line(line) => {
-                    match parse(line, &self.words, &mut None) {
-                        Ok(Command::Ping) => Certain::Pong,
-                        Ok(Command::Help) => Certain::EndOfHelp,
-                        Ok(Command::Topics) => Certain::Topics,
-                        Ok(Command::Stats { topic: None }) => Certain::Stats,
-                        Ok(Command::Quit) => {
-                            self.quit = true;
-                            Certain::Bye
-                        }
-                        Err(CommandError::Unknown(_)) => Certain::Unknown,
-                        Err(CommandError::Topic(..) | CommandError::Subscription(..)) => Certain::BadName,
-                        _ => continue,
+                Frame::Line(line) => match parse(line, &self.words, &mut None) {
+                    Ok(Command::Ping) => Certain::Pong,
+                    Ok(Command::Help) => Certain::EndOfHelp,
+                    Ok(Command::Topics) => Certain::Topics,
+                    Ok(Command::Stats { topic: None }) => Certain::Stats,
+                    Ok(Command::Quit) => {
+                        self.quit = true;
+                        Certain::Bye
                     }
-                }
+                    Err(CommandError::Unknown(_)) => Certain::Unknown,
+                    Err(CommandError::Topic(..) | CommandError::Subscription(..)) => Certain::BadName,
+                    _ => continue,
+                },
             };
             self.due.iter_mut().for_each(|all| all.push_back(due));
         }
