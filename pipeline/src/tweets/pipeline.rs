@@ -55,7 +55,7 @@ struct Counters {
 pub struct PipelineFigures {
     /// Events read from the feeds.
     pub read: u64,
-    /// Tweets that were logged or crashed a worker, and tweets inside those, that went to the sentiment pool.
+    /// Tweets handed to be scored, those inside retweets included.
     pub scored: u64,
     /// Workers that crashed, of all pools.
     pub crashes: u64,
