@@ -393,7 +393,8 @@ mod errors {
             ("uri = \"mongodb://h/d\"\nmsg = \"x\"", "msg", "not a JSON pointer"),
         ] {
             let problem = with(keys);
-            assert!(problem.starts_with(&format!("herald.toml: sources[0].{key}: ")), "{problem}");
+            // A key that is not there has no file either.
+            assert!(problem.contains(&format!("sources[0].{key}: ")), "{problem}");
             assert!(problem.contains(text) && !problem.contains("s3cret"), "{problem}");
         }
     }
