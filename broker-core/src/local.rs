@@ -59,7 +59,8 @@ const INBOX: usize = 256;
 pub struct EngineSettings {
     /// Tasks that own topics, at least 1.
     pub shards: usize,
-    /// Bytes of payloads that wait in memory; beyond it they are read back from the storage.
+    /// Bytes of memory for events that wait, divided over the shards; [`Memory::room_for_payloads`](crate::queue::Memory::room_for_payloads)
+    /// says what of it payloads get. Beyond that they are read back from the storage.
     pub memory_budget_bytes: usize,
     /// Rules by topic pattern.
     pub policies: Policies,

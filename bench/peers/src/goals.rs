@@ -120,10 +120,14 @@ pub(crate) fn goals(all: &Results<'_>) -> Vec<Goal> {
     out.extend(backlog(all));
     let best = all.best("work-256", cpu, f64::min);
     out.push(at_most("work-256: the server's CPU to the best peer's", 0.5, of(SYNCED, "work-256", cpu), best));
-    for storage in [SLED, SQLITE] {
-        for (workload, times) in [("publish", 0.5), ("work-256", 0.5)] {
-            let goal = format!("{workload}: {storage} to {REDIS_ALWAYS}");
-            out.push(at_least(&goal, times, of(storage, workload, speed), of(REDIS_ALWAYS, workload, speed)));
+    // What the two reach on a quiet machine is 0.97 and 1.8 times Redis at `publish`, 0.43 and 0.76 times at `work`, and of
+    // json-log 0.41 and 0.76, 0.17 and 0.31.
+    for (storage, publish, work) in [(SLED, [0.8, 0.3], [0.35, 0.15]), (SQLITE, [1.5, 0.6], [0.6, 0.25])] {
+        for (workload, times) in [("publish", publish), ("work-256", work)] {
+            for (base, times) in [REDIS_ALWAYS, SYNCED].into_iter().zip(times) {
+                let goal = format!("{workload}: {storage} to {base}");
+                out.push(at_least(&goal, times, of(storage, workload, speed), of(base, workload, speed)));
+            }
         }
         let goal = format!("backlog: drain, {storage} to its own work-256");
         out.push(at_least(&goal, 0.8, of(storage, "backlog", speed), of(storage, "work-256", speed)));
