@@ -84,7 +84,7 @@ start() {
     for name in broker pipeline change-stream; do
         sed -e "s#mongodb://mongo:27017/rtp_sse_db?replicaSet=rs0#${mongodb//&/\\&}#" \
             -e "s#tcp://broker:8000#tcp://127.0.0.1:$broker_port#" \
-            -e "s#http://feed:4000#http://127.0.0.1:$feed_port#" \
+            -e "s#http://feed:4000#http://127.0.0.1:$feed_port#g" \
             -e "s#0\.0\.0\.0:8000#127.0.0.1:$broker_port#" \
             -e "s#0\.0\.0\.0:8080#127.0.0.1:$console_port#" \
             -e 's#log_format = "json"#log_format = "text"#' \
