@@ -10,6 +10,7 @@ use crate::{PATIENCE, Telnet, TestBroker};
 
 /// What the broker says of a subscription.
 struct Figures {
+    connections: u64,
     waiting: u64,
     in_flight: u64,
     delayed: u64,
@@ -21,7 +22,12 @@ impl Figures {
         let side = sides.iter().find(|side| side["name"] == queue.name);
         let side = side.unwrap_or_else(|| panic!("the subscription {} is gone: {sides:?}", queue.name));
         let figure = |key: &str| side[key].as_u64().unwrap();
-        Self { waiting: figure("waiting"), in_flight: figure("in_flight"), delayed: figure("delayed") }
+        Self {
+            connections: figure("connections"),
+            waiting: figure("waiting"),
+            in_flight: figure("in_flight"),
+            delayed: figure("delayed"),
+        }
     }
 }
 
@@ -72,16 +78,21 @@ pub(crate) fn check_figures(broker: &TestBroker, queues: &[Queue], may_have_come
     }
 }
 
-/// Waits until nothing is delayed any more, and what connections that have gone had in flight is back.
+/// Waits until nothing is delayed any more, and the connections that have gone are detached, so that what they had in flight is
+/// back and nothing more goes to them: a payload that is being read may be meant for one of them.
 pub(crate) fn settle(broker: &TestBroker, queue: Queue) {
     let mut client = broker.telnet();
     let began = Instant::now();
     loop {
-        let Figures { in_flight, delayed, .. } = Figures::of(&mut client, queue);
-        if delayed == 0 && in_flight == 0 {
+        let Figures { connections, in_flight, delayed, .. } = Figures::of(&mut client, queue);
+        if connections == 0 && delayed == 0 && in_flight == 0 {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "{}: {delayed} are delayed, {in_flight} in flight", queue.name);
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{}: {delayed} are delayed, {in_flight} in flight, {connections} attached",
+            queue.name
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -146,7 +157,7 @@ pub(crate) fn drain(broker: &TestBroker, queue: Queue, history: &History, prefet
         history.violation(format!("{name}: {waiting} events waited, and {} came", drained.len()));
     }
     let mut other = broker.telnet();
-    let Figures { waiting, in_flight, delayed } = Figures::of(&mut other, queue);
+    let Figures { waiting, in_flight, delayed, .. } = Figures::of(&mut other, queue);
     if waiting + in_flight + delayed > 0 {
         history.violation(format!(
             "{name} is drained, and has {waiting} waiting, {in_flight} in flight, {delayed} delayed"
