@@ -9,8 +9,11 @@ fn a_named_subscription_outlives_its_connection_and_the_broker() {
     let mut broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t s", SUBSCRIBED);
+    // Confirmed, so that all three can be delivered however slow the disk is.
+    let mut publisher = broker.telnet();
+    assert!(publisher.ask(r#"hello {"confirm":true}"#).starts_with("hello {"));
     for id in ["a", "b", "c"] {
-        client.send(&publish("t", id, 0));
+        publisher.asks(&publish("t", id, 0), &format!("published t {id} synced"));
     }
     client.expect(&delivery("t", "a", 0));
     client.asks("quit", "bye");
