@@ -15,7 +15,7 @@ impl Memory {
     ///
     /// The other half is for what is not counted: what the allocator takes beyond what it is asked for and keeps for later, the
     /// buffers of storage and connections. A million events of 256 bytes that wait were 245 MB of resident memory while all of
-    /// 256 MiB was counted on, and are some 155 MB so; they are consumed as fast, since what is read back comes in large pieces.
+    /// 256 MiB was counted on, and are some 180 MB so; they are consumed as fast, since what is read back comes in large pieces.
     #[must_use]
     pub fn room_for_payloads(self, budget: usize) -> usize {
         (budget / 2).saturating_sub(self.index).max(budget / 8)
