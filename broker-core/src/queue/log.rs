@@ -14,19 +14,28 @@ use crate::storage::Place;
 pub(super) struct Times {
     pub(super) expires_at: Option<Millis>,
     pub(super) due_at: Option<Millis>,
-    /// When it is to be looked at whether it has expired; the log's own business.
-    look_at: Option<Millis>,
 }
 
 impl Times {
     /// `None` for an event without any.
     pub(super) fn new(expires_at: Option<Millis>, due_at: Option<Millis>) -> Option<Self> {
-        (expires_at.is_some() || due_at.is_some()).then_some(Self { expires_at, due_at, look_at: None })
+        (expires_at.is_some() || due_at.is_some()).then_some(Self { expires_at, due_at })
     }
 }
 
-/// What a time costs in memory, in bytes: a row of the table, and one of the order by time.
-const TIMED_BYTES: usize = 112;
+/// When an event expires.
+#[derive(Debug, Clone, Copy)]
+struct Expiry {
+    at: Millis,
+    /// When it is to be looked at whether it has expired.
+    look_at: Option<Millis>,
+}
+
+/// What an expiry costs in memory, in bytes: a row of the table, and one of the order by time.
+const EXPIRY_BYTES: usize = 96;
+
+/// What a delay costs, likewise.
+const DUE_BYTES: usize = 72;
 
 /// An event that nobody needs any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,10 +66,14 @@ pub(super) struct Log {
     /// How many of those each lane has.
     pending_lanes: BTreeMap<Priority, usize>,
     ids: Ids,
-    times: HashMap<Seq, Times>,
+    expiry_of: HashMap<Seq, Expiry>,
+    /// When events may be delivered that were published with a delay. Beside the other table, so that either costs only itself.
+    due_of: HashMap<Seq, Millis>,
     /// Events by when they are to be looked at, because they may have waited for too long. One hint for each: who still waits
     /// then, and has had it in flight meanwhile, has it looked at again later.
     expiries: BTreeSet<(Millis, EventKey)>,
+    /// Events that were published with a delay, by when they are due; without those that have come due.
+    dues: BTreeSet<(Millis, EventKey)>,
     /// What has been freed since it was last drained.
     pub(super) released: Vec<Released>,
     /// What the payloads in memory cost, in bytes.
@@ -84,7 +97,8 @@ impl Log {
     }
 
     pub(super) fn times(&self, seq: Seq) -> Option<Times> {
-        self.times.get(&seq).copied()
+        let expires_at = self.expiry_of.get(&seq).map(|expiry| expiry.at);
+        Times::new(expires_at, self.due_of.get(&seq).copied())
     }
 
     pub(super) fn payload(&self, key: EventKey) -> Option<&Payload> {
@@ -143,9 +157,13 @@ impl Log {
     ) {
         let entry = Entry::new(id, key.seq, holders, len, at, times.is_some());
         if let Some(times) = times {
-            self.times.insert(key.seq, times);
             if let Some(at) = times.expires_at {
+                self.expiry_of.insert(key.seq, Expiry { at, look_at: None });
                 self.look_at_again(key, at);
+            }
+            if let Some(at) = times.due_at {
+                self.due_of.insert(key.seq, at);
+                self.dues.insert((at, key));
             }
         }
         let lane = &mut self.lanes.entry(key.priority).or_default().lane;
@@ -184,14 +202,14 @@ impl Log {
 
     /// Has an event looked at not later than at this time.
     pub(super) fn look_at_again(&mut self, key: EventKey, at: Millis) {
-        let Some(times) = self.times.get_mut(&key.seq) else { return };
-        if let Some(earlier) = times.look_at {
+        let Some(expiry) = self.expiry_of.get_mut(&key.seq) else { return };
+        if let Some(earlier) = expiry.look_at {
             if earlier <= at {
                 return;
             }
             self.expiries.remove(&(earlier, key));
         }
-        times.look_at = Some(at);
+        expiry.look_at = Some(at);
         self.expiries.insert((at, key));
     }
 
@@ -199,8 +217,8 @@ impl Log {
     pub(super) fn pop_expiry(&mut self, now: Millis) -> Option<EventKey> {
         let (_, key) = self.expiries.first().copied().filter(|(at, _)| *at <= now)?;
         self.expiries.pop_first();
-        if let Some(times) = self.times.get_mut(&key.seq) {
-            times.look_at = None;
+        if let Some(expiry) = self.expiry_of.get_mut(&key.seq) {
+            expiry.look_at = None;
         }
         Some(key)
     }
@@ -208,6 +226,36 @@ impl Log {
     /// When the next event is to be looked at.
     pub(super) fn next_expiry(&self) -> Option<Millis> {
         self.expiries.first().map(|(at, _)| *at)
+    }
+
+    // ---- Delays ----
+
+    /// Whether the event was published with a delay that has not come to its end.
+    pub(super) fn is_undue(&self, key: EventKey) -> bool {
+        self.due_of.get(&key.seq).is_some_and(|at| self.dues.contains(&(*at, key)))
+    }
+
+    /// The next event whose delay has come to its end by now.
+    pub(super) fn pop_due(&mut self, now: Millis) -> Option<EventKey> {
+        let (_, key) = self.dues.first().copied().filter(|(at, _)| *at <= now)?;
+        self.dues.pop_first();
+        Some(key)
+    }
+
+    /// When the next event's delay comes to its end.
+    pub(super) fn next_due(&self) -> Option<Millis> {
+        self.dues.first().map(|(at, _)| *at)
+    }
+
+    /// The events whose delays have not come to their ends.
+    pub(super) fn undue(&self) -> impl Iterator<Item = EventKey> {
+        self.dues.iter().map(|(_, key)| *key)
+    }
+
+    fn forget_due(&mut self, key: EventKey) {
+        if let Some(at) = self.due_of.remove(&key.seq) {
+            self.dues.remove(&(at, key));
+        }
     }
 
     /// Makes events up to `seq` visible.
@@ -250,8 +298,11 @@ impl Log {
         let Some(entry) = self.get_mut(key) else { return };
         entry.holders = holders;
         entry.withdraw();
-        let id = entry.id;
+        let (id, timed) = (entry.id, entry.timed());
         self.ids.remove(id, key);
+        if timed {
+            self.forget_due(key);
+        }
         if holders == 0 {
             self.free(key);
         }
@@ -286,10 +337,11 @@ impl Log {
         if !entry.withdrawn() {
             self.ids.remove(entry.id, key);
         }
-        if entry.timed()
-            && let Some(at) = self.times.remove(&key.seq).and_then(|times| times.look_at)
-        {
-            self.expiries.remove(&(at, key));
+        if entry.timed() {
+            self.forget_due(key);
+            if let Some(at) = self.expiry_of.remove(&key.seq).and_then(|expiry| expiry.look_at) {
+                self.expiries.remove(&(at, key));
+            }
         }
     }
 
@@ -309,7 +361,8 @@ impl Log {
 
     /// What it costs in memory.
     pub(super) fn memory(&self) -> Memory {
-        Memory { payloads: self.cached, index: self.entries + self.ids.bytes() + self.times.len() * TIMED_BYTES }
+        let times = self.expiry_of.len() * EXPIRY_BYTES + self.due_of.len() * DUE_BYTES;
+        Memory { payloads: self.cached, index: self.entries + self.ids.bytes() + times }
     }
 
     /// Drops payloads that can be read back, those that will be needed last first, until `bytes` are free or none is left.
@@ -337,8 +390,10 @@ impl Log {
             + self.pending.len()
             + self.pending_lanes.len()
             + self.expiries.len()
+            + self.dues.len()
             + self.ids.len()
-            + self.times.len()
+            + self.expiry_of.len()
+            + self.due_of.len()
             + self.released.len()
     }
 }

@@ -108,6 +108,8 @@ pub(super) struct Subscription {
     lanes: BTreeMap<Priority, Seq>,
     ready: BTreeSet<EventKey>,
     delayed: BTreeSet<(Millis, EventKey)>,
+    /// Events that were published with a delay, are not due and have not been taken from their lanes.
+    undue: u64,
     exceptions: BTreeMap<EventKey, Exception>,
     /// Events on their way to another topic.
     letters: BTreeMap<EventKey, Letter>,
@@ -153,6 +155,7 @@ impl Subscription {
             lanes: BTreeMap::new(),
             ready: BTreeSet::new(),
             delayed: BTreeSet::new(),
+            undue: 0,
             exceptions: BTreeMap::new(),
             letters: BTreeMap::new(),
             unsent: BTreeSet::new(),
@@ -210,6 +213,7 @@ impl Subscription {
             // looked at it before it was due, and after a restart.
             if let Some(due) = times.and_then(|times| times.due_at).filter(|due| fresh && *due > now) {
                 left -= 1;
+                self.leave_undue(log, key);
                 self.advance(key);
                 let standing = Standing::Delayed(due);
                 self.set_aside(key, Exception { deliveries: 0, order: 0, grace_ms: 0, standing });
@@ -217,6 +221,7 @@ impl Subscription {
             }
             if rules.one_flight_an_id && self.flights.contains(id) {
                 if fresh {
+                    self.leave_undue(log, key);
                     self.advance(key);
                 }
                 self.ready.remove(&key);
@@ -343,8 +348,9 @@ impl Subscription {
     // ---- Deliveries ----
 
     /// Puts the candidate in flight on a consumer. Returns how often it had been delivered.
-    pub(super) fn take(&mut self, candidate: Candidate, consumer: u32, now: Millis, rules: Rules) -> u32 {
+    pub(super) fn take(&mut self, log: &Log, candidate: Candidate, consumer: u32, now: Millis, rules: Rules) -> u32 {
         if candidate.fresh {
+            self.leave_undue(log, candidate.key);
             self.advance(candidate.key);
         } else {
             self.drop_exception(candidate.key);

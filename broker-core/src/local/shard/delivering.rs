@@ -19,6 +19,9 @@ pub(super) const DRAIN_BESIDES: usize = 256;
 /// Holds on events that are looked at for expiry between two turns.
 const EXPIRE: usize = 1024;
 
+/// Events that come due in one topic between two turns.
+const DUE: usize = 1024;
+
 /// Timers that are looked at between two turns.
 const TIMERS: usize = 256;
 
@@ -184,7 +187,10 @@ impl<S: Storage + ?Sized> Shard<S> {
             self.unschedule(at, sub);
             if sub == OWN {
                 // What is left, and letters that are to be tried again, are seen to at the end of the turn.
-                self.with(at, |topic, now| topic.expire(now, EXPIRE));
+                self.with(at, |topic, now| {
+                    topic.expire(now, EXPIRE);
+                    topic.come_due(now, DUE);
+                });
                 continue;
             }
             self.with(at, |topic, now| {

@@ -19,7 +19,7 @@ impl Subscription {
         std::mem::swap(&mut ghost.lanes, &mut self.lanes);
         std::mem::swap(&mut ghost.settled_ahead, &mut self.settled_ahead);
         // These only say how the exceptions stand, which nobody asks any more.
-        (self.ready, self.delayed, self.blocked) = Default::default();
+        (self.ready, self.delayed, self.undue, self.blocked) = Default::default();
         // What stays is beside the lanes, and in them the ghost must not find it.
         let stays = self.flights.iter().map(|flight| flight.key).chain(self.letters.keys().copied());
         let mut left = unsettled;

@@ -64,6 +64,7 @@ impl Subscription {
 
     /// An event that waits becomes a dead letter.
     pub(in crate::queue) fn bury(&mut self, log: &Log, key: EventKey, reason: Reason) {
+        self.leave_undue(log, key);
         self.pass_first(log, key);
         let exception = self.drop_exception(key);
         let (deliveries, order, grace_ms) = exception.map_or((0, 0, 0), |e| (e.deliveries, e.order, e.grace_ms));
@@ -165,7 +166,8 @@ impl Subscription {
     // ---- Back to where it came from ----
 
     /// A waiting dead letter is on its way back.
-    pub(in crate::queue) fn set_moving(&mut self, key: EventKey) {
+    pub(in crate::queue) fn set_moving(&mut self, log: &Log, key: EventKey) {
+        self.leave_undue(log, key);
         let exception = self.drop_exception(key);
         let (deliveries, order, grace_ms) = exception.map_or((0, 0, 0), |e| (e.deliveries, e.order, e.grace_ms));
         let standing = exception.map(|exception| exception.standing);
@@ -182,6 +184,9 @@ impl Subscription {
             // It has not been passed meanwhile: it stands in its lane as before.
             if let Some(at) = log.times(key.seq).and_then(|times| times.expires_at) {
                 log.look_at_again(key, at);
+            }
+            if log.is_undue(key) {
+                self.enter_undue();
             }
             return;
         }

@@ -53,5 +53,6 @@ impl Subscription {
             self.lanes.insert(priority, position);
         }
         self.seen = log.visible;
+        self.undue = log.undue().filter(|key| self.is_in_lane(*key)).count() as u64;
     }
 }

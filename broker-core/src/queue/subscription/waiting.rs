@@ -46,6 +46,7 @@ impl Subscription {
 
     /// Settles an event that waits.
     pub(in crate::queue) fn settle_waiting(&mut self, log: &mut Log, key: EventKey) {
+        self.leave_undue(log, key);
         self.leave_queue(key);
         self.count_settled(log, key);
         if log.get(key).is_none() {
@@ -59,6 +60,7 @@ impl Subscription {
     /// The same for what goes without having been asked for. That is mostly what is first in its lane: so the position moves past
     /// it, and nothing is remembered of however many.
     pub(in crate::queue) fn drop_waiting(&mut self, log: &mut Log, key: EventKey) {
+        self.leave_undue(log, key);
         self.pass_first(log, key);
         self.settle_waiting(log, key);
     }
@@ -88,7 +90,8 @@ impl Subscription {
 
     /// The event has been taken out of the topic: what waits here waits no more. The log counts its holders itself, and the
     /// storage is told once for all subscriptions.
-    pub(in crate::queue) fn withdraw_waiting(&mut self, key: EventKey, len: u64) {
+    pub(in crate::queue) fn withdraw_waiting(&mut self, log: &Log, key: EventKey, len: u64) {
+        self.leave_undue(log, key);
         self.drop_exception(key);
         self.drop_letter(key);
         self.settled.0 += 1;
@@ -126,8 +129,37 @@ impl Subscription {
         (delivered.is_none(), delivered.map_or(0, |(_, order)| order), key)
     }
 
-    pub(in crate::queue) fn delayed_len(&self) -> usize {
-        self.delayed.len()
+    /// Events that are not due yet.
+    pub(in crate::queue) fn delayed_len(&self) -> u64 {
+        self.delayed.len() as u64 + self.undue
+    }
+
+    /// An event that is published with a delay begins to wait here.
+    pub(in crate::queue) fn enter_undue(&mut self) {
+        self.undue += 1;
+    }
+
+    /// An event comes due, or leaves its lane before: it counts as delayed there no more. To be called before it leaves.
+    pub(in crate::queue) fn leave_undue(&mut self, log: &Log, key: EventKey) {
+        if self.undue > 0 && log.is_undue(key) {
+            self.come_due(key);
+        }
+    }
+
+    /// The same for an event of which it is known that it has been undue until now.
+    pub(in crate::queue) fn come_due(&mut self, key: EventKey) {
+        self.undue -= u64::from(self.undue > 0 && self.is_in_lane(key));
+    }
+
+    /// Events that count as delayed in their lanes, by the counter and counted anew.
+    #[cfg(test)]
+    pub(in crate::queue) fn undue(&self, log: &Log) -> (u64, u64) {
+        (self.undue, log.undue().filter(|key| self.is_in_lane(*key)).count() as u64)
+    }
+
+    /// Whether an event that the topic has is still where it was published to.
+    pub(in crate::queue) fn is_in_lane(&self, key: EventKey) -> bool {
+        key.seq > self.position(key.priority).max(self.since) && !self.passes_over(key)
     }
 
     /// When something changes by the passing of time alone.

@@ -637,6 +637,11 @@ impl Run {
             let flights = self.topic.in_flight_of(attached.sub, attached.consumer) as usize;
             assert_eq!(flights, self.model.in_flight_of(attached.in_model, attached.client.0));
         }
+        let (log, inside) = self.topic.inside();
+        for (sub, _) in &subs {
+            let (counted, expected) = inside[sub.0].undue(log);
+            assert_eq!(counted, expected, "what is delayed is counted as it comes and goes");
+        }
         self.compare_holds(&subs);
     }
 

@@ -96,7 +96,7 @@ impl Topic {
             return Next::Load(bounded.map(|(key, place, _)| (key, place)).collect());
         };
         let client = subscription.consumers[consumer as usize].client;
-        let redelivered = subscription.take(candidate, consumer, now, rules);
+        let redelivered = subscription.take(&self.log, candidate, consumer, now, rules);
         subscription.enter_ring(consumer as usize);
         Next::Delivery { client, payload, redelivered }
     }

@@ -13,7 +13,7 @@ impl Topic {
 
     /// Counts of a subscription: waiting, in flight, delayed.
     fn counts(&self, sub: &Subscription) -> (u64, u64, u64) {
-        let (in_flight, delayed) = (sub.flights.len() as u64, sub.delayed_len() as u64);
+        let (in_flight, delayed) = (sub.flights.len() as u64, sub.delayed_len());
         (self.unsettled(sub).0.saturating_sub(in_flight + delayed), in_flight, delayed)
     }
 

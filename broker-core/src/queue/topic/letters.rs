@@ -277,7 +277,7 @@ impl Topic {
         if waits {
             for (_, sub) in &mut self.subscriptions {
                 if sub.hold(key, id) == Hold::Waiting {
-                    sub.set_moving(key);
+                    sub.set_moving(&self.log, key);
                 }
             }
         }

@@ -98,6 +98,19 @@ impl Topic {
         }
     }
 
+    // ---- What comes due ----
+
+    /// Counts events whose delays have come to their ends as delayed no more, `most` of them at the most. A subscription that is
+    /// consumed finds them by itself; this is for the others.
+    pub fn come_due(&mut self, now: Millis, most: usize) {
+        for _ in 0..most {
+            let Some(key) = self.log.pop_due(now) else { return };
+            for (_, sub) in &mut self.subscriptions {
+                sub.come_due(key);
+            }
+        }
+    }
+
     /// How many events may become letters by expiring before some have gone.
     fn room_for_expired(&self) -> usize {
         if self.with_letters.is_empty() && !self.burying {
@@ -112,6 +125,6 @@ impl Topic {
         let waits = self.rules().expired_to_dead_letter && self.room_for_expired() == 0;
         let expiry = self.log.next_expiry().filter(|_| !waits);
         let letters = self.dead_full.as_ref().filter(|_| !self.burying && !self.with_letters.is_empty());
-        expiry.into_iter().chain(letters.map(|(until, _)| *until)).min()
+        expiry.into_iter().chain(letters.map(|(until, _)| *until)).chain(self.log.next_due()).min()
     }
 }

@@ -129,6 +129,9 @@ impl Topic {
         let payload = event.payload.clone();
         self.log.insert(key, event.id, holders, now, times, payload.len(), Some(payload.clone()));
         self.log.await_visibility(key);
+        if due_at.is_some() {
+            self.subscriptions.iter_mut().for_each(|(_, sub)| sub.enter_undue());
+        }
         self.stored.0 += 1;
         self.stored.1 += payload.len() as u64;
         StoredEvent { topic: self.name.clone(), key, published_at: now, expires_at, due_at, payload }
@@ -263,7 +266,7 @@ impl Topic {
             match sub.hold(key, id) {
                 Hold::InFlight | Hold::Moving => in_flight += 1,
                 Hold::Waiting => {
-                    sub.withdraw_waiting(key, len);
+                    sub.withdraw_waiting(&self.log, key, len);
                     waited = true;
                 }
                 Hold::None => {}

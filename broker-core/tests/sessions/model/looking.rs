@@ -11,31 +11,28 @@ fn is_delayed(held: &Held, now: u64) -> bool {
     held.waits() && held.due > now
 }
 
-/// Waiting, in flight and delayed. Nobody says when an event that was published with a delay is seen to have one, so the first
-/// and the last are ranges.
-fn counts(subscription: &Subscription, now: u64) -> (Value, Value, u64) {
+/// Waiting, delayed and in flight.
+fn counts(subscription: &Subscription, now: u64) -> (u64, u64, u64) {
     let count = |is_it: &dyn Fn(&Held) -> bool| subscription.events.iter().filter(|held| is_it(held)).count();
     let in_flight = count(&|held| !held.waits());
     let delayed = count(&|held| is_delayed(held, now));
-    let came_back = count(&|held| is_delayed(held, now) && held.deliveries > 0);
-    let not_in_flight = subscription.events.len() - in_flight;
-    (json!([not_in_flight - delayed, not_in_flight - came_back]), json!([came_back, delayed]), in_flight as u64)
+    let waiting = subscription.events.len() - in_flight - delayed;
+    (waiting as u64, delayed as u64, in_flight as u64)
 }
 
 impl Model {
     pub(super) fn topics_line(&self) -> Expect {
         let summary = |(name, topic): (&String, &Topic)| {
-            let mut waiting = (0, 0);
+            let mut waiting = 0;
             let mut in_flight = 0;
             for subscription in topic.all() {
-                let (range, _, flying) = counts(subscription, self.now);
-                waiting.0 += range[0].as_u64().unwrap_or(0);
-                waiting.1 += range[1].as_u64().unwrap_or(0);
+                let (of_it, _, flying) = counts(subscription, self.now);
+                waiting += of_it;
                 in_flight += flying;
             }
             json!({
-                "topic": name, "subscriptions": topic.all().count(), "waiting": [waiting.0, waiting.1],
-                "in_flight": in_flight, "published": topic.published,
+                "topic": name, "subscriptions": topic.all().count(), "waiting": waiting, "in_flight": in_flight,
+                "published": topic.published,
             })
         };
         Expect::Json(self.topics.iter().map(summary).collect())

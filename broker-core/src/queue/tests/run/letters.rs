@@ -107,6 +107,7 @@ impl Run {
         let mut rounds = 0;
         while self.topic.next_own_change().is_some_and(|at| at <= self.now) && rounds < 1000 {
             self.topic.expire(self.now, 3);
+            self.topic.come_due(self.now, 3);
             rounds += 1;
         }
         self.model.expire(self.now.0);
