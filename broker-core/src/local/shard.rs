@@ -45,6 +45,7 @@ use crate::table::Table;
 use delivering::{DRAIN, DRAIN_BESIDES, Loaded};
 use letters::Done;
 use resuming::Unserved;
+use settling::Undecided;
 
 /// Messages taken in one turn: what arrives while a batch is being prepared joins the next.
 const TURN: usize = 64;
@@ -91,6 +92,8 @@ pub(super) struct Shard<S: Storage + ?Sized> {
     /// Purges under way: who asked, and how many events they are about.
     purges: Table<u64, (ClientId, Slot, u64)>,
     purges_made: u64,
+    /// Acknowledgements that are not answered yet.
+    undecided: Vec<Undecided>,
     /// When the log last said that dead letters find no room.
     said_full: Option<Millis>,
     /// When subscriptions change by the passing of time, and for each when it is in there.
@@ -138,6 +141,7 @@ impl<S: Storage + ?Sized> Shard<S> {
             peers,
             purges: Table::default(),
             purges_made: 0,
+            undecided: Vec::new(),
             said_full: None,
             timers: BTreeSet::new(),
             timer_of: Table::default(),

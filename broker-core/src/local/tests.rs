@@ -1,5 +1,6 @@
 //! The engine over a storage whose commits the tests control.
 
+mod delays;
 mod letters;
 mod memory;
 mod reopening;

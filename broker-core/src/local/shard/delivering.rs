@@ -96,6 +96,9 @@ impl<S: Storage + ?Sized> Shard<S> {
         match next {
             Next::Delivery { client, payload, redelivered } => {
                 let delivery = Delivery { payload, redelivered };
+                if !self.undecided.is_empty() {
+                    self.answer_before_delivery(client, at, sub);
+                }
                 if let Some(state) = self.clients.get(&client) {
                     state.gauge.add(delivery.cost());
                 }

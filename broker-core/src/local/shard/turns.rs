@@ -12,6 +12,9 @@ use crate::storage::{Batch, Storage, StorageError};
 impl<S: Storage + ?Sized> Shard<S> {
     /// Submits what the turn has changed, and lets out what may leave.
     pub(super) fn end_turn(&mut self) {
+        if !self.undecided.is_empty() {
+            self.decide();
+        }
         self.touched.sort_unstable();
         self.touched.dedup();
         let touched = std::mem::take(&mut self.touched);

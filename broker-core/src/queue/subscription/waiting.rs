@@ -162,6 +162,11 @@ impl Subscription {
         key.seq > self.position(key.priority).max(self.since) && !self.passes_over(key)
     }
 
+    /// Whether the last search for what is next ended before it had looked at everything.
+    pub(in crate::queue) fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
     /// When something changes by the passing of time alone.
     pub(in crate::queue) fn next_change(&self) -> Option<Millis> {
         if self.unfinished && self.is_hungry() {

@@ -89,7 +89,7 @@ impl Queue {
     }
 
     pub(super) fn is_deliverable(&mut self, at: At) -> bool {
-        self.topic.is_deliverable(at.sub, self.now)
+        self.topic.is_deliverable(at.sub, self.now) == Some(true)
     }
 
     pub(super) fn changes(&mut self) -> Vec<Mutation> {

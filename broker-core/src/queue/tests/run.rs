@@ -459,7 +459,7 @@ impl Run {
 
     fn look(&mut self, sub: SubscriptionId, in_model: usize) {
         let expected = self.model.candidate(in_model, self.now.0).is_some();
-        assert_eq!(self.topic.is_deliverable(sub, self.now), expected);
+        assert_eq!(self.topic.is_deliverable(sub, self.now), Some(expected));
     }
 
     fn evict(&mut self, share: u8) {

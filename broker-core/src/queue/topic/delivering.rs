@@ -54,9 +54,11 @@ impl Topic {
         candidate
     }
 
-    /// Whether something could be delivered now to a consumer with room.
-    pub fn is_deliverable(&mut self, sub: SubscriptionId, now: Millis) -> bool {
-        self.candidate(sub, now).is_some()
+    /// Whether something could be delivered now to a consumer with room; `None`: nothing has been found yet, and there is more to
+    /// look at in another turn.
+    pub fn is_deliverable(&mut self, sub: SubscriptionId, now: Millis) -> Option<bool> {
+        let found = self.candidate(sub, now).is_some();
+        (found || !self.subscriptions[sub.0].is_unfinished()).then_some(found)
     }
 
     /// Puts the next event in flight on the consumer whose turn it is, among those whose client `has_room`. A client that
