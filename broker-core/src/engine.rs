@@ -189,6 +189,11 @@ pub enum Op {
         /// Whether the outcome waits until the event is safe.
         confirm: bool,
     },
+    /// Asks whether the topic is one that events may be published to, and changes nothing. Outcome: [`Outcome::Known`].
+    Check {
+        /// The topic.
+        topic: TopicName,
+    },
     /// Subscribes this link. Outcome: [`Outcome::Subscribed`].
     Subscribe {
         /// The topic.
@@ -287,6 +292,7 @@ impl Op {
     pub fn topic(&self) -> Option<&TopicName> {
         match self {
             Self::Publish { topic, .. }
+            | Self::Check { topic }
             | Self::Subscribe { topic, .. }
             | Self::Unsubscribe { topic, .. }
             | Self::Detach { topic }
@@ -314,6 +320,8 @@ pub enum Outcome {
     },
     /// Accepted and dropped at once: it was the least urgent, and no subscription had room for it.
     Dropped,
+    /// There is such a topic, or there would be with its first event.
+    Known,
     /// Subscribed, or already so subscribed.
     Subscribed,
     /// There is no such subscription now.

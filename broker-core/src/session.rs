@@ -289,7 +289,8 @@ impl Session {
                 self.say(|out| reply::not_allowed(out, "subscribe to", &topic));
             }
             Ok(Command::Publish { topic, event }) => match parse_event(topic.as_str(), event) {
-                Err(reason) => self.say(|out| reply::invalid_event(out, &reason)),
+                // An error of the topic comes first, and the engine knows whether there is one.
+                Err(reason) => self.ask(Ask::BadEvent(reason.into()), Op::Check { topic }),
                 Ok(event) => {
                     let confirm = self.options.confirm;
                     let ask = Ask::Publish { topic: topic.clone(), payload: event.payload.clone(), confirm };
@@ -411,6 +412,7 @@ fn render(ask: &Ask, outcome: Outcome, level: Level, out: &mut BytesMut) {
             reply::duplicate_id(out, &payload.id());
         }
         (_, Outcome::Refused(refusal)) => reply::refused(out, &refusal),
+        (Ask::BadEvent(reason), Outcome::Known) => reply::invalid_event(out, reason),
         (Ask::Publish { topic, payload, confirm: true }, Outcome::Published { replaced }) => {
             let word = if replaced { "replaced" } else { "published" };
             out.put_slice(word.as_bytes());

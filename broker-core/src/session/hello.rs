@@ -49,6 +49,9 @@ struct Fields {
 /// What is wrong with the JSON. The parser names an unknown field in full, however long it is.
 fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string().replace(" at line 1 column ", " at column ");
+    if let Some((name, column)) = text.strip_prefix("duplicate field `").and_then(|rest| rest.rsplit_once("` at ")) {
+        return format!("\"{name}\" given twice at {column}");
+    }
     let name = text.strip_prefix("unknown field `").and_then(|rest| rest.rsplit_once("`, expected one of "));
     match name {
         Some((name, _)) => {
@@ -130,7 +133,7 @@ mod tests {
             (r#"{"client":7}"#, "client must be a string"),
             (r#"{"token":7}"#, "token must be a string"),
             (r#"{"prefetsch":1}"#, r#"unknown field "prefetsch""#),
-            (r#"{"prefetch":1,"prefetch":2}"#, "duplicate field `prefetch`"),
+            (r#"{"prefetch":1,"prefetch":2}"#, r#""prefetch" given twice at column "#),
         ] {
             let error = first.changed_by(json).unwrap_err();
             assert!(error.contains(reason), "{json}: {error}");

@@ -17,6 +17,8 @@ pub(super) enum Ask {
         payload: Payload,
         confirm: bool,
     },
+    /// What is wrong with an event.
+    BadEvent(Box<str>),
     Subscribe(TopicName),
     Unsubscribe(TopicName),
     Detach(TopicName),
@@ -51,6 +53,7 @@ impl Ask {
     fn weight(&self) -> usize {
         match self {
             Self::Publish { payload, .. } => payload.len(),
+            Self::BadEvent(reason) => reason.len(),
             // "a " becomes a key of 16 bytes in the request and an answer of up to 30 and the id.
             Self::Acknowledge { ids, .. } => 32 * ids.len(),
             Self::Settle { id, .. } => id.len(),

@@ -154,12 +154,19 @@ fn what_needs_no_engine_is_answered_at_once() {
         "error: invalid subscription name \"../x\": a name does not begin with a dot\r\n"
     );
     assert_eq!(client.answer(&"x".repeat(101)), "error: line exceeds 100 bytes\r\n");
-    let error = client.answer("pub t [1]");
-    assert!(error.starts_with("error: event is not of an accepted format: "), "{error}");
     let help = client.answer("help");
     assert!(help.ends_with("\r\n\r\n") && help.contains("ack tweets 042"), "{help}");
     client.session.input(&mut BytesMut::from(&b"\xc3\n"[..]));
     assert_eq!(client.said(), "error: line is not valid UTF-8\r\n");
+}
+
+#[test]
+fn an_error_of_the_topic_is_reported_before_one_of_the_event() {
+    let mut client = Client::new();
+    let error = client.exchange("pub t [1]", Outcome::Known);
+    assert!(error.starts_with("error: event is not of an accepted format: "), "{error}");
+    let error = client.exchange("pub t [1]", Outcome::Refused(Refusal::UnknownTopic(topic())));
+    assert!(error.starts_with("error: unknown topic \"t\""), "{error}");
 }
 
 #[test]
@@ -360,7 +367,9 @@ proptest! {
 fn an_error_never_quotes_more_than_a_little() {
     let mut client = Client::new();
     let long = "x".repeat(500_000);
-    for line in [format!("pub t \"{long}\""), format!("hello {{\"{long}\":1}}"), format!("hello {long}"), long] {
+    let said = client.exchange(&format!("pub t \"{long}\""), Outcome::Known);
+    assert!(said.starts_with("error: ") && said.len() < 300, "{} bytes: {:.200}", said.len(), said);
+    for line in [format!("hello {{\"{long}\":1}}"), format!("hello {long}"), long] {
         let said = client.answer(&line);
         assert!(said.starts_with("error: ") && said.len() < 300, "{} bytes: {:.200}", said.len(), said);
     }

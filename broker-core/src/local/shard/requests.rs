@@ -97,13 +97,15 @@ impl<S: Storage + ?Sized> Shard<S> {
                 return;
             }
         };
-        let changes = !matches!(op, Op::Stats(_) | Op::Prefetch(_) | Op::Resume | Op::Topics);
+        let changes = !matches!(op, Op::Check { .. } | Op::Stats(_) | Op::Prefetch(_) | Op::Resume | Op::Topics);
         if let Some(reason) = self.shared.failure().filter(|_| changes) {
             self.effects.outbox.outcome(client, slot, Outcome::Refused(Refusal::Unavailable(reason)));
             return;
         }
         let outcome = match op {
             Op::Publish { topic, event, confirm } => return self.publish(client, slot, topic, &event, confirm),
+            Op::Check { topic } if self.is_unknown(&topic) => Outcome::Refused(Refusal::UnknownTopic(topic)),
+            Op::Check { .. } => Outcome::Known,
             Op::Subscribe { topic, name, prefetch } => return self.subscribe(client, slot, topic, name, prefetch),
             Op::Unsubscribe { topic, name } => self.unsubscribe(client, &topic, name.as_ref()),
             Op::Detach { topic } => self.detach(client, &topic),
@@ -161,11 +163,16 @@ impl<S: Storage + ?Sized> Shard<S> {
         if let Some(at) = self.by_name.get(name) {
             return Ok(*at);
         }
-        let policy = self.policies.of(name);
-        if !policy.auto_create && !self.policies.names(name) {
+        if self.is_unknown(name) {
             return Err(Refusal::UnknownTopic(name.clone()));
         }
-        self.make_topic(name, policy)
+        self.make_topic(name, self.policies.of(name))
+    }
+
+    /// Whether there is no such topic, and its use does not make it.
+    fn is_unknown(&self, name: &TopicName) -> bool {
+        let policies = &self.policies;
+        !self.by_name.contains_key(name) && !policies.of(name).auto_create && !policies.names(name)
     }
 
     /// Makes a topic that is not there.
