@@ -1,4 +1,4 @@
-//! The transcripts of `docs/protocol.md`, replayed on the binary.
+//! The transcripts of `docs/protocol.md`, replayed on the binary, over TCP and over WebSocket.
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Shutdown, TcpStream};
 
-use herald_tests::{PATIENCE, TestBroker};
+use herald_tests::{PATIENCE, TestBroker, WebSocketClient};
 
 const DOCUMENT: &str = include_str!("../../docs/protocol.md");
 const GREETING: &str = "Successfully connected to message_broker";
@@ -76,22 +76,50 @@ fn is_as_written(line: &str, written: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// What carries the lines.
+#[derive(Clone, Copy, PartialEq)]
+enum Carrier {
+    Tcp,
+    WebSocket,
+}
+
 /// A connection of which the greeting has been taken.
-struct Client(BufReader<TcpStream>);
+enum Client {
+    Tcp(BufReader<TcpStream>),
+    WebSocket(Box<WebSocketClient>),
+}
 
 impl Client {
-    fn connect(broker: &TestBroker) -> Result<Self, String> {
+    fn connect(broker: &TestBroker, carrier: Carrier) -> Result<Self, String> {
+        if carrier == Carrier::WebSocket {
+            return Ok(Self::WebSocket(Box::new(WebSocketClient::connect(broker.addr_of("ws")))));
+        }
         let stream = TcpStream::connect(broker.addr()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut client = Self(BufReader::new(stream));
+        let mut client = Self::Tcp(BufReader::new(stream));
         client.hear(GREETING)?;
         Ok(client)
     }
 
+    fn say(&mut self, line: &str) -> Result<(), String> {
+        match self {
+            Self::Tcp(stream) => stream.get_mut().write_all(format!("{line}\r\n").as_bytes()),
+            Self::WebSocket(socket) => {
+                socket.send(line);
+                Ok(())
+            }
+        }
+        .map_err(|error| error.to_string())
+    }
+
     /// The next line; `None`: the connection is closed.
     fn line(&mut self) -> Result<Option<String>, String> {
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::WebSocket(socket) => return Ok(socket.message().ok()),
+        };
         let mut line = String::new();
-        match self.0.read_line(&mut line) {
+        match stream.read_line(&mut line) {
             Ok(0) => Ok(None),
             Ok(_) => line.strip_suffix("\r\n").map(|line| Some(line.to_owned())).ok_or(format!("half a line: {line}")),
             Err(error) => Err(format!("nothing comes: {error}")),
@@ -106,40 +134,60 @@ impl Client {
         }
     }
 
+    /// Ends it, and finds out whether anything was left to be heard.
+    fn ends(&mut self) -> Result<(), String> {
+        match self {
+            Self::Tcp(stream) => stream.get_ref().shutdown(Shutdown::Write).unwrap(),
+            // A web socket takes nothing in after its end of the closing.
+            Self::WebSocket(socket) => {
+                socket.send("quit");
+                self.hear("bye")?;
+            }
+        }
+        self.is_closed()
+    }
+
     fn is_closed(&mut self) -> Result<(), String> {
         self.line()?.map_or(Ok(()), |line| Err(format!("the broker says {line}")))
     }
 }
 
-fn replay(transcript: &Transcript) -> Result<(), String> {
+fn replay(transcript: &Transcript, carrier: Carrier) -> Result<(), String> {
     let steps: Vec<_> = transcript.iter().map(|(at, line)| (*at, *line, step(line))).collect();
-    let settings: String = steps
+    let mut settings: String = steps
         .iter()
         .filter_map(|(.., step)| match step {
             Some(Step::Configuration(setting)) => Some(format!("{setting}\n")),
             _ => None,
         })
         .collect();
+    if carrier == Carrier::WebSocket {
+        settings += "[transports.ws]\nlisten = \"127.0.0.1:0\"\n";
+    }
     let mut broker = TestBroker::start(&settings);
     let mut clients = BTreeMap::new();
     for (at, line, step) in steps {
         let done = match step {
-            Some(step) => take(step, &mut broker, &mut clients),
+            Some(step) => take(step, &mut broker, carrier, &mut clients),
             None => Err("no transcript has such a line".to_owned()),
         };
         done.map_err(|why| format!("docs/protocol.md:{at}: {line}\n    {why}"))?;
     }
     // What the transcript leaves out is a mistake as well.
     for (name, mut client) in clients {
-        client.0.get_ref().shutdown(Shutdown::Write).unwrap();
-        client.is_closed().map_err(|why| {
+        client.ends().map_err(|why| {
             format!("docs/protocol.md:{}: after the transcript's end, to client {name:?}\n    {why}", transcript[0].0)
         })?;
     }
     Ok(())
 }
 
-fn take(step: Step, broker: &mut TestBroker, clients: &mut BTreeMap<&'static str, Client>) -> Result<(), String> {
+fn take(
+    step: Step,
+    broker: &mut TestBroker,
+    carrier: Carrier,
+    clients: &mut BTreeMap<&'static str, Client>,
+) -> Result<(), String> {
     let client = match step {
         Step::Configuration(_) => return Ok(()),
         Step::Crash => {
@@ -155,13 +203,11 @@ fn take(step: Step, broker: &mut TestBroker, clients: &mut BTreeMap<&'static str
     };
     let is_new = !clients.contains_key(client);
     if is_new {
-        clients.insert(client, Client::connect(broker)?);
+        clients.insert(client, Client::connect(broker, carrier)?);
     }
     let connection = clients.get_mut(client).unwrap();
     match step {
-        Step::Says { line, .. } => {
-            connection.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).map_err(|error| error.to_string())
-        }
+        Step::Says { line, .. } => connection.say(line),
         Step::Hears { line: GREETING, .. } if is_new => Ok(()),
         Step::Hears { line, .. } => connection.hear(line),
         Step::HangsUp { .. } => {
@@ -179,8 +225,11 @@ fn take(step: Step, broker: &mut TestBroker, clients: &mut BTreeMap<&'static str
 fn the_broker_says_what_the_document_of_the_protocol_says() {
     let transcripts = transcripts();
     assert!(transcripts.len() > 10, "the transcripts are found");
-    let wrong: Vec<String> = transcripts.iter().filter_map(|transcript| replay(transcript).err()).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for carrier in [Carrier::Tcp, Carrier::WebSocket] {
+        let wrong: Vec<String> =
+            transcripts.iter().filter_map(|transcript| replay(transcript, carrier).err()).collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
 }
 
 #[test]
@@ -215,6 +264,8 @@ fn a_transcript_that_is_wrong_is_found_and_its_line_is_named() {
     ];
     for (lines, expected) in cases {
         let transcript = lines.iter().enumerate().map(|(at, line)| (at + 1, *line)).collect();
-        assert_eq!(replay(&transcript), Err(expected.to_owned()));
+        for carrier in [Carrier::Tcp, Carrier::WebSocket] {
+            assert_eq!(replay(&transcript, carrier), Err(expected.to_owned()));
+        }
     }
 }
