@@ -38,7 +38,9 @@ fn a_wrong_field_or_value_is_named_and_nothing_is_applied() {
         (r#"{"prefetch":5,"confirm":"yes"}"#, "confirm"),
         (r#"{"confirm":true,"client":7}"#, "client"),
         (r#"{"confirm":true,"token":[]}"#, "token"),
-        (r#"{"confirm":true,"prefetsch":2}"#, "prefetsch"),
+        (r#"{"confirm":true,"prefetsch":2}"#, "unknown field \"prefetsch\""),
+        (r#"{"confirm":true,"confirm":true}"#, "\"confirm\" given twice"),
+        (r#"{"confirm":true,"client":"a\u0007"}"#, "client"),
     ] {
         let answer = client.ask(&format!("hello {options}"));
         assert!(answer.starts_with("error: ") && answer.contains(name), "{options}: {answer}");

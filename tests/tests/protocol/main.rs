@@ -3,7 +3,9 @@
 
 mod acknowledgements;
 mod coming_back;
+mod configuration;
 mod core;
+mod delays;
 mod events;
 mod framing;
 mod fullness;

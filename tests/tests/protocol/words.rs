@@ -20,6 +20,14 @@ const TOO_FEW_OR_TOO_MANY: &[(&str, &str)] = &[
     ("touch", "touch <topic> <id>"),
     ("touch t", "touch <topic> <id>"),
     ("touch t a more", "touch <topic> <id>"),
+    ("term", "term <topic> <id> [<reason …>]"),
+    ("term t", "term <topic> <id> [<reason …>]"),
+    ("peek", "peek <topic> [<subscription>] [<n>]"),
+    ("peek t s 1 more", "peek <topic> [<subscription>] [<n>]"),
+    ("redrive", "redrive <topic> [<n>]"),
+    ("redrive t 1 more", "redrive <topic> [<n>]"),
+    ("purge", "purge <topic> [<subscription>]"),
+    ("purge t s more", "purge <topic> [<subscription>]"),
     ("topics more", "topics"),
     ("stats t more", "stats [<topic>]"),
     ("ping more", "ping"),
@@ -78,6 +86,10 @@ fn every_command_that_names_a_topic_refuses_a_bad_name() {
         "ack % *",
         "nack % a",
         "touch % a",
+        "term % a",
+        "peek %",
+        "redrive %",
+        "purge %",
         "stats %",
     ] {
         for name in ["..", ".", "/", "../../etc/passwd", "a/../b", "a\\b", "a*", "ä", "\u{1}"] {
@@ -120,7 +132,9 @@ fn settling_needs_a_subscription_to_that_topic() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub other", "successfully subscribed to topic other");
-    for command in ["ack t a", "ack t a b c", "ack t *", "nack t a", "nack t a 5", "touch t a"] {
+    for command in
+        ["ack t a", "ack t a b c", "ack t *", "nack t a", "nack t a 5", "touch t a", "term t a", "term t a why"]
+    {
         client.asks(command, "error: not a topic t subscriber");
     }
 }
