@@ -73,6 +73,9 @@ pub(super) struct Rules {
 /// other things to do in between; [`Subscription::next_change`] says that there is more.
 const SET_ASIDE: usize = 4096;
 
+/// Events that become deliverable at once: a million may be due in the same millisecond, and the rest follows.
+const PROMOTE: usize = 1024;
+
 /// The event that is next, and what is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Candidate {
@@ -134,7 +137,7 @@ pub(super) struct Subscription {
     pub(super) loading: bool,
     /// The lane that [`Subscription::drain`] has come to.
     draining: Option<Priority>,
-    /// The last search ended before it had found anything, see [`SET_ASIDE`].
+    /// The last search ended before it had found anything, see [`SET_ASIDE`] and [`PROMOTE`].
     unfinished: bool,
 }
 
@@ -180,7 +183,7 @@ impl Subscription {
     /// The next event that can be delivered now, after setting aside whatever stands before it and cannot.
     pub(super) fn candidate(&mut self, log: &mut Log, now: Millis, rules: Rules) -> Option<Candidate> {
         self.look_at_new_lanes(log);
-        self.promote(now);
+        let more = self.promote(now);
         let mut left = SET_ASIDE;
         self.unfinished = false;
         loop {
@@ -192,7 +195,10 @@ impl Subscription {
             let key = match (self.ready.first().copied(), fresh) {
                 (Some(ready), Some(fresh)) => ready.min(fresh),
                 (Some(key), None) | (None, Some(key)) => key,
-                (None, None) => return None,
+                (None, None) => {
+                    self.unfinished = more;
+                    return None;
+                }
             };
             let fresh = fresh == Some(key);
             if fresh && self.passes_over(key) {
@@ -303,15 +309,17 @@ impl Subscription {
         }
     }
 
-    /// Moves what is due from the delayed to the ready.
-    pub(super) fn promote(&mut self, now: Millis) {
-        while let Some((_, key)) = self.delayed.first().copied().filter(|(due, _)| *due <= now) {
+    /// Moves what is due from the delayed to the ready, or the first of it if that is much. Returns whether there is more.
+    pub(super) fn promote(&mut self, now: Millis) -> bool {
+        for _ in 0..PROMOTE {
+            let Some((_, key)) = self.delayed.first().copied().filter(|(due, _)| *due <= now) else { return false };
             self.delayed.pop_first();
             if let Some(exception) = self.exceptions.get_mut(&key) {
                 exception.standing = Standing::Ready;
                 self.ready.insert(key);
             }
         }
+        self.delayed.first().is_some_and(|(due, _)| *due <= now)
     }
 
     fn set_aside(&mut self, key: EventKey, exception: Exception) {
