@@ -16,7 +16,7 @@
 //! | to find | look in |
 //! | --- | --- |
 //! | what must be remembered | [`model`] |
-//! | a storage in a directory of its own, opened again and again | [`bench`] |
+//! | a storage in a directory of its own, opened again and again | [`bench`](mod@bench) |
 //! | order of stages and batches, atomicity | [`order`] |
 //! | what comes back after a clean and an unclean stop | [`restarts`] |
 //! | reading by key | [`reads`] |
