@@ -183,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn the_goals_name_herald_as_the_comparison_does() {
+        // Any program will do: nothing is started.
+        let (all, _) = crate::contestants::find(std::path::Path::new("/bin/sh"), &[]);
+        let names: Vec<&str> = all.iter().map(crate::contestants::Contestant::name).collect();
+        for name in [SYNCED, WRITTEN, SLED, SQLITE] {
+            assert!(names.contains(&name), "{name} is none of {names:?}");
+        }
+    }
+
+    #[test]
     fn what_was_not_run_is_neither_met_nor_missed() {
         assert_eq!(line(&at_least("g", 3.0, None, Some(1.0))), "| g | at least 3× | not measured | ? |");
         let all = goals(&Results(Vec::new()));
