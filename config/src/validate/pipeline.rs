@@ -137,6 +137,7 @@ fn sink(validate: &mut Validate<'_>, raw: RawSink) -> SinkSettings {
             let text = "this key is missing: expected a URI such as \"mongodb://localhost:27017/rtp_sse_db\"";
             validate.problem("pipeline.sink.uri", text.to_owned());
         }
+        #[cfg(feature = "pipeline")]
         "mongodb" => {
             if let Some(why) = raw.uri.as_deref().and_then(crate::registry::pipeline::uri_problem) {
                 validate.problem("pipeline.sink.uri", why);
