@@ -20,6 +20,7 @@ const LINE: Duration = Duration::from_secs(5);
 pub(crate) struct Live {
     /// None where standard error is no terminal: then there is a plain line every few seconds.
     bar: Option<ProgressBar>,
+    /// The names of the sources that read for it begin with it.
     topic: &'static str,
     /// The topic's `max_waiting`.
     full_at: u64,
@@ -48,7 +49,8 @@ impl Live {
             let now = Instant::now();
             let Some(engine) = broker.engine() else { continue };
             let Some(stats) = topic_stats(&**engine, self.topic).await else { continue };
-            let read = broker.source_figures().map(|(_, figures)| figures.read).sum();
+            let its_sources = broker.source_figures().filter(|(name, _)| name.starts_with(self.topic));
+            let read = its_sources.map(|(_, figures)| figures.read).sum();
             let rate = before.map_or(0.0, |(then, published)| {
                 stats.published.saturating_sub(published) as f64 / now.duration_since(then).as_secs_f64().max(0.001)
             });
@@ -86,7 +88,7 @@ fn line(read: u64, stats: &TopicStats, rate: f64, full_at: u64) -> String {
     );
     let fullest = stats.subscriptions.iter().map(|s| s.waiting + s.in_flight + s.delayed).max().unwrap_or(0);
     if fullest >= full_at {
-        line.push_str(&format!("; full at {full_at}: the feed waits until something is acknowledged"));
+        line.push_str(&format!("; full at {full_at}: its sources wait until something is acknowledged"));
     }
     line
 }
@@ -103,6 +105,6 @@ mod tests {
             line(20, &stats, 9.6, 11),
             "20 tweets read, 14 events published, 9 waiting, 1 in flight, 4 acknowledged, 10 events/s"
         );
-        assert!(line(20, &stats, 0.0, 10).ends_with("the feed waits until something is acknowledged"));
+        assert!(line(20, &stats, 0.0, 10).ends_with("its sources wait until something is acknowledged"));
     }
 }

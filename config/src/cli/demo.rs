@@ -8,7 +8,8 @@ use super::exit::Status;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  herald demo\n  herald demo --data demo-data     keeps its data: kill it, start it again, and nothing is lost\n  \
-                        herald demo --port 8100 --feed-port 4100 --console-port 8180"
+                        herald demo --port 8100 --feed-port 4100 --console-port 8180\n  \
+                        herald demo --mongodb 'mongodb://127.0.0.1:27017/demo?replicaSet=rs0'"
 )]
 pub(super) struct Args {
     /// The broker's port on 127.0.0.1; 0: a free one
@@ -23,6 +24,10 @@ pub(super) struct Args {
     /// Keep the data in this directory, instead of in a temporary one
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Store tweets in this MongoDB, a replica set, and publish the changes of its collections `tweets` and `users` instead of the feed's
+    /// tweets
+    #[arg(long, value_name = "URI")]
+    mongodb: Option<String>,
     /// Tweets per second on each of the two streams
     #[arg(long, value_name = "N", default_value = "5")]
     rate: f64,
@@ -36,11 +41,13 @@ pub(super) struct Args {
 
 #[cfg(not(all(feature = "pipeline", feature = "tcp")))]
 pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
-    let Args { port: _, feed_port: _, console_port: _, data: _, rate: _, panic_every: _, seed: _ } = args;
+    let Args { port: _, feed_port: _, console_port: _, data: _, mongodb: _, rate: _, panic_every: _, seed: _ } = args;
     Err(super::exit::UsageError("this build has no demo: rebuild with --features pipeline,tcp,json-log".to_owned())
         .into())
 }
 
+#[cfg(all(feature = "pipeline", feature = "tcp"))]
+mod mongodb;
 #[cfg(all(feature = "pipeline", feature = "tcp"))]
 mod subscriber;
 #[cfg(all(feature = "pipeline", feature = "tcp"))]
@@ -55,6 +62,7 @@ mod enabled {
     use pipeline::feed::FeedConfig;
     use tokio_util::sync::CancellationToken;
 
+    use super::mongodb::MongoDb;
     use super::{Args, Status, subscriber};
     use crate::assembly::{Broker, StartError, check_limits, durable};
     use crate::cli::{feed, serve};
@@ -75,7 +83,8 @@ mod enabled {
     const SUBSCRIBER: &str = "subscriber";
 
     pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<Status> {
-        let Args { port, feed_port, console_port, data, rate, panic_every, seed } = args;
+        let Args { port, feed_port, console_port, data, mongodb, rate, panic_every, seed } = args;
+        let mongodb = mongodb.map(MongoDb::new).transpose()?;
         // Kept until the end, when dropping it removes the directory.
         let temporary = match data {
             Some(_) => None,
@@ -88,7 +97,7 @@ mod enabled {
         let (feed_listener, feed_addr) = feed::listen_on(&format!("127.0.0.1:{feed_port}"), "--feed-port").await?;
 
         let inputs = Inputs {
-            file: FileLayer::Demo(configuration(&data, feed_addr)),
+            file: FileLayer::Demo(configuration(&data, feed_addr, mongodb.as_ref())),
             environment: std::env::vars_os().collect(),
             set: vec![
                 format!("transports.tcp.listen=127.0.0.1:{port}"),
@@ -104,16 +113,24 @@ mod enabled {
         tracing::info!(transport = %"feed", addr = %feed_addr, "listening");
         let stop_feed = CancellationToken::new();
         let feed = tokio::spawn(feed.serve(feed_listener, stop_feed.clone()));
+        let topics: &[&str] = if mongodb.is_some() { &["tweets", "users"] } else { &["tweets"] };
         let broker = Broker::start(settings).await.map_err(|error| name_the_option(error, port))?;
         if let Some(engine) = broker.engine() {
-            durable::keep(&**engine, "tweets", INBOX).await.map_err(anyhow::Error::msg)?;
+            for topic in topics {
+                durable::keep(&**engine, topic, INBOX).await.map_err(anyhow::Error::msg)?;
+            }
         }
 
         let addr = broker.listeners().first().map(|listener| listener.addr.clone()).unwrap_or_default();
         let console = broker.console().unwrap_or_default();
-        print(&introduction(&addr, feed_addr, console, &data.to_string_lossy(), temporary.is_some()))?;
-        let stop_subscriber = CancellationToken::new();
-        let subscriber = tokio::spawn(subscriber::run(addr, "tweets", SUBSCRIBER, stop_subscriber.clone()));
+        let data_shown = data.to_string_lossy();
+        print(&introduction(&addr, feed_addr, console, &data_shown, temporary.is_some(), mongodb.as_ref()))?;
+        let stop_subscribers = CancellationToken::new();
+        let subscribers = tokio_util::task::TaskTracker::new();
+        for topic in topics {
+            subscribers.spawn(subscriber::run(addr.clone(), topic, SUBSCRIBER, stop_subscribers.clone()));
+        }
+        subscribers.close();
         let live = Live::start("tweets", MAX_WAITING);
         tokio::select! {
             _ = signals.stop() => {}
@@ -122,8 +139,8 @@ mod enabled {
         }
         live.finish();
         message("herald: stopping; a second signal ends it at once");
-        stop_subscriber.cancel();
-        let _what_it_had_comes_again = tokio::time::timeout(Duration::from_secs(1), subscriber).await;
+        stop_subscribers.cancel();
+        let _what_they_had_comes_again = tokio::time::timeout(Duration::from_secs(1), subscribers.wait()).await;
         let status = serve::stop(broker, settings.broker.shutdown_timeout, signals).await;
         stop_feed.cancel();
         let _the_feed_keeps_nothing = tokio::time::timeout(Duration::from_secs(1), feed).await;
@@ -133,7 +150,7 @@ mod enabled {
         Ok(status)
     }
 
-    fn configuration(data: &Path, feed: SocketAddr) -> String {
+    fn configuration(data: &Path, feed: SocketAddr, mongodb: Option<&MongoDb>) -> String {
         let source = |number: u8| {
             format!(
                 "[[sources]]\nkind = \"sse\"\nname = \"tweets-{number}\"\nurl = \"http://{feed}/tweets/{number}\"\ntopic = \"tweets\"\n\
@@ -141,15 +158,17 @@ mod enabled {
             )
         };
         let path = |name: &str| quoted(&data.join(name).to_string_lossy());
+        // Either the feed or the change stream: the same tweet would come twice.
+        let (sources, sink) = match mongodb {
+            Some(mongodb) => mongodb.configuration(),
+            None => (source(1) + &source(2), format!("kind = \"sqlite\"\npath = {}\n", path("tweets.db"))),
+        };
         format!(
-            "[broker]\nlog = \"warn,herald=info\"\n[storage]\npath = {}\n[topics.\"*\"]\nmax_waiting = {MAX_WAITING}\n{}{}\
+            "[broker]\nlog = \"warn,herald=info\"\n[storage]\npath = {}\n[topics.\"*\"]\nmax_waiting = {MAX_WAITING}\n{sources}\
              [pipeline]\nstreams = [\"http://{feed}/tweets/1\", \"http://{feed}/tweets/2\"]\nautostart = true\nhashtags_file = {}\n\
-             [pipeline.sink]\nkind = \"sqlite\"\npath = {}\n",
+             [pipeline.sink]\n{sink}",
             path("broker"),
-            source(1),
-            source(2),
             path("hashtag_stats.json"),
-            path("tweets.db"),
         )
     }
 
@@ -174,20 +193,39 @@ mod enabled {
         }
     }
 
-    fn introduction(broker: &str, feed: SocketAddr, console: &str, data: &str, temporary: bool) -> String {
+    fn introduction(
+        broker: &str,
+        feed: SocketAddr,
+        console: &str,
+        data: &str,
+        temporary: bool,
+        mongodb: Option<&MongoDb>,
+    ) -> String {
         let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "8000"));
         let (console_host, console_port) = console.rsplit_once(':').unwrap_or((console, "8080"));
         let server = if port == "8000" { String::new() } else { format!(" --server {broker}") };
         let data_note = if temporary { "removed at the end; --data DIR keeps it" } else { "kept" };
+        let (topics, sources, stored) = match mongodb {
+            None => (
+                "topic \"tweets\"",
+                "tweets-1, tweets-2   each tweet of the feed becomes an event with a priority from 0 to 6",
+                "tweets.db".to_owned(),
+            ),
+            Some(mongodb) => (
+                "topics \"tweets\" and \"users\"",
+                "tweets, users   each change of these two collections becomes an event with a priority from 0 to 6",
+                format!("MongoDB\n              ({})", mongodb.shown()),
+            ),
+        };
         format!(
             "
 Herald is running on this machine:
 
-  broker      {broker}   topic \"tweets\", durable subscriptions \"{INBOX}\" and \"{SUBSCRIBER}\"
+  broker      {broker}   {topics}, durable subscriptions \"{INBOX}\" and \"{SUBSCRIBER}\"
   feed        http://{feed}/tweets/1 and /tweets/2   simulated tweets, as server-sent events
-  sources     tweets-1, tweets-2   each tweet of the feed becomes an event with a priority from 0 to 6
+  sources     {sources}
   subscriber  acknowledges each event of \"{SUBSCRIBER}\" after 50 ms
-  pipeline    scores each tweet of the feed and stores it in tweets.db; its console is on {console}
+  pipeline    scores each tweet of the feed and stores it in {stored}; its console is on {console}
   data        {data}   ({data_note})
 
 Talk to it from another terminal, with telnet (or nc {host} {port}):

@@ -53,6 +53,7 @@ fn what_the_documentation_shows_is_taken() {
         "herald serve --config herald.toml --set storage.kind=sled --set a.b=c",
         "herald demo",
         "herald demo --data dir --port 0 --feed-port 0 --rate 2.5 --panic-every 7",
+        "herald demo --mongodb mongodb://127.0.0.1:27017/demo?replicaSet=rs0",
         "herald feed --listen 127.0.0.1:4000 --rate 5 --panic-every 10 --file a.json --file b.json --seed 3",
         "herald pub tweets {} --server host:1 --token t",
         "herald pub tweets -",

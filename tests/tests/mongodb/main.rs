@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
+mod demo;
 mod gaps;
 mod kills;
 mod mistakes;
