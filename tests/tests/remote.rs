@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -184,6 +184,8 @@ fn the_first_event_may_be_as_large_as_the_broker_takes() {
     let event = format!("id: 1\ndata: {{\"n\":[\"{text}\",\ndata: \"{text}\"]}}\n\n");
     std::thread::spawn(move || {
         let mut stream = listener.accept().unwrap().0;
+        // An answer before the request has come would be refused.
+        let _request = stream.read(&mut [0; 4096]).unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").unwrap();
         stream.write_all(event.as_bytes()).unwrap();
         std::thread::park();
