@@ -1,4 +1,4 @@
-//! Parser, encoder, queue and session, by the clock: how long each takes on this machine, and which of two ways is the faster.
+//! Measures the time that parser, encoder, queue and session take on this machine, to compare two ways of doing the same thing.
 //!
 //! ```text
 //! cargo bench -p broker-core
@@ -6,7 +6,7 @@
 //! cargo bench -p broker-core -- queue --baseline before
 //! ```
 //!
-//! Whether a change made something dearer is not for these to say, since they vary by more than that: see `.ci/instructions`.
+//! These times vary too much to show whether a change made something slightly slower. `.ci/instructions` counts instructions for that.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use broker_core::storage::{Level, Mutation, Place};
 use bytes::{Buf, BytesMut};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// Events of one measurement, where there are several.
+/// Events in one measurement.
 const EVENTS: usize = 1024;
 
-/// The length of an event, as in `herald bench`.
+/// The length of an event in bytes, as in `herald bench`.
 const EVENT_BYTES: usize = 256;
 
 const TOPIC: &str = "bench";
@@ -39,19 +39,19 @@ fn id(n: usize) -> String {
     format!("{n:08}")
 }
 
-/// From 0 to 6, spread as if at random.
+/// A priority from 0 to 6, spread as if at random.
 fn priority(n: usize) -> Priority {
     let spread = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
     Priority((spread % 7) as i32)
 }
 
-/// A message that makes the whole document so long.
+/// A message that makes the whole document `len` bytes long.
 fn msg(len: usize) -> String {
     let frame = Payload::encode(TOPIC, Priority(0), "\"\"", &id(0)).len();
     format!("\"{}\"", "x".repeat(len - frame))
 }
 
-/// What a publisher sends as the event `n`.
+/// The event `n` as a publisher sends it.
 fn json(n: usize, msg: &str) -> String {
     format!("{{\"id\":\"{}\",\"priority\":{},\"msg\":{msg}}}", id(n), priority(n).0)
 }
@@ -151,7 +151,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// With one durable subscription and one consumer.
+    /// A queue with one durable subscription and one consumer.
     fn new(prefetch: usize) -> Self {
         let mut topic = Topic::new(TopicName::new(TOPIC).expect("a good name"), TopicPolicy::default());
         let (sub, _stored) = topic.subscribe(SubscriptionName::new("inbox").ok());
@@ -165,7 +165,7 @@ impl Queue {
         queue
     }
 
-    /// Takes events in as one turn, and has them stored and shown.
+    /// Publishes events as one turn, and makes them stored and visible.
     fn publish(&mut self, events: &[NewEvent]) {
         for event in events {
             let publication = self.topic.publish(event, NOW).expect("there is no limit");
@@ -222,7 +222,7 @@ fn queue(c: &mut Criterion) {
         );
     });
 
-    // What one event costs with so many behind it: the queue is as long afterwards as before.
+    // The cost of one event in a backlog of a given length, which is the same before and after.
     group.throughput(Throughput::Elements(1));
     let msg = msg(EVENT_BYTES);
     for waiting in [0, 1000, 100_000] {
@@ -258,7 +258,7 @@ struct Client {
 }
 
 impl Client {
-    /// That wants confirmations.
+    /// A client that asks for confirmations.
     fn new() -> Self {
         let gauge = Arc::new(Gauge::default());
         let session = Session::new(Arc::new(SessionSettings::default()), Level::Synced, Arc::clone(&gauge));
@@ -269,7 +269,7 @@ impl Client {
         client
     }
 
-    /// That has published, and has no answer yet; and the answers.
+    /// A client that has published and has no answer yet, with the answers.
     fn asking() -> (Self, LinkEvent) {
         let mut client = Self::new();
         client.session.input(&mut publish_lines());
@@ -279,7 +279,7 @@ impl Client {
         (client, LinkEvent::Outcomes(outcomes))
     }
 
-    /// To which so many deliveries are on their way.
+    /// A client with deliveries on their way to it.
     fn receiving(deliveries: &[Delivery]) -> (Self, LinkEvent) {
         let client = Self::new();
         client.gauge.add(deliveries.iter().map(Delivery::cost).sum());

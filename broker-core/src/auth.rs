@@ -1,6 +1,7 @@
-//! Who may do what: tokens, their rights, and patience with those who guess.
+//! Authentication: tokens, their rights, and the throttling of failed attempts.
 //!
-//! A token is compared in constant time with every token there is. It is kept in memory, shown by no `Debug`, and logged nowhere.
+//! A token is compared in constant time with every known token. It is kept in memory only: no `Debug` shows it, no log has it.
+//! The right that each command needs is in [`crate::protocol::command`]; [`crate::session`] checks it.
 
 mod attempts;
 
@@ -21,34 +22,34 @@ use crate::policy::glob;
 /// The longest token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 512;
 
-/// What the bearer of a token may do. Patterns are globs in which `*` stands for any characters.
+/// The rights of a token's bearer. Patterns are globs in which `*` stands for any characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// Whose token it is, for logs.
+    /// The token's name, for logs.
     pub name: String,
-    /// Patterns of topics to publish to.
+    /// Patterns of the topics that it may publish to.
     pub publish: Vec<String>,
-    /// Patterns of topics to subscribe to.
+    /// Patterns of the topics that it may subscribe to.
     pub subscribe: Vec<String>,
-    /// Whether dead letters and backlogs may be looked at, moved and dropped, where the topic may be subscribed to.
+    /// Whether it is an operator's: it sees every topic's statistics, and may peek, purge and redrive where it may subscribe.
     pub admin: bool,
 }
 
 impl Rights {
-    /// Whether it may publish to `topic`.
+    /// Whether the bearer may publish to `topic`.
     #[must_use]
     pub fn may_publish(&self, topic: &TopicName) -> bool {
         self.publish.iter().any(|pattern| glob(pattern, topic.as_str()))
     }
 
-    /// Whether it may subscribe to `topic`, and remove subscriptions of it.
+    /// Whether the bearer may subscribe to `topic` and remove subscriptions of it.
     #[must_use]
     pub fn may_subscribe(&self, topic: &TopicName) -> bool {
         self.subscribe.iter().any(|pattern| glob(pattern, topic.as_str()))
     }
 }
 
-/// A token, padded, so that comparing it takes the same time whatever is in it.
+/// A token, padded to a fixed length, so that a comparison takes the same time whatever it holds.
 #[derive(Clone)]
 struct Secret {
     bytes: Box<[u8; MAX_TOKEN_BYTES]>,
@@ -56,7 +57,7 @@ struct Secret {
 }
 
 impl Secret {
-    /// `None`: too long, or empty.
+    /// Returns `None` if the token is empty or too long.
     fn new(token: &str) -> Option<Self> {
         let mut bytes = Box::new([0; MAX_TOKEN_BYTES]);
         bytes.get_mut(..token.len()).filter(|room| !room.is_empty())?.copy_from_slice(token.as_bytes());
@@ -68,14 +69,14 @@ impl Secret {
     }
 }
 
-/// One token and what it is good for.
+/// A token and its rights.
 pub struct Grant {
     secret: Secret,
     rights: Rights,
 }
 
 impl Grant {
-    /// What its bearer may do.
+    /// The bearer's rights.
     #[must_use]
     pub fn rights(&self) -> &Rights {
         &self.rights
@@ -88,7 +89,7 @@ impl fmt::Debug for Grant {
     }
 }
 
-/// All tokens, which can be replaced while connections are open. None: anyone may do anything.
+/// All tokens. They can be replaced while connections are open. Without any, every client may do everything.
 #[derive(Debug)]
 pub struct Tokens {
     current: watch::Sender<Arc<[Arc<Grant>]>>,
@@ -102,29 +103,29 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// Each token with its rights. One that is empty or longer than [`MAX_TOKEN_BYTES`] lets nobody in.
+    /// Creates the set from tokens and their rights. A token that is empty or longer than [`MAX_TOKEN_BYTES`] never matches.
     pub fn new<'a>(tokens: impl IntoIterator<Item = (&'a str, Rights)>) -> Self {
         Self { current: watch::Sender::new(grants(tokens)), attempts: Mutex::default() }
     }
 
-    /// Puts others in their place. Sessions find out by [`Tokens::watch`].
+    /// Replaces all tokens. Sessions learn of it by [`Tokens::watch`].
     pub fn replace<'a>(&self, tokens: impl IntoIterator<Item = (&'a str, Rights)>) {
         self.current.send_replace(grants(tokens));
     }
 
-    /// Whether a token is asked for.
+    /// Whether clients have to give a token.
     #[must_use]
     pub fn are_required(&self) -> bool {
         !self.current.borrow().is_empty()
     }
 
-    /// Tells of replacements.
+    /// Notifies of replacements.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<[Arc<Grant>]>> {
         self.current.subscribe()
     }
 
-    /// What `token` is good for. Takes the same time whatever it is.
+    /// The grant of `token`, if it is a known one. Takes the same time whatever the token is.
     #[must_use]
     pub fn check(&self, token: &str) -> Option<Arc<Grant>> {
         let candidate = Secret::new(token)?;
@@ -136,22 +137,22 @@ impl Tokens {
         grants.get(usize::try_from(found).ok()?).cloned()
     }
 
-    /// Whether a grant is still as it was.
+    /// Whether the grant's token still exists with the same rights.
     pub(crate) fn still_has(&self, grant: &Grant) -> bool {
         let grants = Arc::clone(&self.current.borrow());
         grants.iter().any(|other| bool::from(other.secret.is(&grant.secret)) && other.rights == grant.rights)
     }
 
-    /// When a token that came from this address may be checked.
+    /// Schedules the check of a token from this address.
     #[must_use]
     pub fn attempt(&self, from: IpAddr, now: Instant) -> Attempt {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).attempt(from, now)
     }
 
-    /// A token that came from this address was wrong.
+    /// Records a wrong token from this address.
     pub fn failed(&self, from: IpAddr, now: Instant) {
         let failures = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).failed(from, now);
-        // Not every time: a log can be filled, too.
+        // At powers of two only, so that guessing does not fill the log.
         if failures.is_power_of_two() {
             tracing::warn!(%from, failures, "authentication failed; further attempts from this address have to wait");
         }

@@ -1,4 +1,4 @@
-//! Events: what is published, how it is kept, and the one encoding of it that storage and all subscribers share.
+//! Events, and the one encoding of an event that the storage and all subscribers share.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,40 +7,84 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::name::IdKey;
 
-/// How urgent an event is: the higher, the earlier it is delivered. Ties go to the older event.
+/// The urgency of an event: the higher, the earlier it is delivered. Ties go to the older event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Priority(pub i32);
 
 /// The order of publication within a topic: assigned by the engine, begins at 1, only grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, Eq, Default)]
+#[cfg_attr(not(test), derive(PartialEq, PartialOrd, Ord, Hash))]
 pub struct Seq(pub u64);
+
+#[cfg(test)]
+pub(crate) use comparisons::COMPARISONS;
+
+/// Comparisons of sequences, counted so that a test can bound what a search, a look-up or a sort costs without a clock.
+#[cfg(test)]
+mod comparisons {
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+    use std::hash::{Hash, Hasher};
+
+    use super::Seq;
+
+    thread_local! {
+        pub(crate) static COMPARISONS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    impl PartialEq for Seq {
+        fn eq(&self, other: &Self) -> bool {
+            COMPARISONS.set(COMPARISONS.get() + 1);
+            self.0 == other.0
+        }
+    }
+
+    impl PartialOrd for Seq {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl Ord for Seq {
+        fn cmp(&self, other: &Self) -> Ordering {
+            COMPARISONS.set(COMPARISONS.get() + 1);
+            self.0.cmp(&other.0)
+        }
+    }
+
+    impl Hash for Seq {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+}
 
 /// A point in time: milliseconds since the Unix epoch. Always an argument in this crate's pure parts, never read there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// This point, `ms` milliseconds later; the end of time if that is beyond it.
+    /// The point `ms` milliseconds later. Saturates at the end of time.
     #[must_use]
     pub fn plus(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 
-    /// When a delay of `ms` milliseconds that begins now is over for certain. This point stands for the whole millisecond that
-    /// began with it, so it is one more.
+    /// The first point at which a delay of `ms` milliseconds that begins now is certainly over. A point stands for the whole millisecond
+    /// that begins with it, so this is one more than [`Millis::plus`].
     #[must_use]
     pub fn after_delay(self, ms: u64) -> Self {
         self.plus(ms).plus(1)
     }
 
-    /// How long after `earlier` this is, in milliseconds; 0 if it is not after it (a clock may jump back).
+    /// Milliseconds since `earlier`; 0 if this point is not after it, as when a clock jumps back.
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Where an event stands in its topic: its priority and its sequence. Unique within the topic.
+/// The place of an event in its topic: its priority and its sequence. Unique within the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EventKey {
     /// The event's priority.
@@ -61,20 +105,20 @@ impl PartialOrd for EventKey {
     }
 }
 
-/// An event as it goes over the wire, without the line's ending: encoded once, when it is published, and shared by the
+/// The encoding of an event for the wire, without the line ending. It is made once, when the event is published, and shared by the
 /// storage and by every delivery.
 ///
-/// `{"topic":"tweets","priority":3,"msg":"any JSON value","id":"042"}`; in a dead letter `,"dead":{…}` comes before the
-/// closing brace. A redelivery differs by `,"redelivered":n` at [`Payload::insert_at`].
+/// `{"topic":"tweets","priority":3,"msg":"any JSON value","id":"042"}`; a dead letter has `,"dead":{…}` before the closing brace. A
+/// redelivery is sent with `,"redelivered":n` inserted at [`Payload::insert_at`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
-    /// One piece of memory with its count, however many share it.
+    /// One allocation with its reference count, however many share it.
     bytes: Arc<[u8]>,
     insert_at: u32,
 }
 
 impl Payload {
-    /// Encodes an event. `msg` must be valid JSON on one line; it is copied as it is. `id` gets the shortest escapes.
+    /// Encodes an event. `msg` must be valid JSON on one line and is copied unchanged. `id` is escaped as briefly as possible.
     #[must_use]
     pub fn encode(topic: &str, priority: Priority, msg: &str, id: &str) -> Self {
         const FRAME: usize = r#"{"topic":"","priority":-2147483648,"msg":,"id":""}"#.len();
@@ -92,8 +136,8 @@ impl Payload {
         Self { bytes: out.into(), insert_at }
     }
 
-    /// Puts together what a storage kept: `bytes` and the place where `,"redelivered":n` goes.
-    /// `None` if the place is not inside `bytes`.
+    /// Rebuilds a payload from what a storage kept: `bytes`, and the offset at which `,"redelivered":n` is inserted.
+    /// `None` if the offset is not inside `bytes`.
     #[must_use]
     pub fn from_parts(bytes: impl Into<Arc<[u8]>>, insert_at: u32) -> Option<Self> {
         let bytes = bytes.into();
@@ -102,29 +146,32 @@ impl Payload {
 
     /// The whole encoding.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The same, shared.
+    /// The whole encoding, sharing its memory.
     #[must_use]
+    #[inline]
     pub fn shared(&self) -> Bytes {
         Bytes::from_owner(Arc::clone(&self.bytes))
     }
 
-    /// Where `,"redelivered":n` is inserted, in bytes from the start.
+    /// The offset at which `,"redelivered":n` is inserted, in bytes.
     #[must_use]
     pub fn insert_at(&self) -> u32 {
         self.insert_at
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Never true: an encoding has at least its braces.
+    /// Always false: an encoding has at least its braces.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -134,7 +181,7 @@ impl Payload {
     #[must_use]
     pub fn id(&self) -> Cow<'_, str> {
         let head = &self.bytes[..self.insert_at as usize];
-        // The id is what stands between the last quote and the one that opens it: one with an even number of backslashes before.
+        // The id ends at the last quote, and begins at the quote before it that has an even number of backslashes before itself.
         let mut end = head.len().saturating_sub(1);
         while let Some(quote) = memchr::memrchr(b'"', &head[..end]) {
             let backslashes = head[..quote].iter().rev().take_while(|byte| **byte == b'\\').count();
@@ -151,7 +198,8 @@ impl Payload {
         Cow::Borrowed("")
     }
 
-    /// Appends the delivery to `out`, with the count of earlier deliveries if there were any; no line ending.
+    /// Appends a delivery to `out`, with `redelivered`, the number of earlier ones, unless that is 0. Writes no line ending.
+    #[inline]
     pub fn write(&self, redelivered: u32, out: &mut BytesMut) {
         if redelivered == 0 {
             out.put_slice(&self.bytes);
@@ -165,18 +213,18 @@ impl Payload {
     }
 }
 
-/// A published event on its way into the engine: checked and encoded by whoever received it.
+/// A published event on its way into the engine. Its session has checked and encoded it.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// Stands for the id.
+    /// The key of its id.
     pub id: IdKey,
-    /// How urgent it is.
+    /// The priority.
     pub priority: Priority,
-    /// It is not delivered when it has waited longer than this, in milliseconds; 0: for ever.
+    /// Milliseconds after which the event expires if it still waits; 0: never.
     pub ttl_ms: u64,
-    /// It is not delivered before so many milliseconds have passed.
+    /// Milliseconds before which the event is not delivered.
     pub delay_ms: u64,
-    /// Its encoding, which holds the id and the message.
+    /// The encoding, with the id and the message.
     pub payload: Payload,
 }
 
@@ -201,7 +249,7 @@ pub(crate) fn write_int(out: &mut impl BufMut, n: i64) {
 }
 
 /// Writes `text` as a JSON string with the shortest escapes: `\"`, `\\`, `\b \f \n \r \t`, and `\u00XX` for the other
-/// control characters; all else as it is.
+/// control characters. Everything else is copied.
 pub fn write_json_string(out: &mut impl BufMut, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.put_u8(b'"');
@@ -243,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_has_its_keys_in_order_and_nothing_between() {
+    fn a_delivery_has_its_keys_in_order_without_blanks_between() {
         let payload = Payload::encode("tweets", Priority(3), r#""any JSON value""#, "042");
         assert_eq!(line(&payload, 0), r#"{"topic":"tweets","priority":3,"msg":"any JSON value","id":"042"}"#);
         assert_eq!(
@@ -253,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_are_written_in_full() {
+    fn extreme_priorities_and_control_characters_are_written_in_full() {
         let payload = Payload::encode("t", Priority(i32::MIN), "1e400", "a\"\\/\u{7f}é");
         assert_eq!(
             line(&payload, 0),
@@ -265,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_found_again() {
+    fn the_id_is_read_back_from_the_encoding() {
         for id in ["042", "a\"b", "\\", "\\\\\"", "\"", "é😀", "x\\"] {
             let payload = Payload::encode("t", Priority(1), r#""a \" ,\"id\":""#, id);
             assert_eq!(payload.id(), id);
@@ -275,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn delivery_order_is_urgency_then_age() {
+    fn delivery_order_is_by_priority_then_age() {
         let key = |p, s| EventKey { priority: Priority(p), seq: Seq(s) };
         let mut keys = [key(0, 1), key(5, 9), key(5, 2), key(-1, 3)];
         keys.sort();

@@ -3,24 +3,29 @@
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | what a name may hold; ids in memory | [`name`] |
+//! | the characters a name may have; ids in memory | [`name`] |
 //! | an event and its one encoding | [`event`] |
-//! | dead letters: reasons, and the encoding there and back | [`letter`] |
+//! | dead letters: reasons, and their encoding | [`letter`] |
 //! | the order of events, positions of subscriptions, redelivery: pure state machines | [`queue`] |
-//! | what an engine promises to a session | [`engine`] |
-//! | the engine over a storage: shards, group commit | [`local`] |
-//! | what a storage promises to the engine | [`storage`] |
-//! | lines to commands, outcomes to replies | [`protocol`], [`session`] |
-//! | checking and repairing what a storage keeps | [`storage::check`] |
-//! | everything a storage holds as JSON lines, and back | [`transfer`] |
-//! | what clients connect to, what feeds the broker | [`transport`], [`source`] |
+//! | the contract between sessions and an engine | [`engine`] |
+//! | the engine over a storage: shards, turns, group commit | [`local`] |
+//! | the contract between the engine and a storage | [`storage`] |
+//! | lines to commands, and the texts of replies | [`protocol`] |
+//! | one client: access, options, the order of replies | [`session`] |
+//! | offline check and repair of a storage | [`storage::check`] |
+//! | export to JSON lines, and import | [`transfer`] |
+//! | the contracts of transports and sources | [`transport`], [`source`] |
 //! | tokens and their rights | [`auth`] |
-//! | rules of a topic from the configuration | [`policy`] |
+//! | the policies of topics | [`policy`] |
+//! | a number of events and their bytes, counted together | [`tally`] |
+//! | keys that plugins declare: type, default, range, documentation | [`settings`] |
 //! | hash tables on an event's path | [`table`] |
-//! | hash tables on an event's path | [`table`] |
+//! | the wait before a retry; an error with its causes | [`backoff`], [`mod@error_chain`] |
 
 pub mod auth;
+pub mod backoff;
 pub mod engine;
+pub mod error_chain;
 pub mod event;
 pub mod letter;
 pub mod local;
@@ -29,8 +34,13 @@ pub mod policy;
 pub mod protocol;
 pub mod queue;
 pub mod session;
+pub mod settings;
 pub mod source;
 pub mod storage;
 pub mod table;
+pub mod tally;
 pub mod transfer;
 pub mod transport;
+
+pub use backoff::Backoff;
+pub use error_chain::error_chain;

@@ -1,4 +1,4 @@
-//! Names: what topics, subscriptions and events are called, and what such a name may hold.
+//! Names of topics and subscriptions, ids of events, and the rules for both.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -10,7 +10,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 /// The longest name of a topic or subscription, and the longest event id, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
-/// Why a name was refused; its text completes `invalid topic name "…": `.
+/// Why a name is invalid. The text completes `invalid topic name "…": `.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// No bytes at all.
@@ -43,14 +43,14 @@ fn check(name: &str) -> Result<(), NameError> {
 
 /// The name of a topic: 1 to 255 bytes of `A-Z a-z 0-9 . _ : -`, not beginning with a dot.
 ///
-/// Cheap to clone, and carries the hash that decides which shard owns the topic: the same in every process, because it
-/// depends on nothing but the name.
+/// Cheap to clone. It carries the hash that decides which shard owns the topic, which depends on the name alone and so is the same in
+/// every process.
 #[derive(Clone)]
 pub struct TopicName {
     name: Arc<str>,
     /// Decides the shard.
     hash: u64,
-    /// For hash tables: keyed, so that nobody can choose names that collide.
+    /// For hash tables. It is keyed, so that no client can choose names that collide.
     keyed: u64,
 }
 
@@ -61,33 +61,44 @@ impl TopicName {
     /// [`NameError`] says which rule the name breaks.
     pub fn new(name: &str) -> Result<Self, NameError> {
         check(name)?;
-        Ok(Self { name: Arc::from(name), hash: fnv1a(name.as_bytes()), keyed: keyed_hash(name).0 })
+        Ok(Self { name: Arc::from(name), hash: shard_hash(name), keyed: keyed_hash(name).0 })
     }
 
-    /// The name as it is written.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.name
     }
 
-    /// Which of `shards` owns the topic.
+    /// The number of the shard, of `shards`, that owns the topic.
     #[must_use]
     pub fn shard(&self, shards: usize) -> usize {
-        // The high half is the better mixed one in FNV.
         ((self.hash >> 32) as usize) % shards.max(1)
     }
 }
 
-/// FNV-1a: a stable hash that needs no key; only the choice of a shard depends on it.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in bytes {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+/// What the dead-letter topic of a topic adds to its name by default.
+const DEAD_SUFFIX: &str = ".dead";
+
+/// A stable hash without a key, on which only the choice of a shard depends: FNV-1a, whose state the finalizer of SplitMix64 mixes so
+/// that every bit of the result depends on every bit of the name. FNV alone lets the last characters of a name reach few bits.
+///
+/// A dead-letter topic has the hash of its root, so that letters stay in the shard of their topic.
+fn shard_hash(name: &str) -> u64 {
+    let mut root = name;
+    while let Some(shorter) = root.strip_suffix(DEAD_SUFFIX).filter(|shorter| !shorter.is_empty()) {
+        root = shorter;
     }
-    hash ^ (hash >> 29)
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in root.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }
 
-/// The name of a subscription; the same rules as for a topic.
+/// The name of a subscription, by the same rules as that of a topic.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionName(Arc<str>);
 
@@ -101,7 +112,7 @@ impl SubscriptionName {
         Ok(Self(Arc::from(name)))
     }
 
-    /// The name as it is written.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -155,7 +166,7 @@ impl fmt::Debug for SubscriptionName {
     }
 }
 
-/// Why an event id was refused.
+/// Why an event id is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EventIdError {
     /// No bytes at all.
@@ -187,10 +198,10 @@ pub fn check_event_id(id: &str) -> Result<(), EventIdError> {
     if id.chars().any(|c| c.is_whitespace() || c.is_control()) { Err(EventIdError::Character) } else { Ok(()) }
 }
 
-/// What stands for an event's id in memory: its 128-bit SipHash under a key that this process drew at random.
+/// An event's id as it is kept in memory: its 128-bit SipHash under a random key of this process.
 ///
-/// 16 bytes instead of up to 255 for every waiting event. Two ids of ten million share a key with a probability of 10^-25,
-/// and a publisher cannot aim at it, since the process's key is secret.
+/// That is 16 bytes instead of up to 255 for every waiting event. The probability that any two of ten million ids share a hash is
+/// 10^-25, and a publisher cannot aim at it because the key is secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdKey(u128);
 
@@ -202,14 +213,14 @@ impl IdKey {
         Self(u128::from(high) << 64 | u128::from(low))
     }
 
-    /// 64 of its bits, for a hash table.
+    /// 64 bits of it, for a hash table.
     #[must_use]
     pub fn short(self) -> u64 {
         self.0 as u64
     }
 }
 
-/// The 128-bit SipHash of a text under a key that this process drew at random.
+/// The 128-bit SipHash of a text under a random key of this process.
 fn keyed_hash(text: &str) -> (u64, u64) {
     static HASHER: OnceLock<SipHasher13> = OnceLock::new();
     let hasher = HASHER.get_or_init(|| {
@@ -228,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_the_rules() {
+    fn names_that_break_a_rule_are_refused_with_that_rule() {
         let long = "x".repeat(255);
         for good in ["a", "tweets", "A.b_c:d-9", "x.", long.as_str()] {
             assert!(TopicName::new(good).is_ok(), "{good}");
@@ -250,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn event_ids_follow_the_rules() {
+    fn event_ids_that_break_a_rule_are_refused_with_that_rule() {
         assert_eq!(check_event_id("a/ä😀\"\\"), Ok(()));
         assert_eq!(check_event_id(""), Err(EventIdError::Empty));
         assert_eq!(check_event_id(&"x".repeat(255)), Ok(()));
@@ -270,5 +281,64 @@ mod tests {
             used[TopicName::new(&format!("topic-{n}")).expect("a good name").shard(4)] += 1;
         }
         assert!(used.iter().all(|n| *n > 150), "{used:?}");
+    }
+
+    #[test]
+    fn the_hash_of_a_name_is_that_of_these_vectors() {
+        let vectors: [(&str, u64); 4] = [
+            ("a", 0x02c0_bdbf_4814_20f8),
+            ("t0", 0x30ff_23dc_e78c_f08c),
+            ("orders.0", 0xeed5_e40c_8be4_0c5c),
+            ("tweets", 0x2a98_4260_dbf8_0ba4),
+        ];
+        for (name, hash) in vectors {
+            assert_eq!(TopicName::new(name).expect("a good name").hash, hash, "{name}");
+        }
+    }
+
+    #[test]
+    fn numbered_and_one_letter_topics_are_spread_over_the_shards() {
+        let families: [Vec<String>; 3] = [
+            (0..10).map(|n| format!("orders.{n}")).collect(),
+            (0..100).map(|n| format!("t{n}")).collect(),
+            ('a'..='z').map(String::from).collect(),
+        ];
+        for names in families {
+            for shards in [2, 3, 4, 8] {
+                let mut used = vec![0; shards];
+                for name in &names {
+                    used[TopicName::new(name).expect("a good name").shard(shards)] += 1;
+                }
+                let most = used.iter().max().copied().unwrap_or_default();
+                assert!(most <= 2 * names.len() / shards + 2, "{} names of {}: {used:?}", names.len(), names[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_bit_of_the_hash_depends_on_every_bit_of_the_name() {
+        let names: Vec<String> = (0..256).map(|n| format!("topic-{n:03}-x")).collect();
+        for byte in 0..names[0].len() {
+            for bit in 0..5 {
+                let mut flips = [0_u32; 64];
+                for name in &names {
+                    let mut other = name.clone().into_bytes();
+                    other[byte] ^= 1 << bit;
+                    let other = String::from_utf8(other).expect("still ASCII");
+                    let changed = shard_hash(name) ^ shard_hash(&other);
+                    (0..64).for_each(|at| flips[at] += u32::from(changed >> at & 1 == 1));
+                }
+                assert!(flips.iter().all(|n| (64..192).contains(n)), "byte {byte}, bit {bit}: {flips:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn dead_letters_stay_in_the_shard_of_their_topic() {
+        for n in 0..100 {
+            let shard = |name: String| TopicName::new(&name).expect("a good name").shard(7);
+            assert_eq!(shard(format!("t{n}.dead")), shard(format!("t{n}")));
+            assert_eq!(shard(format!("t{n}.dead.dead")), shard(format!("t{n}")));
+        }
     }
 }

@@ -1,13 +1,13 @@
-//! What the configuration decides for a topic: policies by name pattern.
+//! Policies: the rules of topics, configured by name pattern.
 
 use std::sync::Arc;
 
 use crate::name::TopicName;
 
-/// What happens when an id is published that already waits in a subscription.
+/// The treatment of an event whose id already waits in a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DuplicateId {
-    /// The new event replaces the waiting one, so a publisher's retry is harmless.
+    /// The new event replaces the waiting one. That makes a publisher's retry harmless.
     #[default]
     Replace,
     /// The new event is refused. An id in flight counts as present.
@@ -16,63 +16,65 @@ pub enum DuplicateId {
     Keep,
 }
 
-/// What happens to a publish that finds a subscription's limit reached.
+/// The treatment of a publish that reaches the limit of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// It is refused; no subscription gets it.
+    /// The publish is refused, and no subscription gets the event.
     #[default]
     Reject,
-    /// The least urgent, oldest waiting event of that subscription goes.
+    /// The subscription drops the oldest of its least urgent waiting events.
     DropLowest,
-    /// The same goes to the dead-letter topic.
+    /// That event goes to the dead-letter topic.
     DeadLetter,
 }
 
-/// Stands for a topic's name in that of its dead-letter topic.
+/// The placeholder for a topic's name in the name of its dead-letter topic.
 const PLACEHOLDER: &str = "{topic}";
 
-/// The rules of a topic. The default is that of an empty configuration.
+/// The rules of a topic. The defaults are those of an empty configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPolicy {
-    /// Whether the first `pub` or `sub` makes the topic.
+    /// Whether the first `pub` or `sub` creates the topic.
     pub auto_create: bool,
-    /// What happens to a waiting event whose id is published again.
+    /// The treatment of an event whose id already waits.
     pub duplicate_id: DuplicateId,
-    /// Events not yet settled that one subscription may have; 0: no limit.
+    /// Unsettled events that one subscription may have; 0: no limit.
     pub max_waiting: u64,
-    /// Their bytes; 0: no limit.
+    /// Bytes of unsettled events that one subscription may have; 0: no limit.
     pub max_waiting_bytes: u64,
-    /// What happens to a publish beyond these limits.
+    /// The treatment of a publish beyond these limits.
     pub overflow: Overflow,
     /// Milliseconds after which an unsettled delivery is taken back; 0: never.
     pub ack_timeout_ms: u64,
-    /// Milliseconds that an event may wait if it does not say less itself; 0: for ever.
+    /// Milliseconds that an event may wait, unless it says less itself; 0: indefinitely.
     pub ttl_ms: u64,
     /// Deliveries after which an event that comes back goes to the dead-letter topic; 0: no limit.
     pub max_deliveries: u32,
     /// The dead-letter topic; `{topic}` stands for the topic's name.
     pub dead_letter: String,
-    /// Whether events that waited for too long go to the dead-letter topic.
+    /// Whether expired events go to the dead-letter topic.
     pub expired_to_dead_letter: bool,
-    /// Whether this is a dead-letter topic itself: what reaches it without a subscription is kept.
+    /// Whether this is a dead-letter topic itself: events that reach it without a subscription are kept.
     pub keeps: bool,
+    /// Whether the configuration names the topic itself, without a `*`.
+    pub named: bool,
 }
 
 impl TopicPolicy {
-    /// The dead-letter topic of `topic`; `None` if it would have no valid name, such as one that is too long.
+    /// The dead-letter topic of `topic`; `None` if its name would not be valid, for instance too long.
     #[must_use]
     pub fn dead_letter_of(&self, topic: &TopicName) -> Option<TopicName> {
         TopicName::new(&self.dead_letter.replace(PLACEHOLDER, topic.as_str())).ok()
     }
 
-    /// The topic whose dead letters go to `name` by this policy's pattern for them, if there can be one; `Err`: any topic's.
+    /// The topic whose dead letters go to `name` by this policy's pattern, if there can be one; `Err`: those of any topic do.
     fn origin_of(&self, name: &TopicName) -> Option<Result<TopicName, ()>> {
         let name = name.as_str();
         let Some((before, after)) = self.dead_letter.split_once(PLACEHOLDER) else {
             return (self.dead_letter == name).then_some(Err(()));
         };
         if after.contains(PLACEHOLDER) {
-            // The name twice in one: no telling it apart cheaply, and nobody wants it.
+            // With the placeholder twice, the origin cannot be told cheaply, and no configuration is known that needs it.
             return None;
         }
         let topic = name.strip_prefix(before)?.strip_suffix(after)?;
@@ -94,23 +96,24 @@ impl Default for TopicPolicy {
             dead_letter: "{topic}.dead".to_owned(),
             expired_to_dead_letter: false,
             keeps: false,
+            named: false,
         }
     }
 }
 
-/// Policies by pattern; of several patterns that match a topic the one with the most literal characters counts.
-/// Cheap to clone: every shard has its own, so that none needs a lock to look into it.
+/// Policies by pattern. Of several patterns that match a topic, the one with the most literal characters applies.
+/// Cheap to clone: every shard has its own, so that it needs no lock to read it.
 #[derive(Debug, Clone, Default)]
 pub struct Policies {
     patterns: Arc<[(String, TopicPolicy)]>,
 }
 
 impl Policies {
-    /// Takes patterns in which `*` stands for any characters, dots included.
+    /// Policies for patterns in which `*` matches any characters, dots included.
     #[must_use]
     pub fn new(mut patterns: Vec<(String, TopicPolicy)>) -> Self {
         let literals = |pattern: &str| pattern.chars().filter(|c| *c != '*').count();
-        // The name decides between equals, so that the order in the file does not.
+        // Equals are ordered by the pattern itself, so that the order in the file does not matter.
         patterns.sort_by(|(a, _), (b, _)| literals(b).cmp(&literals(a)).then_with(|| a.cmp(b)));
         Self { patterns: patterns.into() }
     }
@@ -121,13 +124,14 @@ impl Policies {
         self.patterns.iter().any(|(pattern, _)| pattern == topic.as_str())
     }
 
-    /// The policy of `topic`. A pattern with a `*` does not limit a dead-letter topic, only its own name does: neither by a
-    /// number of events, nor by a time or a count of deliveries after which its letters would go on.
+    /// The policy of `topic`. A dead-letter topic is limited only by a pattern that names it: one with a `*` sets neither its number of
+    /// events, nor a time or a count of deliveries after which its letters would move on.
     #[must_use]
     pub fn of(&self, topic: &TopicName) -> TopicPolicy {
         let mut policy = self.find(topic).cloned().unwrap_or_default();
         policy.keeps = self.is_dead_letter(topic);
-        if policy.keeps && !self.names(topic) {
+        policy.named = self.names(topic);
+        if policy.keeps && !policy.named {
             (policy.max_waiting, policy.max_waiting_bytes, policy.ttl_ms, policy.max_deliveries) = (0, 0, 0, 0);
         }
         policy
@@ -138,7 +142,7 @@ impl Policies {
         found.map(|(_, policy)| policy)
     }
 
-    /// Whether `topic` is where some topic's dead letters go.
+    /// Whether the dead letters of some topic go to `topic`.
     #[must_use]
     pub fn is_dead_letter(&self, topic: &TopicName) -> bool {
         let usual = TopicPolicy::default();
@@ -150,8 +154,8 @@ impl Policies {
     }
 }
 
-/// Whether `text` matches `pattern`, in which `*` stands for any characters. Linear in the text for each star: it never
-/// goes back further than the last star.
+/// Whether `text` matches `pattern`, in which `*` matches any characters. Linear in the text for each star, because it never goes
+/// back further than the last one.
 #[must_use]
 pub fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
@@ -185,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn a_star_matches_any_characters() {
         for (pattern, text, expected) in [
             ("*", "", true),
             ("*", "a.b", true),

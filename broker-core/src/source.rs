@@ -1,35 +1,48 @@
-//! The seam for what feeds the broker.
+//! The seam for sources, which feed the broker with events.
 
 use std::error::Error;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Cursor, Engine, Outcome, Unavailable};
+use crate::engine::{Engine, Handover, Outcome, Standing, Unavailable};
 use crate::event::NewEvent;
 use crate::name::TopicName;
 
-/// Produces events for a broker until it is told to stop.
+/// The most events of one source that stand aside for full topics before it stops reading.
+pub const MAX_ASIDE: usize = 1024;
+
+/// The most bytes of such events.
+pub const MAX_ASIDE_BYTES: usize = 8 << 20;
+
+/// Publishes the events of an outside stream to a broker until it is told to stop.
 ///
 /// # Contract
 ///
-/// - **Cursor.** A source begins at the cursor that [`Publisher::cursor`] gives it and hands each batch over with the cursor that
-///   covers it. Both are committed together, so the hand-off is exactly-once; it never keeps a cursor of its own.
-/// - **Ids.** An event's id is derived from the cursor where the source has one, so that even a hand-off to a remote broker is
-///   idempotent.
-/// - **Back-pressure.** It has a bounded number of batches handed over and unanswered, and reads no further meanwhile.
-/// - **Failure.** It retries what can pass by itself, for ever, with backoff, and says so in the log. It returns an error only where
-///   a person has to do something. A refused event is counted and logged, and does not stop it.
+/// - **Cursor.** A source starts at the cursor that [`Publisher::standing`] returns, and hands each batch over together with the
+///   cursor that covers it. Both are committed in one atomic batch, so the hand-off is exactly-once. A source keeps no cursor of
+///   its own: a second copy could run ahead of the events or fall behind them.
+/// - **Full topics.** An event whose topic is full stands aside, stored with the cursor, so that it stops neither the events
+///   behind it nor the cursor (see [`Handover`]). The source offers it again until it is in. At most [`MAX_ASIDE`] events or
+///   [`MAX_ASIDE_BYTES`] bytes of a source stand aside, and the batch that reached the limit; beyond that the source stops
+///   reading.
+/// - **Ids.** Where the source has cursors, an event's id is derived from its cursor, so that even a hand-off to a remote broker,
+///   which may be repeated, is idempotent.
+/// - **Back-pressure.** A source has a bounded number of batches published and unanswered, and stops reading at that bound.
+/// - **Failure.** A source retries transient failures indefinitely, with backoff, and logs them. It returns an error only where an
+///   operator has to act. A refused event is counted and logged, and does not stop the source.
 #[async_trait]
 pub trait Source: Send + 'static {
-    /// Its name in the configuration: the key of its cursor.
+    /// The source's name in the configuration, which is the key of its cursor.
     fn name(&self) -> &str;
 
-    /// Runs until `shutdown`, or for ever.
+    /// Runs until `shutdown`.
     ///
     /// # Errors
-    /// When it cannot go on without a person; the text says what to do.
+    /// When it cannot continue until an operator acts. The text says what to do.
     async fn run(
         self: Box<Self>,
         publisher: Arc<dyn Publisher>,
@@ -37,7 +50,7 @@ pub trait Source: Send + 'static {
     ) -> Result<(), SourceError>;
 }
 
-/// Why a source stopped; a text for an operator, with its cause.
+/// The reason that a source stopped, worded for an operator.
 #[derive(Debug, thiserror::Error)]
 #[error("source {source_name}: {reason}")]
 pub struct SourceError {
@@ -50,24 +63,92 @@ pub struct SourceError {
     pub cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// Where a source publishes to: the engine in this process, or a broker elsewhere.
+/// The state of a source, as `stats` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceStatus {
+    /// The source's name.
+    pub name: String,
+    /// `running`, `retrying`, `ended` (the feed has no more events) or `failed` (an operator has to act).
+    pub state: &'static str,
+    /// The failure that it retries or that ended it.
+    pub error: Option<String>,
+}
+
+/// The failure that a source retries at present, if any.
+pub type Trouble = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// The states of all sources of a process, shared between those who run them and those who show them.
+#[derive(Clone, Default)]
+pub struct SourceStates(Arc<Mutex<Vec<Known>>>);
+
+struct Known {
+    name: String,
+    trouble: Trouble,
+    ended: Option<Result<(), String>>,
+}
+
+impl SourceStates {
+    /// Adds a source that starts to run.
+    pub fn started(&self, name: &str, trouble: Trouble) {
+        self.lock().push(Known { name: name.to_owned(), trouble, ended: None });
+    }
+
+    /// Records how the source called `name` ended.
+    pub fn ended(&self, name: &str, outcome: Result<(), String>) {
+        if let Some(known) = self.lock().iter_mut().find(|known| known.name == name) {
+            known.ended = Some(outcome);
+        }
+    }
+
+    /// The states at present, in the order in which the sources started.
+    #[must_use]
+    pub fn list(&self) -> Vec<SourceStatus> {
+        let status = |known: &Known| {
+            let (state, error) = match &known.ended {
+                Some(Ok(())) => ("ended", None),
+                Some(Err(error)) => ("failed", Some(error.clone())),
+                None => match (known.trouble)() {
+                    Some(trouble) => ("retrying", Some(trouble)),
+                    None => ("running", None),
+                },
+            };
+            SourceStatus { name: known.name.clone(), state, error }
+        };
+        self.lock().iter().map(status).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SourceStates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list()).finish()
+    }
+}
+
+/// The target of a source: the engine in this process, or a remote broker.
 #[async_trait]
 pub trait Publisher: Send + Sync + 'static {
-    /// Publishes a batch and moves the cursor with it; completes when both are safe.
+    /// Publishes a batch that belongs to no source; completes when it is durable.
     ///
     /// # Errors
-    /// When the batch could not be stored: the source tries it again, later.
-    async fn publish(
-        &self,
-        events: Vec<(TopicName, NewEvent)>,
-        cursor: Option<Cursor>,
-    ) -> Result<Vec<Outcome>, Unavailable>;
+    /// When the batch could not be stored.
+    async fn publish(&self, events: Vec<(TopicName, NewEvent)>) -> Result<Vec<Outcome>, Unavailable>;
 
-    /// The cursor last committed for `source`.
+    /// Hands over a source's events and advances its cursor with them; completes when both are durable.
     ///
     /// # Errors
-    /// When it cannot be read at the moment.
-    async fn cursor(&self, source: &str) -> Result<Option<String>, Unavailable>;
+    /// When the batch could not be stored, or may not have been. The source hands it over again later, with
+    /// [`Handover::again`] set.
+    async fn hand_over(&self, handover: Handover) -> Result<Vec<Outcome>, Unavailable>;
+
+    /// The cursor last committed for `source`, and the events of it that stand aside.
+    ///
+    /// # Errors
+    /// When it cannot be read at present.
+    async fn standing(&self, source: &str) -> Result<Standing, Unavailable>;
 }
 
 /// The engine in this process as a [`Publisher`].
@@ -75,15 +156,15 @@ pub struct LocalPublisher(pub Arc<dyn Engine>);
 
 #[async_trait]
 impl Publisher for LocalPublisher {
-    async fn publish(
-        &self,
-        events: Vec<(TopicName, NewEvent)>,
-        cursor: Option<Cursor>,
-    ) -> Result<Vec<Outcome>, Unavailable> {
-        self.0.publish(events, cursor).await
+    async fn publish(&self, events: Vec<(TopicName, NewEvent)>) -> Result<Vec<Outcome>, Unavailable> {
+        self.0.publish(events, None).await
     }
 
-    async fn cursor(&self, source: &str) -> Result<Option<String>, Unavailable> {
-        self.0.cursor(source).await
+    async fn hand_over(&self, handover: Handover) -> Result<Vec<Outcome>, Unavailable> {
+        self.0.hand_over(handover).await
+    }
+
+    async fn standing(&self, source: &str) -> Result<Standing, Unavailable> {
+        self.0.standing(source).await
     }
 }

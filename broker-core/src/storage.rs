@@ -1,4 +1,4 @@
-//! The seam below the local engine: what makes its mutations durable and hands them back.
+//! The seam below the local engine: a storage makes its mutations durable and hands them back.
 
 use std::error::Error;
 use std::future::Future;
@@ -15,76 +15,87 @@ pub mod check;
 #[cfg(feature = "contract-tests")]
 pub mod contract;
 
-/// Makes batches of mutations durable, all or nothing; hands everything back at start-up; reads events by key.
+/// Stores batches of mutations atomically, hands everything back at start-up, and reads events by key.
 ///
 /// # Contract
 ///
-/// - **Order.** Batches take effect in the order of the calls to [`Storage::submit`], whichever task makes them. Both stages
-///   of their [`Commit`]s complete in that order as well.
-/// - **Atomicity.** After a crash at any instant a batch is there whole or not at all, and none is there without all that were
-///   submitted before it.
+/// - **Order.** Batches take effect in the order of the calls to [`Storage::submit`], from whichever tasks these come. Each of
+///   the two stages of their [`Commit`]s completes in that order as well.
+/// - **Atomicity.** After a crash at any instant a batch is present whole or not at all, and none is present without every batch
+///   submitted before it. The engine relies on both halves. A batch holds what must not be separated, such
+///   as a source's events and the cursor that covers them. And later batches build on earlier ones: one that settles an event
+///   without the one that published it would refer to nothing.
 /// - **Durability.** `written` completes when the batch survives the end of this process (it is with the operating system);
-///   `safe` when it has reached what [`Storage::level`] promises. At [`Level::Synced`] that includes the directory entries of
-///   new files. A batch whose stages have not completed may be there after a crash or not.
-/// - **Group commit.** A storage takes all batches that are waiting, writes them together and syncs once.
-/// - **Failure.** A failed write or sync takes the storage out of service: that batch and every later one fail, nothing is
-///   retried on the same handle, and what it holds is found out by opening it again.
-/// - **Limits.** The engine has at most [`MAX_OUTSTANDING`] batches of each shard submitted and not yet written, so `submit`
-///   has room for them and does not block on anything slower than a hand-over.
-/// - **Recovery.** [`Storage::recover`] is called once, before the first `submit`. It never needs the whole backlog in memory.
+///   `durable` when it has reached what [`Storage::level`] promises. At [`Level::Synced`] that includes the directory entries of
+///   new files. After a crash, a batch whose stages had not
+///   completed may be present or missing.
+/// - **Group commit.** A storage takes all waiting batches, writes them together and syncs once.
+/// - **Failure.** A failed write or sync takes the storage out of service: that batch and every later one fail. Nothing is
+///   retried on the same handle, because after a failed sync the kernel may have dropped the dirty pages and report success
+///   next time. Only opening the storage again tells what it holds.
+/// - **Limits.** The engine has at most [`MAX_OUTSTANDING`] batches per shard submitted and not yet written. `submit` has room
+///   for them, and blocks on nothing slower than handing them over.
+/// - **Recovery.** [`Storage::recover`] is called once, before the first `submit`. Its memory does not grow with the backlog.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// The storage's one name: its feature, its `kind` in the configuration, its label in figures. `"json-log"`.
+    /// The storage's one name: its feature, its `kind` in the configuration, its metrics label. `"json-log"`.
     fn kind(&self) -> &'static str;
 
-    /// What a confirmation promises with this storage's configuration.
+    /// The level that `durable` and a publisher's confirmation mean with this configuration.
     fn level(&self) -> Level;
 
-    /// Hands back everything that was committed, in an order that [`Recovery::replay`] allows. Blocking: it reads files.
+    /// Hands back everything that was committed, in an order that [`Recovery::replay`] accepts. Blocking: it reads files.
     ///
     /// # Errors
-    /// When the storage cannot be used at all, or `replay` refuses a record. Damage that costs only itself is not an error: it
-    /// is in the report.
+    /// When the storage cannot be used at all, or `replay` refuses a record. Damage that costs only the damaged record is not an
+    /// error: it is counted in the report.
     fn recover(&self, recovery: &mut dyn Recovery) -> Result<RecoveryReport, StorageError>;
 
-    /// Begins whatever the storage does on its own, such as freeing space; called once, after recovery.
+    /// Starts the storage's background work, such as freeing space. Called once, after recovery.
     fn start(&self, janitor: Arc<dyn Janitor>);
 
-    /// Queues `batch` and returns at once; see the contract for when its stages complete.
+    /// Queues `batch` and returns at once. The contract says when its stages complete.
     fn submit(&self, batch: Batch) -> Commit;
 
-    /// Reads the payloads of events that were written, in the order of `keys`; `None` where a record is damaged or gone.
+    /// Reads the payloads of written events, in the order of `keys`; `None` where a record is damaged or gone.
     ///
     /// # Errors
-    /// When reading failed in a way that says nothing about the records (an I/O error): a later retry can work.
+    /// When reading fails for a reason that says nothing about the records, such as an I/O error. A later retry can work.
     async fn read(&self, keys: Vec<ReadKey>) -> Result<Vec<Option<Payload>>, StorageError>;
 
-    /// What it holds and what went wrong with it, as figures.
+    /// The storage's statistics.
     fn figures(&self) -> StorageFigures;
 
-    /// Finishes what was submitted, syncs, and lets go of files and locks. Later calls fail.
+    /// Whether events are to be accepted. False on a full disk where what is left is needed to consume what is stored: everything
+    /// else goes on, and makes room. A hint, which may change at any time: a batch that was submitted is committed, or takes the
+    /// storage out of service.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// Commits what was submitted, syncs, closes the files and releases the lock. Later calls fail.
     ///
     /// # Errors
-    /// When the last sync failed: what was not safe before may not be there.
+    /// When the last sync failed: batches that were not durable before may be missing.
     async fn close(&self) -> Result<(), StorageError>;
 }
 
-/// The most batches that one shard may have submitted and not yet written.
+/// The number of batches that one shard may have submitted and not yet written.
 pub const MAX_OUTSTANDING: usize = 64;
 
-/// What a confirmation promises; named in it.
+/// How durable a confirmed event is. The confirmation names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// In this process's memory: a crash of the broker loses it.
     Memory,
-    /// With the operating system, synced soon: a power failure within the interval loses it.
+    /// With the operating system, synced at an interval: a power failure loses what came since the last sync.
     Written,
-    /// On the disk: it survives a power failure.
+    /// Synced to the disk: it survives a power failure.
     Synced,
 }
 
 impl Level {
-    /// The word that the protocol uses.
+    /// The word in the protocol.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -95,83 +106,87 @@ impl Level {
     }
 }
 
-/// Mutations that become durable together or not at all.
+/// Mutations that are stored together or not at all.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// In the order in which they happened.
+    /// In the order in which they take effect.
     pub mutations: Vec<Mutation>,
 }
 
-/// Where a storage keeps an event: opaque to the engine, which remembers it and gives it back for reading.
-/// A storage that finds events by topic and sequence alone may use `Place(0)` for all.
+/// Where a storage keeps an event. Opaque to the engine, which remembers it and passes it back for reading.
+/// A storage that finds events by topic and sequence alone uses `Place(0)` for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Place(pub u64);
 
-/// An event as it is stored.
+/// A stored event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
     /// Its topic.
     pub topic: TopicName,
-    /// Priority and sequence; unique within the topic.
+    /// Its priority and sequence. The sequence is unique within the topic.
     pub key: EventKey,
     /// When it was published.
     pub published_at: Millis,
-    /// Not delivered at or after this time; `None`: it does not expire.
+    /// It expires at this time; `None`: never.
     pub expires_at: Option<Millis>,
-    /// Not delivered before this time; `None`: at once.
+    /// It is not delivered before this time; `None`: available at once.
     pub due_at: Option<Millis>,
-    /// The encoding that is delivered.
+    /// The encoded event, as it is delivered.
     pub payload: Payload,
 }
 
-/// A subscription's hold on an event that has been moved.
+/// A subscription's state of an event that has been rewritten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// The subscription for which the event still waits.
+    /// The subscription that the event waits for.
     pub subscription: SubscriptionName,
-    /// How often it was delivered there.
+    /// The deliveries made to it so far.
     pub deliveries: u32,
-    /// Not delivered there before this time.
+    /// The event is not delivered to it before this time.
     pub due_at: Option<Millis>,
-    /// Milliseconds that it was in flight there, which its time to live does not count.
+    /// The time that the event was in flight there, in milliseconds. Its time to live does not count it.
     pub grace_ms: u64,
 }
 
-/// An event that came back to a subscription's queue.
+/// An event that waits to be delivered again: its delivery was nacked, timed out, or ended with its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Requeued {
+pub struct Redelivery {
     /// The event.
     pub key: EventKey,
-    /// How often it has been delivered.
+    /// The deliveries made so far. The next one carries this number as its `redelivered`.
     pub deliveries: u32,
-    /// Not delivered before this time.
+    /// It is not delivered before this time; `None`: available at once.
     pub due_at: Option<Millis>,
-    /// Milliseconds that it was in flight, which its time to live does not count.
+    /// The time that it was in flight, in milliseconds. Its time to live does not count it.
     pub grace_ms: u64,
 }
 
-/// One change of what the broker must remember.
+/// One change of the state that the broker has to remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mutation {
-    /// A topic's latest sequence. Storages keep it from the events and subscriptions that they see, and hand it back first in
-    /// [`Storage::recover`], so that sequences are not used twice. Only an import submits it (see [`crate::transfer`]): then the
-    /// topic is there, and has used at least that one.
+    /// The highest sequence that a topic has used. A storage derives it from the events and subscriptions it stores, and hands it
+    /// back first in [`Storage::recover`], so that no sequence is used twice. An import submits it (see
+    /// [`crate::transfer`]): the topic then exists and has used at least this sequence.
+    ///
+    /// The sequence 0 stands for a topic of which nothing is left: the engine has forgotten it, after its last subscription was
+    /// removed and its last event released, and may use its sequences again. A storage then forgets its name and its highest
+    /// sequence. Where it knows of a subscription, the mutation changes nothing.
     Topic {
         /// The topic.
         topic: TopicName,
-        /// The highest sequence that it has used.
+        /// The highest sequence used.
         last_seq: Seq,
     },
-    /// A durable subscription was made. It holds the events with a sequence above `since`.
+    /// A durable subscription was created. It holds the events with a sequence above `since`.
     Subscribe {
         /// The topic.
         topic: TopicName,
         /// The subscription's name.
         subscription: SubscriptionName,
-        /// The topic's latest sequence at the time.
+        /// The topic's highest sequence at that time.
         since: Seq,
     },
-    /// A durable subscription and its hold on all events is gone.
+    /// A durable subscription was removed, and with it its hold on all events.
     Unsubscribe {
         /// The topic.
         topic: TopicName,
@@ -180,15 +195,15 @@ pub enum Mutation {
     },
     /// An event was published: every subscription of its topic with `since` below its sequence holds it.
     Publish(StoredEvent),
-    /// An event was moved on the storage's own request (see [`Janitor`]): this copy stands for all earlier ones, and exactly
+    /// An event was moved at the storage's own request (see [`Janitor`]). This copy replaces all earlier ones, and exactly
     /// `holders` hold it.
     Rewrite {
-        /// The event, with the sequence that it always had.
+        /// The event, with its original sequence.
         event: StoredEvent,
-        /// The subscriptions for which it waits.
+        /// The subscriptions that it waits for.
         holders: Vec<Holder>,
     },
-    /// A subscription is done with events: acknowledged, expired, dropped, or moved to the dead letters.
+    /// A subscription is done with events: they were acknowledged, expired, dropped, or became dead letters.
     Settle {
         /// The topic.
         topic: TopicName,
@@ -197,33 +212,33 @@ pub enum Mutation {
         /// The events.
         events: Vec<EventKey>,
     },
-    /// Events came back to a subscription's queue, with what is to be remembered of them.
-    Requeue {
+    /// Events wait to be delivered to a subscription again.
+    Redeliver {
         /// The topic.
         topic: TopicName,
         /// The subscription's name.
         subscription: SubscriptionName,
-        /// The events and their counts.
-        events: Vec<Requeued>,
+        /// The events with their delivery counts and delays.
+        events: Vec<Redelivery>,
     },
-    /// Events were taken out of the topic for all its subscriptions: replaced by id, or dead letters that went back.
+    /// Events were removed from the topic for all its subscriptions: replaced by id, or redriven dead letters.
     Forget {
         /// The topic.
         topic: TopicName,
         /// The events.
         events: Vec<EventKey>,
     },
-    /// No subscription needs the event any more, by what was submitted so far: its space can be used again. It follows from
-    /// the other mutations, so a log needs no record of it.
+    /// No subscription holds the event any longer, so its space can be reused. This follows from earlier mutations, so a log
+    /// need not record it.
     Release {
         /// The topic.
         topic: TopicName,
         /// The event.
         key: EventKey,
-        /// Where it was kept.
+        /// The place it was kept at.
         place: Place,
     },
-    /// How far a source has been read: committed in the same batch as the events that it covers.
+    /// A source's position, committed in the same batch as the events that it covers.
     Cursor {
         /// The source's name in the configuration.
         source: String,
@@ -232,18 +247,26 @@ pub enum Mutation {
     },
 }
 
-/// What [`Storage::submit`] returns: two stages, each completing once.
-#[derive(Debug)]
-pub struct Commit {
-    /// Completes when the batch survives the end of this process, with the places of its `Publish` and `Rewrite` mutations in
-    /// their order.
-    pub written: Stage<Vec<Place>>,
-    /// Completes when the batch is as safe as [`Storage::level`] says: not before `written`, save at [`Level::Memory`], where it
-    /// completes at once.
-    pub safe: Stage<()>,
+impl Mutation {
+    /// Nothing is left of a topic: see [`Mutation::Topic`].
+    #[must_use]
+    pub fn forgotten(topic: TopicName) -> Self {
+        Self::Topic { topic, last_seq: Seq(0) }
+    }
 }
 
-/// A stage of a [`Commit`]: a future that a storage completes. A storage that goes away without completing it fails it.
+/// The result of [`Storage::submit`]: two stages, each of which completes once.
+#[derive(Debug)]
+pub struct Commit {
+    /// Completes when the batch survives the end of this process. Yields the places of its `Publish` and `Rewrite` mutations, in
+    /// their order.
+    pub written: Stage<Vec<Place>>,
+    /// Completes when the batch has reached [`Storage::level`]. That is not before `written`, except at [`Level::Memory`], where
+    /// it completes at once.
+    pub durable: Stage<()>,
+}
+
+/// A stage of a [`Commit`]: a future that the storage completes. It fails if the storage drops its [`Completer`].
 #[derive(Debug)]
 pub struct Stage<T>(oneshot::Receiver<Result<T, StorageError>>);
 
@@ -252,13 +275,13 @@ pub struct Stage<T>(oneshot::Receiver<Result<T, StorageError>>);
 pub struct Completer<T>(oneshot::Sender<Result<T, StorageError>>);
 
 impl<T> Completer<T> {
-    /// Completes the stage; a stage that nobody awaits any more is fine.
+    /// Completes the stage. The stage may have been dropped: not every caller waits for both.
     pub fn complete(self, result: Result<T, StorageError>) {
-        let _nobody_waits = self.0.send(result);
+        let _dropped = self.0.send(result);
     }
 }
 
-/// Makes a stage and its completer.
+/// Creates a stage and its completer.
 #[must_use]
 pub fn stage<T>() -> (Completer<T>, Stage<T>) {
     let (sender, receiver) = oneshot::channel();
@@ -280,31 +303,31 @@ pub struct ReadKey {
     pub topic: TopicName,
     /// The event.
     pub key: EventKey,
-    /// Where the storage said that it keeps it.
+    /// The place that the storage reported for it.
     pub place: Place,
 }
 
-/// Takes what a storage hands back at start-up.
+/// Receives what a storage hands back at start-up.
 pub trait Recovery: Send {
-    /// Takes one mutation; `place` belongs to `Publish` and `Rewrite`.
+    /// Takes one mutation. `place` is that of a `Publish` or `Rewrite`, and meaningless for the others.
     ///
-    /// A log replays its records in their order. A storage that keeps state instead of a log hands it back as: topics, then
-    /// subscriptions, then each topic's events in the order of their sequence, then what was settled and requeued, then
-    /// cursors. Records about what is not there (any more) are ignored.
+    /// A log replays its records in order. A storage that keeps state instead hands back topics, then subscriptions, then each
+    /// topic's events by sequence, then settlements and redeliveries, then cursors. Records about unknown topics, subscriptions
+    /// and events are ignored.
     ///
     /// # Errors
-    /// When the record contradicts a limit that the engine cannot go beyond; recovery ends.
+    /// When the record exceeds a limit of the engine. Recovery then ends.
     fn replay(&mut self, mutation: Mutation, place: Place) -> Result<(), StorageError>;
 
-    /// The places of replayed events that turned out not to be needed, since the last call. A storage that counts what is live
-    /// asks now and then, so that a long log of settled events is no burden; what is never asked for is submitted as
+    /// Takes the places of replayed events that turned out to be released, since the last call. A storage that counts live
+    /// events calls it now and then, so that a long log of settled events takes no memory. What is left is submitted as
     /// [`Mutation::Release`] after recovery.
     fn take_released(&mut self) -> Vec<Place> {
         Vec::new()
     }
 }
 
-/// What [`Storage::recover`] found.
+/// The result of [`Storage::recover`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
     /// Records handed back.
@@ -313,24 +336,24 @@ pub struct RecoveryReport {
     pub bytes: u64,
     /// Bytes of a torn tail that were cut off.
     pub torn_bytes: u64,
-    /// Records that did not check, with valid ones after them; left where they are.
+    /// Records that failed their checksum, with valid ones after them. They are left where they are.
     pub damaged: u64,
 }
 
-/// The engine's help for a storage that frees space by moving what is still needed.
+/// The engine's help for a storage that frees space by moving live events.
 pub trait Janitor: Send + Sync {
-    /// Commits again (as [`Mutation::Rewrite`]) those of `events` that still wait and are still at the given place.
-    /// Completes once all of these are safe, after which the old copies are not needed.
+    /// Commits again, as [`Mutation::Rewrite`], those of `events` that are still held and still at the given place. Completes
+    /// once the copies are durable; only then may the originals be deleted.
     fn rewrite(
         &self,
         events: Vec<(StoredEvent, Place)>,
     ) -> Pin<Box<dyn Future<Output = Result<(), StorageError>> + Send + 'static>>;
 }
 
-/// What a storage holds and what went wrong with it.
+/// A storage's statistics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StorageFigures {
-    /// Bytes that its files take.
+    /// The size of its files, in bytes.
     pub bytes: u64,
     /// Damaged records found since the start.
     pub damaged: u64,
@@ -340,25 +363,25 @@ pub struct StorageFigures {
     pub batches: u64,
 }
 
-/// What the caller of a storage should do about an error.
+/// The kind of a storage's error: what its caller should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StorageErrorKind {
-    /// Out of service: a write or a sync failed. Stop confirming until it has been opened again.
+    /// Out of service: a write or sync failed. Stop confirming until the storage has been reopened.
     Failed,
-    /// No space left, and therefore out of service.
+    /// Out of service because no space is left.
     Full,
-    /// Closed in an orderly way.
+    /// Closed by [`Storage::close`].
     Closed,
-    /// Somebody else has the data directory.
+    /// Another process holds the data directory.
     Locked,
-    /// The data is of another kind or a newer format, or damaged beyond what can be left in place.
+    /// The data is of another kind or a newer format, or too damaged to be left in place.
     Unusable,
-    /// A read failed; trying again can work.
+    /// A read failed. A retry can work.
     Read,
 }
 
-/// An error of a storage: what to do about it, and for an operator what happened where.
+/// A storage's error: a kind for the caller to act on, and a text that tells an operator what happened where.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{context}")]
 pub struct StorageError {
@@ -368,26 +391,26 @@ pub struct StorageError {
 }
 
 impl StorageError {
-    /// An error with a text that names path or key, in lower case and without a full stop.
+    /// Creates an error. The text names the path or key, in lower case and without a full stop.
     #[must_use]
     pub fn new(kind: StorageErrorKind, context: impl Into<String>) -> Self {
         Self { kind, context: context.into(), source: None }
     }
 
-    /// The same with its cause.
+    /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// The storage was closed.
+    /// The error of a closed storage.
     #[must_use]
     pub fn closed() -> Self {
         Self::new(StorageErrorKind::Closed, "the storage is closed")
     }
 
-    /// What to do about it.
+    /// The kind, which the caller acts on.
     #[must_use]
     pub fn kind(&self) -> StorageErrorKind {
         self.kind

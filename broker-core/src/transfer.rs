@@ -1,5 +1,5 @@
-//! Everything that a storage holds as JSON lines, and back into another storage. Pure but for calls to a [`Storage`]: whoever
-//! uses it reads and writes the files.
+//! Export of everything a storage holds as JSON lines, and import into another storage. Apart from calls to a [`Storage`] it is
+//! pure: the caller reads and writes the files.
 //!
 //! ```text
 //! {"herald":"export","version":1}
@@ -10,26 +10,34 @@
 //! {"end":{"lines":5,"topics":1,"subscriptions":1,"events":1,"cursors":1,"crc32":"5e0c3b1a"}}
 //! ```
 //!
-//! - The lines come in this order: all topics, each followed by its subscriptions, then events by topic and sequence, then
-//!   cursors. Equal contents give equal bytes, whatever storage they were in.
-//! - `last_seq` is the highest sequence that the topic has used, `since` the topic's when the subscription was made.
-//! - `holders` are the subscriptions for which the event still waits. `deliveries` and `due_at` are there if it came back to
-//!   that one, and `grace_ms` if it was in flight there, which its time to live does not count. An event's own `due_at` and `expires_at` are there if it has them. Times are milliseconds since 1970.
-//! - `payload` is what is delivered, byte for byte; `insert` says where a redelivery inserts its count if that is not before
-//!   its last byte. A payload that is not an object on one line is a string under `text` instead.
-//! - `end` counts the lines before it; `crc32` is the checksum (that of gzip) of these with their line endings.
-//! - An export of one topic has `"topic"` in its first line, and no cursors.
+//! - The order of the lines is: all topics, each followed by its subscriptions, then events by topic and sequence, then cursors.
+//!   Equal contents give equal bytes, whatever the storage.
+//! - `last_seq` is the highest sequence that the topic has used, `since` its value when the subscription was created.
+//! - `holders` are the subscriptions that the event still waits for. A holder has `deliveries` if the event is to be delivered to
+//!   it again, and then possibly `due_at`, and `grace_ms`: the time in flight, which its time to live does not count. The event
+//!   has its own `due_at` and `expires_at` where they apply. Times are milliseconds since 1970.
+//! - `payload` is the delivered encoding, byte for byte. `insert` is the offset at which a redelivery inserts its count, if that
+//!   is not before the last byte. A payload that is not an object on one line is a string under `text` instead.
+//! - `end` counts the lines before it. `crc32` is their checksum (CRC-32 as in gzip), line endings included.
+//! - An export of a single topic has `"topic"` in its first line, and no cursors.
 //!
-//! An import writes how far it is into each batch that it commits, as the cursor of a source with a reserved name
-//! ([`IMPORT_CURSOR`]), so it can be killed at any instant and go on where it was. Until it has seen the end of the file and
-//! found count and checksum right, an engine refuses the storage.
+//! # Resuming an import
+//!
+//! Each batch that an import commits carries its progress: the number of lines stored, and their checksum, as the cursor of a
+//! source with a reserved name ([`IMPORT_CURSOR`]). Batches are atomic, so progress and contents never disagree, and an import
+//! that was killed continues: it parses the file from the start, checks at the stored line count that the checksum is the stored
+//! one (so it is the same file), and stores only what follows. The parsing is needed either way, since the checks of later lines
+//! depend on the names in earlier ones.
+//!
+//! The progress becomes `finished` only after the last line has confirmed counts and checksum. Until then an engine refuses the
+//! storage, so a partial import is never served as if it were complete.
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | what a storage holds, without the payloads | [`Index`] |
-//! | an index and a storage to lines | [`Exporter`] |
-//! | lines to mutations, and all that can be wrong with them | [`Importer`] |
-//! | how far an import is | [`Progress`] |
+//! | the contents of a storage, without the payloads | [`Index`] |
+//! | contents to lines | [`Exporter`] |
+//! | lines to mutations, and the checks of a file | [`Importer`] |
+//! | the progress of an import | [`Progress`] |
 
 mod export;
 mod import;
@@ -49,8 +57,8 @@ pub use progress::{Contents, IMPORT_CURSOR, Progress};
 #[cfg(doc)]
 use crate::storage::Storage;
 
-/// The version of the format that this release writes, and the newest that it reads.
+/// The version of the format that this release writes, and the only one that it reads.
 pub const VERSION: u64 = 1;
 
-/// The longest line that an import takes, in bytes: an event as long as any storage takes it, with a long list of holders.
+/// The longest line that an import accepts, in bytes: the largest event of any storage, with a long list of holders.
 pub const MAX_LINE_BYTES: usize = 160 << 20;

@@ -1,4 +1,4 @@
-//! The seam for what clients connect to.
+//! The seam for transports, which clients connect to.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::session::SessionSettings;
 
-/// Accepts connections, turns bytes into session input and session output into bytes; nothing else.
+/// Accepts connections, and moves bytes between clients and their sessions. Commands are the session's concern.
 ///
 /// # Contract
 ///
-/// - It is bound when it is made, so that a port in use is an error before anything runs.
+/// - A transport binds its address when it is created, so that a port in use is an error before anything runs.
 /// - Each connection drives one [`crate::session::Session`] over one [`crate::engine::Link`].
-/// - A client that does not read, or sends without end, costs bounded memory and nobody else anything.
-/// - On `shutdown` it accepts no more, lets what is under way finish, and returns when its connections have ended or at the
-///   latest when it is dropped.
+/// - A client that does not read, or never stops sending, costs bounded memory and does not slow other clients.
+/// - On `shutdown` it stops accepting, lets commands in progress finish, and returns when its connections have ended. Dropping
+///   the future aborts them.
 #[async_trait]
 pub trait Transport: Send + 'static {
-    /// Its one name: its feature, its table in the configuration, its label in figures. `"tcp"`.
+    /// The transport's one name: its feature, its table in the configuration, its metrics label. `"tcp"`.
     fn name(&self) -> &'static str;
 
-    /// Where it listens, for the log: `127.0.0.1:8000`.
+    /// The address it listens on, for the log: `127.0.0.1:8000`.
     fn addr(&self) -> String;
 
-    /// What of it can be read again while it serves, if anything: a certificate.
+    /// The part that can be reloaded while it serves, such as a certificate; `None` if there is none.
     fn reload(&self) -> Option<Arc<dyn Reload>> {
         None
     }
@@ -34,23 +34,24 @@ pub trait Transport: Send + 'static {
     /// Serves until `shutdown`.
     ///
     /// # Errors
-    /// When it can accept no more, for a reason that does not pass.
+    /// When it can no longer accept connections, for a reason that is not transient.
     async fn serve(self: Box<Self>, broker: Broker, shutdown: CancellationToken) -> Result<(), TransportError>;
 }
 
-/// Something that was read from files, and can be read again.
+/// Settings in files that can be reloaded while the broker runs.
 pub trait Reload: Send + Sync {
-    /// Reads it again, and checks it; nothing changes yet. Blocking, for the time it takes to read small files.
+    /// Reads and validates the files without applying them, so that several can be applied together or not at all. Blocking, for
+    /// as long as reading small files takes.
     ///
     /// # Errors
-    /// When what there is now cannot be used.
+    /// When the files cannot be read or used.
     fn read(&self) -> Result<InForce, ReloadError>;
 }
 
-/// Puts in force what was read, and says what that is. Dropped, it changes nothing.
+/// Applies what was read, and returns a description of it for the log. Dropping it changes nothing.
 pub type InForce = Box<dyn FnOnce() -> String + Send>;
 
-/// Why something was not read again. What was in force before still is.
+/// The reason that a reload failed. The settings in force are unchanged.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} is as before")]
 pub struct ReloadError {
@@ -60,22 +61,22 @@ pub struct ReloadError {
 }
 
 impl ReloadError {
-    /// What was to be read, and why it was not.
+    /// Names the settings, and the cause.
     pub fn new(what: &'static str, cause: impl Error + Send + Sync + 'static) -> Self {
         Self { what, cause: Box::new(cause) }
     }
 }
 
-/// What a transport serves.
+/// The broker that a transport serves.
 #[derive(Clone)]
 pub struct Broker {
     /// The engine.
     pub engine: Arc<dyn Engine>,
-    /// What sessions need to know.
+    /// The settings of its sessions.
     pub session: Arc<SessionSettings>,
 }
 
-/// Why a transport could not start or go on.
+/// The reason that a transport failed, worded for an operator.
 #[derive(Debug, thiserror::Error)]
 #[error("transport {transport}: {reason}")]
 pub struct TransportError {

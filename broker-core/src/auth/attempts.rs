@@ -1,7 +1,7 @@
-//! Patience with those who guess: each wrong token makes the next one from the same address wait longer.
+//! Throttling of failed authentications: each wrong token makes the next attempt from the same address wait longer.
 //!
-//! Right tokens wait as well. If they did not, whoever gets no answer at once would know that the token was wrong, and guess on
-//! over another connection.
+//! Right tokens wait as well. Otherwise the absence of an immediate answer would tell a guesser that the token was wrong, and it
+//! would try the next one over another connection.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,25 +15,25 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait for one attempt.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Who would have to wait longer than that, because of others from the same address, is sent away.
+/// An attempt that would wait longer than this behind others from its address is refused.
 const LONGEST_QUEUE: Duration = Duration::from_secs(10);
 
-/// After so long without a wrong token an address begins anew.
+/// The time without a wrong token after which an address is forgotten.
 const FORGIVEN: Duration = Duration::from_secs(10 * 60);
 
-/// Addresses that are remembered; of more, the one that has been good for longest is forgotten.
+/// The number of addresses remembered. When it is exceeded, the one whose last failure is oldest is forgotten.
 const MAX_ADDRESSES: usize = 4096;
 
 /// When a token may be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
-    /// From then on.
+    /// At this time.
     At(Instant),
-    /// Not today: too many others from the same address are waiting.
+    /// Not at all: too many others from the same address are waiting.
     Refused,
 }
 
-/// The addresses that wrong tokens came from.
+/// The addresses that sent wrong tokens.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     addresses: HashMap<IpAddr, Guesses>,
@@ -43,12 +43,12 @@ pub(super) struct Attempts {
 struct Guesses {
     failures: u32,
     failed: Instant,
-    /// When the next attempt may be made.
+    /// The time of the next attempt.
     next: Instant,
 }
 
 impl Attempts {
-    /// Gives out the next turn.
+    /// Assigns the next turn.
     pub(super) fn attempt(&mut self, from: IpAddr, now: Instant) -> Attempt {
         let key = network(from);
         let Some(guesses) = self.addresses.get_mut(&key) else { return Attempt::At(now) };
@@ -64,7 +64,7 @@ impl Attempts {
         Attempt::At(turn)
     }
 
-    /// Counts a wrong token; returns how many there have been.
+    /// Counts a wrong token, and returns the number of them.
     pub(super) fn failed(&mut self, from: IpAddr, now: Instant) -> u32 {
         let key = network(from);
         if !self.addresses.contains_key(&key) && self.addresses.len() >= MAX_ADDRESSES {
@@ -91,7 +91,7 @@ fn wait(failures: u32) -> Duration {
     doubled.min(LONGEST_WAIT)
 }
 
-/// Whoever has an IPv6 address usually has the 2^64 of its network.
+/// The address to count by. For IPv6 that is its /64 network, since a client usually has all addresses of one.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
@@ -116,7 +116,7 @@ mod tests {
             now = turn;
             attempts.failed(here, now);
         }
-        assert_eq!(attempts.attempt(address("192.0.2.2"), now), Attempt::At(now), "nobody else waits");
+        assert_eq!(attempts.attempt(address("192.0.2.2"), now), Attempt::At(now), "no other address waits");
         now += FORGIVEN;
         assert_eq!(attempts.attempt(here, now), Attempt::At(now));
     }

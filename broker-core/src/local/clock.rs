@@ -6,37 +6,38 @@ use tokio::time::Instant;
 
 use crate::event::Millis;
 
-/// Clocks that are kept by the network are set by less, all the time.
-const WORTH_A_WORD: Duration = Duration::from_secs(1);
+/// Smaller steps back are not logged, because NTP makes them all the time.
+const LOGGED_STEP: Duration = Duration::from_secs(1);
 
-/// Wall-clock time that does not jump: the time at the start plus what has passed since by the monotonic clock.
+/// Wall-clock time that does not jump: the time at start-up plus the time elapsed since on the monotonic clock.
 ///
-/// A clock that is set while the broker runs moves no deadline. After a restart the new time counts, unless it lies before the
-/// latest event that was stored: then time goes on from there, so that a clock that was set back delays nothing.
+/// Setting the system clock while the broker runs moves no deadline. After a restart the new time applies, unless it is before the
+/// latest stored event. Time then continues from that event, so that a clock that was set back delays nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     start: Instant,
-    /// Since the epoch.
+    /// The time at start-up, since the Unix epoch.
     started: Duration,
 }
 
 impl Clock {
-    /// `latest`: when the latest event that is stored was published.
+    /// Starts the clock. `latest` is the time at which the latest stored event was published.
     pub(super) fn new(latest: Millis) -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let started = wall.max(Duration::from_millis(latest.0));
         let behind = started - wall;
-        if behind >= WORTH_A_WORD {
+        if behind >= LOGGED_STEP {
             tracing::warn!(
                 behind_ms = whole_ms(behind),
-                "the clock is behind the latest event that is stored: delays and expiry go on from that event's time"
+                "system clock is behind the latest stored event: delays and expiry continue from the time of that event"
             );
         }
         Self { start: Instant::now(), started }
     }
 
     pub(super) fn now(&self) -> Millis {
-        // Added before they are cut to milliseconds: cut twice, a due time stored by one process would be early in the next.
+        // Added before rounding down to milliseconds. If both were rounded, a due time stored by one process would be early in the
+        // next.
         Millis(whole_ms(self.started.saturating_add(self.start.elapsed())))
     }
 
@@ -44,7 +45,7 @@ impl Clock {
         whole_ms(self.start.elapsed())
     }
 
-    /// When to wake up for `at`. Never more than a day ahead: an instant cannot be arbitrarily far.
+    /// The instant to wake up at for `at`, at most a day ahead, because an instant cannot be arbitrarily far.
     pub(super) fn instant(&self, at: Millis) -> Instant {
         const DAY_MS: u64 = 86_400_000;
         Instant::now() + Duration::from_millis(at.since(self.now()).min(DAY_MS))

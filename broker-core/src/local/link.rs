@@ -1,4 +1,4 @@
-//! A client's way to the shards: splits its requests, and says goodbye for it.
+//! A client's link to the shards: divides its requests, and disconnects it when the link is dropped.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::message::{Gather, ShardMessage, ShardRequest};
+use super::message::{Gather, Part, ShardMessage, ShardRequest};
 use super::shared::Shared;
-use crate::engine::{EngineGone, Gauge, Link, LinkEvent, Op, Request, RequestSink};
+use crate::engine::{EngineGone, Gauge, Link, LinkEvent, Op, Request, RequestSink, Slot};
 use crate::queue::ClientId;
 
-/// Pieces that may wait for a session. It cannot be reached by a session that handles what it gets: outcomes are bounded by
-/// the requests that it has not got an answer to (16,384, two pieces each at the most), deliveries by the gauge. A client whose
-/// session lets it happen is cut off. What is not used costs nothing.
+/// The pieces of output that may wait for a session. A working session cannot reach this limit: its outcomes are bounded by its
+/// unanswered requests (16,384, with at most two pieces each), its deliveries by the gauge. A client whose session reaches it anyway
+/// is disconnected. Unused capacity costs nothing.
 pub(super) const LINK_EVENTS: usize = 40_000;
 
 pub(super) fn connect(
@@ -43,7 +43,8 @@ pub(super) fn connect(
     Link { requests: Box::new(sink), events, gauge }
 }
 
-/// The links of an engine, those included that no shard knows yet: what ends all of them.
+/// The open links of an engine, including those that no shard knows yet. Each shard can only drop its own ends; this list can end all
+/// links at once.
 #[derive(Debug)]
 pub(super) struct Links(Mutex<Option<HashMap<ClientId, mpsc::Sender<Vec<LinkEvent>>>>>);
 
@@ -53,7 +54,7 @@ impl Links {
     }
 
     fn add(&self, client: ClientId, events: mpsc::Sender<Vec<LinkEvent>>) {
-        // One that comes after the end has ended.
+        // After `end`, the sender is dropped here, so that the new link ends immediately.
         if let Some(links) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             links.insert(client, events);
         }
@@ -65,7 +66,7 @@ impl Links {
         }
     }
 
-    /// Ends all links, once the shards have let go of them, and any that is still to come.
+    /// Ends all links, once the shards have dropped their ends, and any later link immediately.
     pub(super) fn end(&self) {
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
@@ -75,9 +76,9 @@ struct LocalSink {
     client: ClientId,
     name: Arc<str>,
     shards: Vec<mpsc::Sender<ShardMessage>>,
-    /// The shards that know the client. An idle connection is known to none.
+    /// Whether each shard knows the client. A shard learns of it with the first request, so idle connections cost shards nothing.
     connected: Vec<bool>,
-    /// Weak, so that the link ends when the engine lets go of it; see [`Links`].
+    /// Weak, so that the link ends when the engine drops it; see [`Links`].
     events: mpsc::WeakSender<Vec<LinkEvent>>,
     gauge: Arc<Gauge>,
     shared: Arc<Shared>,
@@ -85,45 +86,53 @@ struct LocalSink {
 }
 
 impl LocalSink {
-    /// Which shards get what.
+    /// Divides a batch over the shards. Questions about all topics go to every shard, requests about the client itself to those
+    /// that know it.
     fn split(&self, batch: Vec<Request>) -> Vec<Vec<ShardRequest>> {
         let shards = self.shards.len();
         let mut parts: Vec<Vec<ShardRequest>> = std::iter::repeat_with(Vec::new).take(shards).collect();
-        for request in batch {
-            if let Some(topic) = request.op.topic() {
-                let mut shard = topic.shard(shards);
-                if let Op::Redrive { topic, .. } = &request.op {
-                    // The letters are in the other topic.
-                    let dead = self.shared.policies().of(topic).dead_letter_of(topic);
-                    shard = dead.map_or(shard, |dead| dead.shard(shards));
-                }
-                parts[shard].push(ShardRequest::One(request));
-                continue;
-            }
-            let slot = request.slot;
-            match request.op {
-                Op::Topics => {
-                    let gather = Arc::new(Gather::new(shards));
-                    parts.iter_mut().for_each(|part| part.push(ShardRequest::Topics(slot, Arc::clone(&gather))));
-                }
-                Op::Stats(_) => {
-                    let gather = Arc::new(Gather::new(shards));
-                    parts.iter_mut().for_each(|part| part.push(ShardRequest::Stats(slot, Arc::clone(&gather))));
-                }
-                Op::Prefetch(prefetch) => {
-                    for (part, _) in parts.iter_mut().zip(&self.connected).filter(|(_, connected)| **connected) {
-                        part.push(ShardRequest::One(Request { slot, op: Op::Prefetch(prefetch) }));
-                    }
-                }
-                _ => {
-                    for (part, _) in parts.iter_mut().zip(&self.connected).filter(|(_, connected)| **connected) {
-                        part.push(ShardRequest::One(Request { slot, op: Op::Resume }));
-                    }
+        for Request { slot, op } in batch {
+            match op {
+                Op::Topics => ask_all(&mut parts, slot, ShardRequest::Topics, Part::All),
+                Op::Stats(None) => ask_all(&mut parts, slot, ShardRequest::Stats, Part::All),
+                Op::TopicsAfter(after) => ask_all(&mut parts, slot, ShardRequest::Topics, Part::After(after)),
+                Op::StatsAfter(after) => ask_all(&mut parts, slot, ShardRequest::Stats, Part::After(after)),
+                Op::Prefetch(prefetch) => self.tell_connected(&mut parts, slot, || Op::Prefetch(prefetch)),
+                Op::Resume => self.tell_connected(&mut parts, slot, || Op::Resume),
+                op => {
+                    let shard = self.shard_of(&op);
+                    parts[shard].push(ShardRequest::One(Request { slot, op }));
                 }
             }
         }
         parts
     }
+
+    /// The shard that carries out an operation about one topic.
+    fn shard_of(&self, op: &Op) -> usize {
+        let shards = self.shards.len();
+        let Some(topic) = op.topic() else { return 0 };
+        // A redrive walks through the letters, which are in the dead-letter topic.
+        let dead = matches!(op, Op::Redrive { .. }).then(|| self.shared.policies().of(topic).dead_letter_of(topic));
+        dead.flatten().as_ref().unwrap_or(topic).shard(shards)
+    }
+
+    fn tell_connected(&self, parts: &mut [Vec<ShardRequest>], slot: Slot, op: impl Fn() -> Op) {
+        for (part, _) in parts.iter_mut().zip(&self.connected).filter(|(_, connected)| **connected) {
+            part.push(ShardRequest::One(Request { slot, op: op() }));
+        }
+    }
+}
+
+/// Asks all shards for their part of an answer. The last one to add its part answers.
+fn ask_all<T>(
+    parts: &mut [Vec<ShardRequest>],
+    slot: Slot,
+    request: impl Fn(Slot, Arc<Gather<T>>) -> ShardRequest,
+    of: Part,
+) {
+    let gather = Arc::new(Gather::new(parts.len(), of));
+    parts.iter_mut().for_each(|part| part.push(request(slot, Arc::clone(&gather))));
 }
 
 impl RequestSink for LocalSink {
@@ -159,11 +168,11 @@ impl Drop for LocalSink {
             if !connected {
                 continue;
             }
-            let goodbye = ShardMessage::Disconnect { client: self.client };
-            if let Err(mpsc::error::TrySendError::Full(goodbye)) = shard.try_send(goodbye) {
-                // A shard that is busy must still hear of it, or what the client has in flight would never come back.
+            let disconnect = ShardMessage::Disconnect { client: self.client };
+            if let Err(mpsc::error::TrySendError::Full(disconnect)) = shard.try_send(disconnect) {
+                // A shard with a full inbox must still learn of it, or the client's events in flight would never return to their queues.
                 let shard = shard.clone();
-                self.runtime.spawn(async move { shard.send(goodbye).await });
+                self.runtime.spawn(async move { shard.send(disconnect).await });
             }
         }
     }

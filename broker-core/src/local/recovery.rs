@@ -1,7 +1,20 @@
-//! Rebuilds the queues from what a storage hands back.
+//! Rebuilds the queues from the records of a storage.
 //!
-//! The storage's thread decodes; a thread for each shard rebuilds that shard's queues meanwhile. A long backlog is there again in
-//! the time of the slower of the two.
+//! ```text
+//!   Storage::recover ──► Recoverer ──► a batch per shard ──► Worker thread of shard 0 ──► its topics
+//!   (one thread, decodes)             (bounded)         ──► Worker thread of shard 1 ──► its topics
+//! ```
+//!
+//! Decoding and rebuilding run in parallel, so recovering a long backlog takes the time of the slower of the two. Each shard gets
+//! its records in the storage's order, because all records of a topic go to the same shard.
+//!
+//! A kill may lose a batch but never half of one, so the records are consistent: an event comes with the subscriptions that held it,
+//! and no dead letter exists beside its original event. Recovery completes the work that the last run left unfinished:
+//!
+//! - Events that no subscription holds any more, after a removed subscription or a purge was cut short, are collected as *released*
+//!   and handed to the storage before the shards start.
+//! - Events in flight at the kill are simply waiting again. Only their delivery count since the last stored redelivery is lost.
+//! - Nothing remains parked, moving, or on an errand: these states are in memory only.
 
 mod worker;
 
@@ -10,46 +23,55 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use super::topics::TopicTable;
 use crate::event::Millis;
 use crate::name::TopicName;
 use crate::policy::Policies;
-use crate::queue::{Released, Topic};
+use crate::queue::Released;
 use crate::storage::{Mutation, Place, Recovery, StorageError, StorageErrorKind};
 use crate::transfer::{IMPORT_CURSOR, Progress};
 use worker::Worker;
 
-/// Mutations handed to a shard's thread together, and the bytes of payloads after which there are no more.
+/// Records handed to a shard's thread at once.
 const BATCH: usize = 512;
+
+/// Bytes of payloads after which a batch is handed over early.
 const BATCH_BYTES: usize = 1 << 18;
 
-/// Batches that wait for a shard's thread.
+/// Batches that may wait for a shard's thread. When they do, decoding waits.
 const WAITING: usize = 4;
 
-/// What came of recovery: each shard's topics, and the cursors.
+/// The result of recovery.
 pub(super) struct Recovered {
-    pub(super) shards: Vec<Vec<Topic>>,
+    /// The topics of each shard.
+    pub(super) shards: Vec<TopicTable>,
+    /// The cursor of each source.
     pub(super) cursors: HashMap<String, String>,
-    /// When the latest event was published.
+    /// The time at which the latest event was published.
     pub(super) latest: Millis,
-    /// What the storage has to be told that it can free.
+    /// The longest delivery that an event can become, in bytes.
+    pub(super) longest: usize,
+    /// The releases that the storage has not taken during recovery, and the removal of empty topics.
     pub(super) released: Vec<Mutation>,
 }
 
 /// Events that turned out not to be needed, until the storage asks for them.
 type AllReleased = Arc<Mutex<Vec<(TopicName, Released)>>>;
 
-/// A shard's thread, and what has not been handed to it yet.
+/// A shard's thread, and the records that have not been handed to it yet.
 struct Shard {
     batch: Vec<(Mutation, Place)>,
     bytes: usize,
     sender: SyncSender<Vec<(Mutation, Place)>>,
-    thread: JoinHandle<Vec<Topic>>,
+    thread: JoinHandle<(TopicTable, Vec<TopicName>)>,
 }
 
+/// Divides the records of a storage over the shards' threads.
 pub(super) struct Recoverer {
     shards: Vec<Shard>,
     cursors: HashMap<String, String>,
     latest: Millis,
+    longest: usize,
     released: AllReleased,
     import: Option<Progress>,
 }
@@ -59,8 +81,10 @@ fn ended(shard: usize) -> StorageError {
 }
 
 impl Recoverer {
+    /// Starts a thread for each shard.
+    ///
     /// # Errors
-    /// When the operating system has no thread for it.
+    /// When the operating system refuses a thread.
     pub(super) fn new(shards: usize, policies: &Policies, budget: usize) -> Result<Self, StorageError> {
         let released = AllReleased::default();
         let start = |shard: usize| {
@@ -72,12 +96,13 @@ impl Recoverer {
             Ok(Shard { batch: Vec::with_capacity(BATCH), bytes: 0, sender, thread })
         };
         let shards = (0..shards).map(start).collect::<Result<_, StorageError>>()?;
-        Ok(Self { shards, cursors: HashMap::new(), latest: Millis::default(), released, import: None })
+        Ok(Self { shards, cursors: HashMap::new(), latest: Millis::default(), longest: 0, released, import: None })
     }
 
+    /// Waits for the shards' threads and collects their topics.
+    ///
     /// # Errors
-    /// When a shard's thread did not come to its end, or when this is only the beginning of an import: served as it is, it would
-    /// pass for the whole.
+    /// When a thread panicked, or the storage contains an unfinished import, which must not be served as if it were complete.
     pub(super) fn finish(mut self) -> Result<Recovered, StorageError> {
         if let Some(progress) = self.import.as_ref().filter(|progress| !progress.finished) {
             return Err(progress.refusal());
@@ -86,14 +111,20 @@ impl Recoverer {
             self.hand_over(at)?;
         }
         let mut shards = Vec::with_capacity(self.shards.len());
+        let mut forgotten = Vec::new();
         for (at, shard) in self.shards.into_iter().enumerate() {
             drop(shard.sender);
-            shards.push(shard.thread.join().map_err(|_panic| ended(at))?);
+            let (topics, names) = shard.thread.join().map_err(|_panic| ended(at))?;
+            shards.push(topics);
+            forgotten.extend(names);
         }
         let released = std::mem::take(&mut *self.released.lock().unwrap_or_else(PoisonError::into_inner));
         let release = |(topic, Released { key, place })| Mutation::Release { topic, key, place };
-        let (cursors, latest) = (self.cursors, self.latest);
-        Ok(Recovered { shards, cursors, latest, released: released.into_iter().map(release).collect() })
+        // The events of a topic are released before the topic is forgotten.
+        let released =
+            released.into_iter().map(release).chain(forgotten.into_iter().map(Mutation::forgotten)).collect();
+        let (cursors, latest, longest) = (self.cursors, self.latest, self.longest);
+        Ok(Recovered { shards, cursors, latest, longest, released })
     }
 
     fn hand_over(&mut self, at: usize) -> Result<(), StorageError> {
@@ -104,14 +135,14 @@ impl Recoverer {
     }
 }
 
-/// The topic that a mutation is about.
+/// The topic of a record, if it concerns one.
 fn topic_of(mutation: &Mutation) -> Option<&TopicName> {
     match mutation {
         Mutation::Topic { topic, .. }
         | Mutation::Subscribe { topic, .. }
         | Mutation::Unsubscribe { topic, .. }
         | Mutation::Settle { topic, .. }
-        | Mutation::Requeue { topic, .. }
+        | Mutation::Redeliver { topic, .. }
         | Mutation::Forget { topic, .. }
         | Mutation::Release { topic, .. } => Some(topic),
         Mutation::Publish(event) | Mutation::Rewrite { event, .. } => Some(&event.topic),
@@ -138,6 +169,7 @@ impl Recovery for Recoverer {
         if let Mutation::Publish(event) | Mutation::Rewrite { event, .. } = &mutation {
             shard.bytes += event.payload.len();
             self.latest = self.latest.max(event.published_at);
+            self.longest = self.longest.max(event.payload.longest_delivery(&event.topic));
         }
         shard.batch.push((mutation, place));
         if shard.batch.len() >= BATCH || shard.bytes >= BATCH_BYTES { self.hand_over(at) } else { Ok(()) }

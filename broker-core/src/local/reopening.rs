@@ -1,10 +1,16 @@
-//! An engine that survives the failure of its storage: it opens the storage again, recovers it, and goes on.
+//! An engine that survives a failure of its storage: it reopens the storage, recovers it and continues.
 //!
-//! A storage that has failed stays out of service, and its engine with it: what was under way is refused, and so is whatever
-//! comes. Meanwhile the storage is closed, opened and recovered, after a pause that grows from time to time. When that has
-//! worked, a new engine over what was recovered takes the old one's place, and the old one closes: its links end, so its
-//! clients connect again and find everything that was ever confirmed. Nothing of the old engine's memory is taken over, since
-//! some of it may be about what was never stored; until it has gone, both take memory.
+//! ```text
+//!   in service ── a write or sync fails ──► out of service: requests are refused with the reason
+//!       ▲                                        │ pause, growing with each attempt
+//!       │                                        ▼
+//!       │                              close, reopen, recover ── fails ──► next pause
+//!       └── new engine replaces the old one, old links end ◄── works
+//! ```
+//!
+//! A failed storage is never used again, and neither is the state of its engine, which may include events that were never stored. A
+//! new engine is built from the recovered records alone. When it takes over, the old engine closes: its links end, and its clients
+//! connect again and find everything that was confirmed. Until the old engine is gone, both take memory.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,34 +21,35 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{EngineSettings, LocalEngine};
-use crate::engine::{Cursor, Engine, Health, Link, Outcome, Unavailable};
+use crate::engine::{Cursor, Engine, Handover, Health, Link, Outcome, Standing, Unavailable};
 use crate::event::NewEvent;
 use crate::name::TopicName;
 use crate::policy::Policies;
 use crate::storage::{Level, RecoveryReport, Storage, StorageError, StorageErrorKind};
+use crate::{Backoff, error_chain};
 
-/// Opens the storage again, with everything that is in it. Blocking; called on a thread that may block, after the one before has
-/// been closed.
+/// Opens the storage with its existing contents. Blocking; called on a thread that may block, after the previous storage has been
+/// closed.
 pub type Reopen = Arc<dyn Fn() -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
 
-/// Told of each recovery after the first.
+/// Receives the report of each recovery after the first.
 pub type OnRecovery = Arc<dyn Fn(&RecoveryReport) + Send + Sync>;
 
-/// How a failed storage is opened again.
+/// The rules for reopening a failed storage.
 #[derive(Clone)]
 pub struct Reopening {
-    /// Opens it.
+    /// Opens the storage.
     pub reopen: Reopen,
-    /// Told of what was recovered.
+    /// Receives the report of each recovery.
     pub on_recovery: OnRecovery,
-    /// The pause before the first attempt; twice as long before each further one.
+    /// The longest first pause; see [`Backoff`] for how pauses grow.
     pub first_pause: Duration,
-    /// The longest pause. If the storage fails again sooner than this after an attempt that worked, the pauses go on growing.
+    /// The longest pause. A storage that stays in service for this long starts over with the first pause when it fails again.
     pub longest_pause: Duration,
 }
 
 impl Reopening {
-    /// With pauses of 1 s to 30 s.
+    /// Pauses of up to 1 s at first and up to 30 s later.
     #[must_use]
     pub fn new(reopen: Reopen, on_recovery: OnRecovery) -> Self {
         Self { reopen, on_recovery, first_pause: Duration::from_secs(1), longest_pause: Duration::from_secs(30) }
@@ -54,23 +61,23 @@ type Current = Arc<LocalEngine<dyn Storage>>;
 struct Inner {
     current: RwLock<Current>,
     settings: EngineSettings,
-    /// The rules of topics that are in force now; those of `settings` were at the start.
+    /// The current policies. Those in `settings` are the ones of the start.
     policies: RwLock<Policies>,
     reopening: Reopening,
     closing: CancellationToken,
 }
 
-/// A [`LocalEngine`] that another one replaces when its storage has failed.
+/// A [`LocalEngine`] that is replaced by a new one when its storage has failed.
 pub struct ReopeningEngine {
     inner: Arc<Inner>,
     caretaker: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl ReopeningEngine {
-    /// Recovers what `storage` holds and starts. Must be called within a runtime.
+    /// Recovers the contents of `storage` and starts. Must be called within a runtime.
     ///
     /// # Errors
-    /// When the storage cannot be used; this first time nothing is tried again.
+    /// When the storage fails to recover. This first attempt is not repeated.
     pub async fn open(
         storage: Arc<dyn Storage>,
         settings: EngineSettings,
@@ -83,7 +90,7 @@ impl ReopeningEngine {
         let inner = Arc::new(Inner { current, policies, settings, reopening, closing: CancellationToken::new() });
         let cared_for = Arc::clone(&inner);
         let caretaker = tokio::spawn(async move {
-            // Should this panic, nobody would ever open the storage again: then the broker has to stop.
+            // A panic here would leave the storage out of service indefinitely, so it stops the broker.
             cared_for.take_care().await;
             emergency.disarm();
         });
@@ -100,10 +107,10 @@ impl Inner {
         self.policies.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for failures, and gets over them.
+    /// Waits for failures and replaces the engine after each, until the engine is closed.
     async fn take_care(&self) {
         let Reopening { first_pause, longest_pause, .. } = self.reopening;
-        let mut pause = first_pause;
+        let mut backoff = Backoff::new(first_pause, longest_pause);
         let mut in_service_since = Instant::now();
         loop {
             let failed = self.current();
@@ -112,44 +119,47 @@ impl Inner {
                 () = failed.failed() => {}
             }
             let out_of_service_since = Instant::now();
+            // A storage that soon fails again, as on a disk that fills up once more, keeps its long pauses.
             if in_service_since.elapsed() >= longest_pause {
-                pause = first_pause;
+                backoff.reset();
             }
-            loop {
-                tokio::select! {
-                    () = self.closing.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = (pause * 2).min(longest_pause);
-                match self.try_again(&failed).await {
-                    Ok(report) => {
-                        let out_of_service_ms = out_of_service_since.elapsed().as_millis();
-                        let out_of_service_ms = u64::try_from(out_of_service_ms).unwrap_or(u64::MAX);
-                        tracing::warn!(
-                            out_of_service_ms,
-                            records = report.records,
-                            "the storage was opened again and recovered: the broker is back in service, its clients have to connect again"
-                        );
-                        (self.reopening.on_recovery)(&report);
-                        break;
-                    }
-                    Err(error) => {
-                        let next_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                        let error = super::shared::chain(&error);
-                        tracing::warn!(%error, next_ms, "the storage cannot be opened again yet; trying again");
-                    }
-                }
-            }
+            let Some(report) = self.replace(&failed, &mut backoff).await else { return };
             in_service_since = Instant::now();
-            // Its clients have been refused since the failure; now they can be served elsewhere.
+            let out_of_service_ms = u64::try_from(out_of_service_since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(
+                out_of_service_ms,
+                records = report.records,
+                "storage reopened and recovered: the broker is back in service, clients have to connect again"
+            );
+            (self.reopening.on_recovery)(&report);
+            // Its clients have been refused since the failure. Now they can connect to the new engine.
             failed.close_shards().await;
         }
     }
 
-    /// One attempt: closes the failed storage, opens it, and puts an engine over it in place of the failed one.
+    /// Repeats attempts to replace the failed engine until one works. `None`: the engine is being closed.
+    async fn replace(&self, failed: &LocalEngine<dyn Storage>, backoff: &mut Backoff) -> Option<RecoveryReport> {
+        let mut pause = backoff.next_delay();
+        loop {
+            tokio::select! {
+                () = self.closing.cancelled() => return None,
+                () = tokio::time::sleep(pause) => {}
+            }
+            match self.try_again(failed).await {
+                Ok(report) => return Some(report),
+                Err(error) => {
+                    pause = backoff.next_delay();
+                    let next_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                    tracing::warn!(error = %error_chain(&error), next_ms, "reopening the storage failed, retrying");
+                }
+            }
+        }
+    }
+
+    /// One attempt: closes the failed storage, reopens it, and replaces the failed engine by one over the reopened storage.
     async fn try_again(&self, failed: &LocalEngine<dyn Storage>) -> Result<RecoveryReport, StorageError> {
-        // It says that the last sync failed, or that it has been closed by the attempt before: both are known.
-        let _it_has_failed = failed.storage.close().await;
+        // An error here repeats the known failure, or reports that an earlier attempt has closed the storage.
+        let _known_error = failed.close_storage().await;
         let reopen = Arc::clone(&self.reopening.reopen);
         let opened = tokio::task::spawn_blocking(move || reopen()).await;
         let storage = opened.map_err(|panic| {
@@ -160,13 +170,13 @@ impl Inner {
             Ok((engine, report)) => {
                 let engine = Arc::new(engine);
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&engine);
-                // They may have changed since it was opened, when it was not yet the one to be told.
-                let _it_is_about_to_close = engine.set_policies(self.policies()).await;
+                // The policies may have been replaced while the new engine was opening and could not receive them.
+                let _it_is_closing_already = engine.set_policies(self.policies()).await;
                 Ok(report)
             }
             Err(error) => {
-                // Or the next attempt would find the directory locked.
-                let _it_cannot_be_used = storage.close().await;
+                // Closed so that the next attempt does not find the directory locked.
+                let _the_first_error_counts = storage.close().await;
                 Err(error)
             }
         }
@@ -187,6 +197,14 @@ impl Engine for ReopeningEngine {
         self.inner.current().publish(events, cursor).await
     }
 
+    async fn hand_over(&self, handover: Handover) -> Result<Vec<Outcome>, Unavailable> {
+        self.inner.current().hand_over(handover).await
+    }
+
+    async fn standing(&self, source: &str) -> Result<Standing, Unavailable> {
+        self.inner.current().standing(source).await
+    }
+
     async fn cursor(&self, source: &str) -> Result<Option<String>, Unavailable> {
         self.inner.current().cursor(source).await
     }
@@ -200,6 +218,10 @@ impl Engine for ReopeningEngine {
         self.inner.current().level()
     }
 
+    fn max_output_line_bytes(&self) -> usize {
+        self.inner.current().max_output_line_bytes()
+    }
+
     fn health(&self) -> Health {
         self.inner.current().health()
     }
@@ -207,9 +229,9 @@ impl Engine for ReopeningEngine {
     async fn close(&self) {
         self.inner.closing.cancel();
         let caretaker = self.caretaker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // An attempt that is under way comes to its end first: what it opens has to be closed.
+        // A reopening in progress is completed first, because its storage has to be closed.
         if let Some(caretaker) = caretaker {
-            let _its_panic_is_an_emergency = caretaker.await;
+            let _a_panic_is_reported_by_the_emergency_token = caretaker.await;
         }
         self.inner.current().close().await;
     }

@@ -1,219 +1,156 @@
 //! A shard: the one task that owns some of the topics, with all their queues.
 //!
+//! The task waits for messages, commits, reads and timers, applies what has arrived to its queues as one turn, and ends the turn by
+//! submitting the changes. Requests that are not decided yet, searches, drains and errands are kept in types of their own, so that
+//! nothing a client does holds up the others.
+//!
 //! | to find | look in |
 //! | --- | --- |
-//! | which requests wait, who answers them | [`requests`] |
-//! | events coming in | [`publishing`] |
-//! | subscriptions and clients coming and going | [`subscribing`] |
-//! | acknowledgements | [`settling`] |
-//! | dead letters on their way to another shard, and those that come from one | [`letters`] |
-//! | dead letters on their way back | [`redriving`] |
-//! | looking at what waits, dropping it | [`operating`] |
-//! | events going out, reading back, timers | [`delivering`] |
-//! | the end of a turn | [`turns`] |
+//! | which function carries out a request | [`requests`] |
+//! | the topics and the turn that changes them | [`queues`] |
+//! | publishing | [`publish`] |
+//! | subscribing, attaching, disconnecting | [`subscribe`], [`clients`] |
+//! | deliveries, reading payloads back, resuming | [`deliver`], [`unserved`] |
+//! | acknowledgements, nack, touch | [`settle`], [`idle`] |
+//! | requests that wait for an event to become visible | [`parking`] |
+//! | time-outs, delays, expiry | [`expiry`], [`timers`] |
+//! | dead letters, and their way back | [`dead_letters`], [`redrive`] |
+//! | peek, purge, stats | [`peek`], [`purge`], [`stats`] |
+//! | events that the storage moves | [`rewrite`] |
+//! | work that the shard does not wait for | [`errands`] |
+//! | the end of a turn, and what leaves it when | [`commit`] |
 
-mod delivering;
-mod letters;
-mod operating;
-mod publishing;
-mod redriving;
+mod clients;
+mod commit;
+mod dead_letters;
+mod deliver;
+mod errands;
+mod expiry;
+mod idle;
+mod parking;
+mod peek;
+mod publish;
+mod purge;
+mod queues;
+mod redrive;
 mod requests;
-mod resuming;
-mod settling;
-mod subscribing;
-mod turns;
+mod rewrite;
+mod settle;
+mod stats;
+mod subscribe;
+mod timers;
+mod unserved;
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
-use super::message::{ShardMessage, ShardRequest};
+use super::message::{Peers, ShardMessage};
 use super::shared::Shared;
-use super::turn::{Effects, TopicAt, Turns};
-use crate::engine::{Gauge, LinkEvent, Slot};
-use crate::event::{Millis, Seq};
-use crate::name::TopicName;
-use crate::policy::Policies;
-use crate::queue::{ClientId, ConsumerId, Memory, SubscriptionId, Topic};
-use crate::storage::{Mutation, Storage};
-use crate::table::Table;
-use delivering::{DRAIN, DRAIN_BESIDES, Loaded};
-use letters::Done;
-use resuming::Unserved;
-use settling::Undecided;
+use super::topics::TopicTable;
+use super::turn::Commits;
+use crate::storage::Storage;
+use clients::Clients;
+use dead_letters::FullNotice;
+use errands::{Done, Errands};
+use idle::IdleAnswers;
+use parking::Parking;
+use purge::{DRAIN, DRAIN_BESIDES, Purges};
+use queues::Queues;
+use rewrite::Rewrite;
 
-/// Messages taken in one turn: what arrives while a batch is being prepared joins the next.
-const TURN: usize = 64;
+/// Messages taken in one turn. What arrives while a batch is being prepared joins the next one.
+const MESSAGES: usize = 64;
 
-/// A client, as far as this shard knows it.
-struct Client {
-    name: Arc<str>,
-    events: mpsc::Sender<Vec<LinkEvent>>,
-    gauge: Arc<Gauge>,
-    attachments: Table<TopicAt, Attachment>,
-    /// Requests that wait until an event which they are about has become visible, and those after them.
-    parked: VecDeque<(ShardRequest, Barrier)>,
-    unserved: Unserved,
-}
-
-/// What has to be visible before a request is looked at: what was published before it.
-type Barrier = Option<(TopicAt, Seq)>;
-
-#[derive(Clone, Copy)]
-struct Attachment {
-    sub: SubscriptionId,
-    consumer: ConsumerId,
-    /// The latest event that the client published to the topic itself.
-    published: Seq,
-}
-
+/// The owner of some of an engine's topics. Its parts keep their own invariants; the functions of the modules below connect them.
 pub(super) struct Shard<S: Storage + ?Sized> {
     storage: Arc<S>,
     shared: Arc<Shared>,
-    policies: Policies,
-    topics: Vec<Option<Box<Topic>>>,
-    /// Places of topics that have gone; used again once nothing on its way can name them.
-    vacant: Vec<TopicAt>,
-    by_name: Table<TopicName, TopicAt>,
-    clients: Table<ClientId, Client>,
-    /// Clients with parked requests.
-    parked: Vec<ClientId>,
-    turns: Turns,
-    loads: FuturesUnordered<BoxFuture<'static, Loaded>>,
-    /// What waits for other shards, or for the storage, so that the shard does not.
-    errands: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// All shards. Weak, so that they end with their engine.
-    peers: Arc<[mpsc::WeakSender<ShardMessage>]>,
-    /// Purges under way: who asked, and how many events they are about.
-    purges: Table<u64, (ClientId, Slot, u64)>,
-    purges_made: u64,
-    /// Acknowledgements that are not answered yet.
-    undecided: Vec<Undecided>,
-    /// When the log last said that dead letters find no room.
-    said_full: Option<Millis>,
-    /// When subscriptions change by the passing of time, and for each when it is in there.
-    timers: BTreeSet<(Millis, TopicAt, SubscriptionId)>,
-    timer_of: Table<(TopicAt, SubscriptionId), Millis>,
-    /// Topics with ended subscriptions that still hold events.
-    leaving: Vec<TopicAt>,
-    /// What events that wait may cost in memory, and what they do.
-    budget: usize,
-    memory: Memory,
-    /// Nothing is delivered any more: what comes back must not go out to the next client that is about to leave.
+    peers: Peers,
+    queues: Queues,
+    clients: Clients,
+    parking: Parking,
+    idle: IdleAnswers,
+    purges: Purges,
+    errands: Errands,
+    commits: Commits,
+    full_notice: FullNotice,
+    /// Nothing is delivered any more: an event that returns from one client must not go out to the next one that is about to be
+    /// detached.
     closing: bool,
-    // ---- This turn ----
-    now: Millis,
-    mutations: Vec<Mutation>,
-    effects: Effects,
-    touched: Vec<TopicAt>,
 }
 
 impl<S: Storage + ?Sized> Shard<S> {
-    pub(super) fn new(
-        storage: Arc<S>,
-        shared: Arc<Shared>,
-        peers: Arc<[mpsc::WeakSender<ShardMessage>]>,
-        topics: Vec<Topic>,
-        budget: usize,
-    ) -> Self {
-        let by_name = topics.iter().enumerate().map(|(at, topic)| (topic.name().clone(), at)).collect();
+    pub(super) fn new(storage: Arc<S>, shared: Arc<Shared>, peers: Peers, topics: TopicTable) -> Self {
         let mut shard = Self {
+            queues: Queues::new(topics, Arc::clone(&shared)),
             storage,
-            now: shared.clock.now(),
-            policies: shared.policies(),
             shared,
-            // Whatever recovery found to be gone is released with the first turn.
-            touched: (0..topics.len()).collect(),
-            memory: topics.iter().map(Topic::memory).sum(),
-            topics: topics.into_iter().map(|topic| Some(Box::new(topic))).collect(),
-            vacant: Vec::new(),
-            by_name,
-            clients: Table::default(),
-            parked: Vec::new(),
-            turns: Turns::default(),
-            loads: FuturesUnordered::new(),
-            errands: FuturesUnordered::new(),
             peers,
-            purges: Table::default(),
-            purges_made: 0,
-            undecided: Vec::new(),
-            said_full: None,
-            timers: BTreeSet::new(),
-            timer_of: Table::default(),
-            leaving: Vec::new(),
-            budget,
+            clients: Clients::default(),
+            parking: Parking::default(),
+            idle: IdleAnswers::default(),
+            purges: Purges::default(),
+            errands: Errands::default(),
+            commits: Commits::default(),
+            full_notice: FullNotice::default(),
             closing: false,
-            mutations: Vec::new(),
-            effects: Effects::default(),
         };
-        // What is due later has to be found when it is, although nobody is attached yet.
-        for at in 0..shard.topics.len() {
-            for sub in shard.topics[at].as_ref().map(|topic| topic.subscription_ids()).unwrap_or_default() {
-                shard.schedule(at, sub);
-            }
-        }
         shard.end_turn();
         shard
     }
 
-    /// Runs until it is closed or its engine is dropped. Should it panic, `emergency` stops the broker.
+    /// Runs until it is closed or its engine is dropped. If it panics, `emergency` stops the broker.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<ShardMessage>, emergency: DropGuard) {
-        let mut messages = Vec::with_capacity(TURN);
+        let mut messages = Vec::with_capacity(MESSAGES);
         let mut closing: Option<oneshot::Sender<()>> = None;
         loop {
-            if closing.is_some() && self.turns.is_empty() {
+            if closing.is_some() && self.commits.is_empty() {
                 break;
             }
-            let wake = self.timers.first().map(|(at, ..)| self.shared.clock.instant(*at));
+            let wake = self.queues.timers.first().map(|at| self.shared.clock.instant(at));
             let timer = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
-            let more_to_drain = !self.leaving.is_empty();
+            let has_to_drain = self.queues.draining.can_go_on();
             let drain =
-                async { if more_to_drain { tokio::task::yield_now().await } else { std::future::pending().await } };
-            let ready_for_more = closing.is_none() && self.turns.have_room();
+                async { if has_to_drain { tokio::task::yield_now().await } else { std::future::pending().await } };
+            // While the storage is behind, messages stay in the inbox, and their senders wait.
+            let has_room = closing.is_none() && self.commits.have_room();
             tokio::select! {
                 biased;
-                progress = self.turns.progress() => {
-                    self.now = self.shared.clock.now();
+                progress = self.commits.progress() => {
+                    self.begin_turn();
                     self.progress(progress);
                 }
-                Some(loaded) = self.loads.next() => {
-                    self.now = self.shared.clock.now();
-                    self.loaded(loaded);
-                }
-                Some(done) = self.errands.next() => {
-                    self.now = self.shared.clock.now();
+                done = self.errands.next() => {
+                    self.begin_turn();
                     self.errand_done(done);
                 }
-                count = inbox.recv_many(&mut messages, TURN), if ready_for_more => {
-                    self.now = self.shared.clock.now();
+                count = inbox.recv_many(&mut messages, MESSAGES), if has_room => {
+                    self.begin_turn();
                     if count == 0 {
-                        // The engine was dropped without being closed: as after a kill, the storage has all that was answered.
+                        // The engine was dropped without being closed. As after a kill, the storage has everything that was answered.
                         break;
                     }
                     for message in messages.drain(..) {
                         self.message(message, &mut closing).await;
                     }
                 }
-                () = timer => self.now = self.shared.clock.now(),
+                () = timer => self.begin_turn(),
                 () = drain => {
-                    self.now = self.shared.clock.now();
-                    self.drain_leaving(DRAIN);
+                    self.begin_turn();
+                    self.drain(DRAIN);
                 }
             }
-            // However much comes in: what is due is due, and a purge comes to its end.
+            // In every turn, so that a flood of messages delays neither timers nor purges.
             self.time_passed();
-            if more_to_drain {
-                self.drain_leaving(DRAIN_BESIDES);
+            if has_to_drain {
+                self.drain(DRAIN_BESIDES);
             }
             self.end_turn();
         }
@@ -224,35 +161,51 @@ impl<S: Storage + ?Sized> Shard<S> {
         }
     }
 
+    fn begin_turn(&mut self) {
+        self.queues.turn.begin(self.shared.clock.now());
+    }
+
     async fn message(&mut self, message: ShardMessage, closing: &mut Option<oneshot::Sender<()>>) {
+        if self.commits.is_empty() && self.errands.is_empty() && !self.queues.turn.stores_events() {
+            self.queues.topics.reclaim();
+        }
         match message {
-            ShardMessage::Connect { client, name, events, gauge } => {
-                let (attachments, parked, unserved) = (Table::default(), VecDeque::new(), Unserved::default());
-                self.clients.insert(client, Client { name, events, gauge, attachments, parked, unserved });
-            }
+            ShardMessage::Connect { client, name, events, gauge } => self.clients.connect(client, name, events, gauge),
             ShardMessage::Requests { client, requests } => {
                 for request in requests {
-                    let barrier = self.barrier(&request);
-                    self.request_or_park(client, request, barrier);
+                    self.accept(client, request);
                 }
             }
             ShardMessage::Disconnect { client } => self.disconnect(client),
             ShardMessage::Publish { part, reply } => self.publish_part(part, reply).await,
-            ShardMessage::Bury(bury) => self.bury(bury),
-            ShardMessage::Revive(revive) => self.revive(revive),
-            ShardMessage::Rewrite { events, done } => self.rewrite(events, done),
+            // After a failure these are dropped, which tells the sending shard.
+            ShardMessage::Bury(_) | ShardMessage::Revive(_) if self.shared.failure().is_some() => {}
+            ShardMessage::Bury(bury) => self.queues.bury(bury),
+            ShardMessage::Revive(revive) => self.queues.revive(revive),
+            ShardMessage::Rewrite { events, done } => self.rewrite(Rewrite { events, done }),
+            ShardMessage::ForgetTopics => self.queues.forget_topics(),
             ShardMessage::Policies { policies, done } => {
                 self.set_policies(policies);
-                let _nobody_waits_any_more = done.send(());
+                let _the_caller_has_gone = done.send(());
             }
             ShardMessage::Close(done) => {
                 self.closing = true;
-                let clients: Vec<ClientId> = self.clients.keys().copied().collect();
-                for client in clients {
-                    self.give_back(client);
+                for client in self.clients.ids() {
+                    self.detach_all(client);
                 }
                 *closing = Some(done);
             }
+        }
+    }
+
+    fn errand_done(&mut self, done: Done) {
+        match done {
+            Done::Loaded(loaded) => self.loaded(loaded),
+            Done::Buried(buried) => self.buried(buried),
+            Done::Peeked(result) => self.peeked(result),
+            Done::LettersRead(job, letters) => self.letters_read(job, letters),
+            Done::SentBack(job, sent) => self.letters_sent_back(job, sent),
+            Done::Rewrite(rewrite) => self.rewrite(rewrite),
         }
     }
 }

@@ -1,52 +1,71 @@
-//! What all shards and links of an engine share: counts and states that are off the path of an event.
+//! The state that the shards and links of an engine share. None of it lies on an event's path.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
 use super::EngineSettings;
 use super::clock::Clock;
+use super::limit::Limit;
 use super::link::Links;
 use super::recovery::Recovered;
+use super::topics::TopicTable;
 use crate::engine::Unavailable;
+use crate::error_chain;
 use crate::policy::Policies;
+use crate::queue::Topic;
+use crate::source::SourceStates;
 use crate::storage::{Level, StorageError};
 
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) clock: Clock,
+    /// The durability that a confirmation promises.
     pub(super) level: Level,
-    /// For links, which look at it for a `redrive` only; every shard has its own.
+    /// For links, which need the policies to route a `redrive`. Each shard has its own copy.
     policies: RwLock<Policies>,
     pub(super) version: &'static str,
+    /// For `stats`.
+    pub(super) sources: SourceStates,
+    /// The number of open links.
     pub(super) connections: AtomicUsize,
     pub(super) links: Links,
     pub(super) topics: Limit,
+    /// The number of empty topics in all shards, as of the last turn of each.
+    pub(super) forgettable: AtomicUsize,
     pub(super) subscriptions: Limit,
+    /// The limit on the longest delivery of an event, in bytes.
+    pub(super) max_output_line_bytes: usize,
+    /// The longest delivery of an event that recovery found, in bytes.
+    pub(super) longest_recovered: usize,
     failure: OnceLock<Unavailable>,
     failed: CancellationToken,
 }
 
 impl Shared {
     pub(super) fn new(settings: &EngineSettings, level: Level, recovered: &Recovered) -> Self {
-        let topics = recovered.shards.iter().map(Vec::len).sum();
-        let subscriptions = recovered.shards.iter().flatten().map(crate::queue::Topic::subscriptions).sum();
+        let topics = recovered.shards.iter().map(TopicTable::len).sum();
+        let subscriptions = recovered.shards.iter().flat_map(TopicTable::iter).map(Topic::subscriptions).sum();
         Self {
             clock: Clock::new(recovered.latest),
             level,
             policies: RwLock::new(settings.policies.clone()),
             version: settings.version,
+            sources: settings.sources.clone(),
             connections: AtomicUsize::new(0),
             links: Links::new(),
+            forgettable: AtomicUsize::new(0),
             topics: Limit::new(topics, settings.max_topics),
             subscriptions: Limit::new(subscriptions, settings.max_subscriptions),
+            max_output_line_bytes: settings.max_output_line_bytes,
+            longest_recovered: recovered.longest,
             failure: OnceLock::new(),
             failed: CancellationToken::new(),
         }
     }
 
-    /// The rules of topics.
+    /// The current policies.
     pub(super) fn policies(&self) -> Policies {
         self.policies.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -55,16 +74,16 @@ impl Shared {
         *self.policies.write().unwrap_or_else(PoisonError::into_inner) = policies;
     }
 
-    /// Why the storage is out of service, if it is.
+    /// The reason the storage is out of service; `None` while it is in service.
     pub(super) fn failure(&self) -> Option<Unavailable> {
         self.failure.get().cloned()
     }
 
-    /// Takes the engine out of service; the first reason stands.
+    /// Takes the engine out of service permanently. Of several reasons the first is kept.
     pub(super) fn fail(&self, error: &StorageError) -> Unavailable {
         let reason = self.failure.get_or_init(|| {
-            let reason = chain(error);
-            tracing::error!(%reason, "storage is out of service: nothing is confirmed until it has been opened again and recovered");
+            let reason = error_chain(error);
+            tracing::error!(%reason, "storage is out of service: nothing is confirmed until it has been reopened and recovered");
             Unavailable(Arc::from(reason))
         });
         self.failed.cancel();
@@ -74,39 +93,5 @@ impl Shared {
     /// Completes when the engine has been taken out of service.
     pub(super) async fn failed(&self) {
         self.failed.cancelled().await;
-    }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &StorageError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
-}
-
-/// A count with a limit.
-#[derive(Debug)]
-pub(super) struct Limit {
-    count: AtomicUsize,
-    most: usize,
-}
-
-impl Limit {
-    fn new(count: usize, most: usize) -> Self {
-        Self { count: AtomicUsize::new(count), most }
-    }
-
-    /// Counts one more, unless that is too many; then the limit is returned.
-    pub(super) fn take(&self) -> Result<(), usize> {
-        let more = |count| (count < self.most).then_some(count + 1);
-        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(drop).map_err(|_full| self.most)
-    }
-
-    pub(super) fn give_back(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

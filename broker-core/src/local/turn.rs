@@ -1,202 +1,160 @@
-//! What leaves a shard, and when: replies and deliveries when their turn is written, confirmations when it is safe.
+//! A turn: the work of one wake-up of a shard, and the rules by which its effects leave.
+//!
+//! ```text
+//!   messages, timers, reads
+//!        │
+//!        ▼
+//!   Turn ── mutations ──► one Batch ──► Storage::submit ──► Commit
+//!     │                                                       │
+//!     └─ effects                                              ▼
+//!          WhenWritten   replies, deliveries,            ◄── written: survives a kill of the broker
+//!                        answers to other shards
+//!          WhenDurable   confirmations, visibility,      ◄── durable: has reached the storage's Level
+//!                        answers to sources and janitor
+//! ```
+//!
+//! - **Nothing leaves before its turn is written.** A reply that left earlier could report an acknowledgement that a kill undoes:
+//!   the event would be delivered again although its consumer was told that it is done.
+//! - **A confirmation leaves only once its event is durable**, because that is what it promises. An event also becomes visible to
+//!   subscriptions only then. Otherwise a consumer could act on an event whose publisher is told afterwards that it was refused.
+//! - **A turn without mutations has nothing to wait for, except its predecessors.** Its replies follow the latest turn that is not
+//!   written yet, so that each client sees its outcomes in the order of its requests.
+//! - **If the storage fails, nothing of the turn takes effect outside.** Outcomes become refusals, and deliveries are dropped.
+//!
+//! [`Turn`] collects the mutations and effects; [`Commits`] holds the effects of submitted turns until their stage completes.
 
-use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+mod commits;
+mod effects;
+mod outbox;
 
-use tokio::sync::oneshot;
+pub(super) use commits::{Commits, Progress};
+pub(super) use effects::{Answer, Effects, WhenDurable, WhenWritten};
+pub(super) use outbox::{Outbox, ReplyTo};
 
-use super::message::PublishReply;
-use crate::engine::{Delivery, LinkEvent, Outcome, Slot};
-use crate::event::{EventKey, Seq};
+use super::message::{PublishReply, RewriteReply};
+use super::topics::TopicAt;
+use crate::engine::{Delivery, Outcome};
+use crate::event::{EventKey, Millis};
 use crate::name::{SubscriptionName, TopicName};
-use crate::queue::ClientId;
-use crate::storage::{Commit, MAX_OUTSTANDING, Place, Stage, StorageError};
-use crate::table::Table;
+use crate::queue::{ClientId, Topic};
+use crate::storage::{Holder, Mutation, StoredEvent};
 
-/// A topic's place in its shard. Not used again while the shard runs.
-pub(super) type TopicAt = usize;
-
-/// Events for clients, in order for each.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    clients: Vec<(ClientId, Vec<LinkEvent>)>,
-    index: Table<ClientId, usize>,
-    last: usize,
-}
-
-impl Outbox {
-    pub(super) fn is_empty(&self) -> bool {
-        self.clients.is_empty()
-    }
-
-    fn of(&mut self, client: ClientId) -> &mut Vec<LinkEvent> {
-        // Most of the time one client follows itself.
-        if self.clients.get(self.last).is_none_or(|(id, _)| *id != client) {
-            self.last = *self.index.entry(client).or_insert_with(|| {
-                self.clients.push((client, Vec::new()));
-                self.clients.len() - 1
-            });
-        }
-        &mut self.clients[self.last].1
-    }
-
-    pub(super) fn outcome(&mut self, client: ClientId, slot: Slot, outcome: Outcome) {
-        let events = self.of(client);
-        match events.last_mut() {
-            Some(LinkEvent::Outcomes(outcomes)) => outcomes.push((slot, outcome)),
-            _ => events.push(LinkEvent::Outcomes(vec![(slot, outcome)])),
-        }
-    }
-
-    pub(super) fn delivery(&mut self, client: ClientId, delivery: Delivery) {
-        let events = self.of(client);
-        match events.last_mut() {
-            Some(LinkEvent::Deliveries(deliveries)) => deliveries.push(delivery),
-            _ => events.push(LinkEvent::Deliveries(vec![delivery])),
-        }
-    }
-
-    pub(super) fn removed(&mut self, client: ClientId, topic: TopicName, subscription: SubscriptionName) {
-        self.of(client).push(LinkEvent::Removed { topic, subscription });
-    }
-
-    fn append(&mut self, other: Self) {
-        for (client, events) in other.clients {
-            self.of(client).extend(events);
-        }
-    }
-
-    pub(super) fn into_events(self) -> impl Iterator<Item = (ClientId, Vec<LinkEvent>)> {
-        self.clients.into_iter()
-    }
-}
-
-/// Tells somebody that a turn has been written.
-pub(super) type Answer = Box<dyn FnOnce() + Send>;
-
-/// What a turn causes besides its mutations.
+/// The turn that is being assembled.
+///
+/// # Invariant
+/// The effects name one key for each `Publish` and `Rewrite` among the mutations, in their order: the storage returns the places
+/// of these events by position.
 #[derive(Default)]
-pub(super) struct Effects {
-    /// The events among the mutations that get a place, in their order.
-    pub(super) keys: Vec<(TopicAt, EventKey)>,
-    /// What leaves when the turn is written.
-    pub(super) outbox: Outbox,
-    /// What leaves when the turn is safe.
-    pub(super) confirms: Outbox,
-    /// Up to where topics become visible when the turn is safe.
-    pub(super) visible: Vec<(TopicAt, Seq)>,
-    /// Publishers within the process, answered when the turn is safe.
-    pub(super) publishers: Vec<(PublishReply, Vec<Outcome>)>,
-    /// The storage's own requests, answered when the turn is safe.
-    pub(super) rewrites: Vec<oneshot::Sender<Result<(), StorageError>>>,
-    /// Other shards' requests, answered when the turn is written. Dropped, they tell whoever waits that it failed.
-    pub(super) answers: Vec<Answer>,
-}
-
-impl Effects {
-    /// Whether anything waits for the turn to be safe.
-    fn needs_safety(&self) -> bool {
-        !self.confirms.is_empty()
-            || !self.visible.is_empty()
-            || !self.publishers.is_empty()
-            || !self.rewrites.is_empty()
-    }
-}
-
-struct Turn {
-    written: Option<Stage<Vec<Place>>>,
-    safe: Option<Stage<()>>,
+pub(super) struct Turn {
+    now: Millis,
+    mutations: Vec<Mutation>,
     effects: Effects,
+    touched: Vec<TopicAt>,
 }
 
-/// The turns whose batches are on their way, oldest first.
-#[derive(Default)]
-pub(super) struct Turns {
-    turns: VecDeque<Turn>,
-    /// How many of them, from the front, are written.
-    written: usize,
+impl Turn {
+    /// Sets the time of the turn. It stays the same for everything in it.
+    pub(super) fn begin(&mut self, now: Millis) {
+        self.now = now;
+    }
+
+    pub(super) fn now(&self) -> Millis {
+        self.now
+    }
+
+    // ---- Changes ----
+
+    /// Notes that a topic may have changed: changes to store, letters to send, timers to set.
+    pub(super) fn touch(&mut self, at: TopicAt) {
+        self.touched.push(at);
+    }
+
+    /// The topics touched since the last call, each once.
+    pub(super) fn take_touched(&mut self) -> Vec<TopicAt> {
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Adds a mutation that is not an event.
+    pub(super) fn push(&mut self, mutation: Mutation) {
+        debug_assert!(!matches!(mutation, Mutation::Publish(_) | Mutation::Rewrite { .. }), "its key would be missing");
+        self.mutations.push(mutation);
+    }
+
+    /// Adds the settlements and redeliveries that a topic has to store.
+    pub(super) fn drain_changes(&mut self, topic: &mut Topic) {
+        topic.drain_changes(&mut self.mutations);
+    }
+
+    /// Stores an event, and makes it visible once it is durable.
+    pub(super) fn store(&mut self, at: TopicAt, event: StoredEvent) {
+        let key = event.key;
+        self.effects.written.keys.push((at, key));
+        self.effects.durable.show(at, key.seq);
+        self.mutations.push(Mutation::Publish(event));
+    }
+
+    /// Stores another copy of an event, which replaces the earlier ones.
+    pub(super) fn rewrite(&mut self, at: TopicAt, event: StoredEvent, holders: Vec<Holder>) {
+        self.effects.written.keys.push((at, event.key));
+        self.mutations.push(Mutation::Rewrite { event, holders });
+    }
+
+    // ---- Effects ----
+
+    /// Answers a request once the turn is written.
+    pub(super) fn reply(&mut self, to: ReplyTo, outcome: Outcome) {
+        self.effects.written.outbox.outcome(to, outcome);
+    }
+
+    /// Answers a request once the turn is durable.
+    pub(super) fn confirm(&mut self, to: ReplyTo, outcome: Outcome) {
+        self.effects.durable.confirms.outcome(to, outcome);
+    }
+
+    /// Sends a delivery once the turn is written.
+    pub(super) fn deliver(&mut self, client: ClientId, delivery: Delivery) {
+        self.effects.written.outbox.delivery(client, delivery);
+    }
+
+    /// Tells a client that its durable subscription was removed, once the turn is written.
+    pub(super) fn removed(&mut self, client: ClientId, topic: TopicName, subscription: SubscriptionName) {
+        self.effects.written.outbox.removed(client, topic, subscription);
+    }
+
+    /// Answers another shard once the turn is written.
+    pub(super) fn answer(&mut self, answer: Answer) {
+        self.effects.written.answers.push(answer);
+    }
+
+    /// Answers a publisher within the process once the turn is durable.
+    pub(super) fn answer_publisher(&mut self, reply: PublishReply, outcomes: Vec<Outcome>) {
+        self.effects.durable.publishers.push((reply, outcomes));
+    }
+
+    /// Answers a storage's request to move events once the turn is durable.
+    pub(super) fn answer_rewrite(&mut self, done: RewriteReply) {
+        self.effects.durable.rewrites.push(done);
+    }
+
+    /// Notes that the turn drains a slice of a backlog.
+    pub(super) fn drains(&mut self) {
+        self.effects.written.drains = true;
+    }
+
+    // ---- The end ----
+
+    /// Whether the turn stores an event so far.
+    pub(super) fn stores_events(&self) -> bool {
+        !self.effects.written.keys.is_empty()
+    }
+
+    /// The mutations and effects so far; the turn starts over.
+    pub(super) fn take(&mut self) -> (Vec<Mutation>, Effects) {
+        (std::mem::take(&mut self.mutations), std::mem::take(&mut self.effects))
+    }
 }
 
-/// Something that has happened to the oldest turn that it could happen to.
-pub(super) enum Progress {
-    /// A turn was written: the places of its events, what leaves now, and who is told.
-    Written(Vec<((TopicAt, EventKey), Place)>, Outbox, Vec<Answer>),
-    /// A turn is safe: what it confirms and makes visible.
-    Safe(Effects),
-    /// The storage failed: what waited for it.
-    Failed(StorageError, Effects),
-}
-
-impl Turns {
-    /// Whether the storage can be given another batch.
-    pub(super) fn have_room(&self) -> bool {
-        self.turns.len() - self.written < MAX_OUTSTANDING && self.turns.len() < 4 * MAX_OUTSTANDING
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
-    }
-
-    /// Adds a turn whose batch has been submitted.
-    pub(super) fn push(&mut self, commit: Commit, effects: Effects) {
-        let safe = effects.needs_safety().then_some(commit.safe);
-        self.turns.push_back(Turn { written: Some(commit.written), safe, effects });
-    }
-
-    /// Adds what leaves without a batch of its own: after what has been said before, or at once (then it is returned).
-    pub(super) fn follow(&mut self, outbox: Outbox) -> Option<Outbox> {
-        match self.turns.back_mut().filter(|turn| turn.written.is_some()) {
-            Some(turn) => {
-                turn.effects.outbox.append(outbox);
-                None
-            }
-            None => Some(outbox),
-        }
-    }
-
-    /// Waits for the next thing to happen. Cancel-safe. Never completes when there are no turns.
-    pub(super) fn progress(&mut self) -> impl Future<Output = Progress> + '_ {
-        std::future::poll_fn(|cx| self.poll(cx))
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
-        if self.written > 0
-            && let Poll::Ready(progress) = self.poll_safe(cx)
-        {
-            return Poll::Ready(progress);
-        }
-        let Some(turn) = self.turns.get_mut(self.written) else { return Poll::Pending };
-        let Some(stage) = turn.written.as_mut() else { return Poll::Pending };
-        match ready!(Pin::new(stage).poll(cx)) {
-            Ok(places) => {
-                turn.written = None;
-                let keys = std::mem::take(&mut turn.effects.keys);
-                let outbox = std::mem::take(&mut turn.effects.outbox);
-                let answers = std::mem::take(&mut turn.effects.answers);
-                self.written += 1;
-                Poll::Ready(Progress::Written(keys.into_iter().zip(places).collect(), outbox, answers))
-            }
-            Err(error) => {
-                let turn = self.turns.remove(self.written);
-                let effects = turn.map(|turn| turn.effects).unwrap_or_default();
-                Poll::Ready(Progress::Failed(error, effects))
-            }
-        }
-    }
-
-    fn poll_safe(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
-        let Some(turn) = self.turns.front_mut() else { return Poll::Pending };
-        let result = match turn.safe.as_mut() {
-            Some(stage) => ready!(Pin::new(stage).poll(cx)),
-            None => Ok(()),
-        };
-        let effects = self.turns.pop_front().map(|turn| turn.effects).unwrap_or_default();
-        self.written -= 1;
-        Poll::Ready(match result {
-            Ok(()) => Progress::Safe(effects),
-            Err(error) => Progress::Failed(error, effects),
-        })
-    }
-}
+/// An event of a turn, by its topic's place.
+pub(super) type KeyAt = (TopicAt, EventKey);

@@ -1,12 +1,13 @@
-//! The JSON of a published event: what is needed is looked for, the rest stays bytes, everything is validated once.
+//! Parses the JSON of a published event. The known keys are found, the message stays bytes, and everything is validated once.
+//!
+//! Nearly every event takes the fast path ([`scan`]): one pass without allocation. Whatever that does not accept goes to the full
+//! parser ([`fields`]), which either accepts it or words the error.
 
+mod fields;
 mod scan;
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::event::{NewEvent, Payload, Priority};
@@ -15,24 +16,24 @@ use crate::name::{IdKey, check_event_id};
 /// The deepest nesting of an event, its own object included.
 pub const MAX_DEPTH: usize = 128;
 
-/// The largest `ttl_ms` and `delay_ms`: the integers that every JSON implementation holds exactly.
+/// The largest `ttl_ms` and `delay_ms`: 2^53 - 1, up to which every JSON implementation represents integers exactly.
 pub const MAX_MS: u64 = (1 << 53) - 1;
 
-/// What is said to what is no object.
+/// The error for JSON that is not an object.
 const EXPECTED: &str = r#"expected an object such as {"id":"1","priority":0,"msg":"any JSON value"}"#;
 
 /// Parses `{"id":…,"priority":…,"msg":…}` and encodes it for `topic`. A missing id becomes a UUID of version 7.
 ///
 /// # Errors
-/// A text that says what is wrong and what is expected; it completes `event is not of an accepted format: `.
+/// A text that completes `event is not of an accepted format: `, with what is wrong and what is expected.
 pub fn parse_event(topic: &str, json: &str) -> Result<NewEvent, String> {
     if !matches!(json.trim_ascii_start().as_bytes().first(), None | Some(b'{')) {
-        // The parser's own words would quote the whole of it.
+        // The parser's own error would quote all of it.
         return Err(EXPECTED.to_owned());
     }
     let fields = match scan::fields(json) {
         Some(fields) => fields,
-        None => slow_fields(json)?,
+        None => fields::parse(json)?,
     };
     let fields = fields.without_nulls();
     let id = match fields.id {
@@ -56,7 +57,7 @@ pub fn parse_event(topic: &str, json: &str) -> Result<NewEvent, String> {
     Ok(NewEvent { id: IdKey::of(&id), priority, ttl_ms, delay_ms, payload })
 }
 
-/// A JSON integer: no fraction, no exponent.
+/// Whether a JSON number has no fraction and no exponent.
 fn is_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -82,7 +83,7 @@ fn id(text: &str) -> Result<Cow<'_, str>, String> {
 /// Whether a valid JSON text is nested deeper than `limit`.
 #[must_use]
 pub fn is_nested_deeper(json: &str, limit: usize) -> bool {
-    // Most texts have fewer brackets in all, and counting them is all that they cost.
+    // Most texts have fewer brackets in total, and counting those is cheap.
     if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= limit {
         return false;
     }
@@ -101,103 +102,6 @@ pub fn is_nested_deeper(json: &str, limit: usize) -> bool {
         }
     }
     deepest > limit
-}
-
-/// An event is one line: "at line 1" says nothing.
-fn describe(error: &serde_json::Error) -> String {
-    error.to_string().replace(" at line 1 column ", " at column ")
-}
-
-/// The texts of an event's known keys.
-#[derive(Debug, Default, PartialEq)]
-struct Fields<'a> {
-    id: Option<&'a str>,
-    priority: Option<&'a str>,
-    msg: Option<&'a str>,
-    ttl_ms: Option<&'a str>,
-    delay_ms: Option<&'a str>,
-}
-
-impl<'a> Fields<'a> {
-    /// Where the value of a key belongs; `None`: it is not a known one.
-    fn of(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
-        Some(match key {
-            "id" => &mut self.id,
-            "priority" => &mut self.priority,
-            "msg" => &mut self.msg,
-            "ttl_ms" => &mut self.ttl_ms,
-            "delay_ms" => &mut self.delay_ms,
-            _ => return None,
-        })
-    }
-
-    /// null is as if it were missing; but a null that is given twice is given twice.
-    fn without_nulls(self) -> Self {
-        let given = |field: Option<&'a str>| field.filter(|text| *text != "null");
-        Self {
-            id: given(self.id),
-            priority: given(self.priority),
-            ttl_ms: given(self.ttl_ms),
-            delay_ms: given(self.delay_ms),
-            msg: self.msg,
-        }
-    }
-}
-
-/// The fields by way of a parser that takes everything JSON can be, and says what is wrong with what is not.
-fn slow_fields(json: &str) -> Result<Fields<'_>, String> {
-    let fields = serde_json::from_str(json).map_err(|error| describe(&error))?;
-    // The parser skips what it does not look at without recursion and without a limit.
-    if is_nested_deeper(json, MAX_DEPTH) {
-        return Err(format!("nested deeper than {MAX_DEPTH} levels"));
-    }
-    Ok(fields)
-}
-
-impl<'de> serde::Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(r#"an object such as {"id":"1","priority":0,"msg":"any JSON value"}"#)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(key) = map.next_key_seed(KeyName)? {
-                    let Some(field) = fields.of(&key) else {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    };
-                    if field.is_some() {
-                        return Err(A::Error::custom(format_args!("key \"{key}\" given twice")));
-                    }
-                    *field = Some(map.next_value::<&RawValue>()?.get());
-                }
-                Ok(fields)
-            }
-        }
-        deserializer.deserialize_map(Object)
-    }
-}
-
-/// A key, its escapes resolved.
-struct KeyName;
-
-impl<'de> DeserializeSeed<'de> for KeyName {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
-        // Raw, because a key with half of a surrogate pair is valid JSON, and no string: an unknown key like others.
-        let raw = <&RawValue>::deserialize(deserializer)?.get();
-        Ok(if raw.contains('\\') {
-            serde_json::from_str(raw).map_or(Cow::Borrowed(""), Cow::Owned)
-        } else {
-            Cow::Borrowed(raw.trim_matches('"'))
-        })
-    }
 }
 
 #[cfg(test)]
@@ -239,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_what_is_wrong() {
         for (json, reason) in [
             ("", "EOF while parsing a value at column 0"),
             ("[]", "expected an object such as"),

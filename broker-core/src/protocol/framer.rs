@@ -1,74 +1,59 @@
-//! Bytes to lines, in bounded memory however they are split.
+//! Splits bytes into lines, in bounded memory, wherever the reads divide them.
+
+mod telnet;
 
 use std::ops::Range;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut as _, BytesMut};
 
-/// Telnet's "interpret as command".
-const IAC: u8 = 0xff;
+pub use telnet::Answers;
+use telnet::{Effect, Telnet};
 
-/// What stands between two line endings.
+/// One line of input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// A line without its ending and without leading and trailing blanks.
     Line(&'a str),
-    /// A line longer than the limit. It is, or is being, skipped.
+    /// A line longer than the limit. The rest of it is skipped.
     TooLong,
     /// A line that is not UTF-8.
     NotUtf8,
 }
 
-/// Where in a telnet command the stream stands. A command is taken out of the line that it stands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Telnet {
-    #[default]
-    Data,
-    /// After an IAC.
-    Command,
-    /// After WILL, WONT, DO or DONT: the option follows.
-    Option,
-    /// In a subnegotiation, which ends with IAC SE, after so many bytes.
-    Sub(u16),
-    /// After an IAC in a subnegotiation of so many bytes.
-    SubCommand(u16),
-}
-
-/// Bytes after which a subnegotiation is taken for a stray one, and the line goes on. Real ones are far shorter; without a
-/// bound two stray bytes would swallow all commands that follow.
-const MAX_SUBNEGOTIATION: u16 = 1024;
-
-/// Splits a stream into lines: LF or CRLF ends one, telnet's commands are taken out.
+/// Splits a stream into lines, which LF, CRLF or CR NUL ends, and takes telnet's commands out of it.
 #[derive(Debug)]
 pub struct Framer {
     limit: usize,
-    /// What was read, from `from` on not looked at yet.
+    /// The latest read. Bytes before `from` have been consumed.
     input: BytesMut,
     from: usize,
-    /// The beginning of a line whose end has not come: no more than itself, so that it does not pin what was read with it.
+    /// The beginning of an unfinished line. A copy, so that it does not pin the whole read.
     begun: BytesMut,
-    /// The line that `begun` became.
+    /// The line that `begun` was completed to.
     whole: BytesMut,
-    /// The rest of a line that was too long is being skipped.
+    /// Whether the rest of a line that was too long is being skipped.
     skipping: bool,
+    /// Whether empty lines are frames.
+    empty_lines: bool,
     telnet: Telnet,
 }
 
-/// Where a line is.
+/// The location of a line.
 enum Found {
-    /// In the input.
+    /// In `input`.
     Input(Range<usize>),
-    /// In what its parts were put together to.
+    /// In `whole`.
     Whole(Range<usize>),
     TooLong,
 }
 
-/// Blanks separate words and are ignored at a line's ends. A CR counts, since telnet's bare return sends one.
+/// Whether a byte separates words, and is ignored at a line's ends. CR does, since telnet sends one for a bare return.
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }
 
 impl Framer {
-    /// Lines may have `limit` bytes, the ending not counted.
+    /// Creates a framer for lines of up to `limit` bytes, without the ending.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -78,31 +63,42 @@ impl Framer {
             begun: BytesMut::new(),
             whole: BytesMut::new(),
             skipping: false,
-            telnet: Telnet::Data,
+            empty_lines: false,
+            telnet: Telnet::default(),
         }
     }
 
-    /// How many bytes a line may have.
+    /// Makes empty lines frames, too.
+    #[must_use]
+    pub fn with_empty_lines(mut self) -> Self {
+        self.empty_lines = true;
+        self
+    }
+
+    /// The longest line, in bytes, without its ending.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Another limit, from the next line on.
+    /// Sets the limit, from the next line on.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Bytes that it keeps: of a line whose end has not come, once [`Framer::next_frame`] has nothing more to give.
+    /// The bytes that it keeps: those of an unfinished line, once [`Framer::next_frame`] has returned `None`.
     #[must_use]
     pub fn held(&self) -> usize {
         self.input.len() - self.from + self.begun.len() + self.whole.len()
     }
 
-    /// Takes all of `input`. What is kept of it is bounded by the limit and by the length of `input`.
+    /// Takes `input`, up to a telnet command that wants an answer: take [`Framer::next_frame`] and [`Framer::take_answers`] until
+    /// nothing is left, so that the answer follows those to the lines before it. The memory kept is bounded by the limit and the
+    /// length of `input`.
     pub fn push(&mut self, input: &mut BytesMut) {
-        if self.telnet != Telnet::Data || memchr::memchr(IAC, input).is_some() {
-            self.take_out_commands(input);
+        if !self.telnet.is_plain(input) {
+            self.push_telnet(input);
+            return;
         }
         if self.skipping {
             match memchr::memchr(b'\n', input) {
@@ -125,55 +121,97 @@ impl Framer {
         }
     }
 
-    fn take_out_commands(&mut self, input: &mut BytesMut) {
-        const SE: u8 = 240;
-        const SB: u8 = 250;
-        /// The lowest code of a telnet command: the end of a file.
-        const FIRST: u8 = 236;
-        if self.telnet == Telnet::Command {
-            // Its IAC ended the last read; whether it belongs to the line is known only now.
-            let mut whole = BytesMut::with_capacity(input.len() + 1);
-            whole.extend_from_slice(&[IAC]);
-            whole.extend_from_slice(input);
-            *input = whole;
-            self.telnet = Telnet::Data;
+    /// Takes input with telnet's bytes in it, one by one.
+    fn push_telnet(&mut self, input: &mut BytesMut) {
+        if self.from == self.input.len() {
+            self.input.clear();
+            self.from = 0;
         }
-        let mut kept = 0;
+        // With lines before it that wait, a command is passed over: finding their end again for each one would take long.
+        let stops = self.input.is_empty();
+        self.input.reserve(input.len() + 1);
+        let mut start = memchr::memrchr(b'\n', &self.input[self.from..]).map_or(self.from, |at| self.from + at + 1);
         for at in 0..input.len() {
-            let byte = input[at];
-            self.telnet = match (self.telnet, byte) {
-                (Telnet::Data, IAC) => Telnet::Command,
-                (Telnet::Data, _) => {
-                    input[kept] = byte;
-                    kept += 1;
-                    Telnet::Data
-                }
-                (Telnet::Command, SB) => Telnet::Sub(0),
-                (Telnet::Command, 251..=254) => Telnet::Option,
-                (Telnet::Command, 0..FIRST) => {
-                    // No telnet: both stay, and the line is not UTF-8. The line's end must not go with them.
-                    input[kept] = IAC;
-                    input[kept + 1] = byte;
-                    kept += 2;
-                    Telnet::Data
-                }
-                // IAC IAC stands for a byte 0xFF, which no UTF-8 has.
-                (Telnet::Command | Telnet::Option, _) => Telnet::Data,
-                (Telnet::SubCommand(_), SE) => Telnet::Data,
-                (Telnet::Sub(MAX_SUBNEGOTIATION..) | Telnet::SubCommand(MAX_SUBNEGOTIATION..), _) => Telnet::Data,
-                (Telnet::Sub(len), IAC) => Telnet::SubCommand(len + 1),
-                (Telnet::Sub(len) | Telnet::SubCommand(len), _) => Telnet::Sub(len + 1),
-            };
+            if stops && self.telnet.has_answers() {
+                input.advance(at);
+                return;
+            }
+            match self.telnet.step(input[at]) {
+                Effect::None => {}
+                Effect::Byte(byte) => self.put(byte, &mut start),
+                Effect::Stray(bytes) => bytes.into_iter().for_each(|byte| self.put(byte, &mut start)),
+                Effect::EraseCharacter => self.erase_character(start),
+                Effect::EraseLine if self.may_erase(start) => self.erase_line(start),
+                Effect::EraseLine => {}
+            }
         }
-        input.truncate(kept);
+        input.clear();
     }
 
-    /// The next line, if it is complete. Empty lines are passed over.
+    /// Adds a byte to the line that begins at `start`.
+    fn put(&mut self, byte: u8, start: &mut usize) {
+        if self.skipping {
+            self.skipping = byte != b'\n';
+            return;
+        }
+        self.input.put_u8(byte);
+        if byte == b'\n' {
+            *start = self.input.len();
+        }
+    }
+
+    /// Whether the line that begins at `start` continues the one in `begun`.
+    fn continues(&self, start: usize) -> bool {
+        start == self.from
+    }
+
+    /// Whether the line that begins at `start` can be edited. One that is too long cannot, wherever the reads divide it: it may
+    /// have been reported and dropped already.
+    fn may_erase(&self, start: usize) -> bool {
+        let begun = if self.continues(start) { self.begun.len() } else { 0 };
+        let last = self.input[start..].last().or(if begun > 0 { self.begun.last() } else { None });
+        let length = begun + self.input.len() - start - usize::from(last == Some(&b'\r'));
+        !self.skipping && length <= self.limit
+    }
+
+    /// Takes the last character off the line that begins at `start`.
+    fn erase_character(&mut self, start: usize) {
+        if !self.may_erase(start) {
+            return;
+        }
+        loop {
+            let (typed, floor) = if self.input.len() == start && self.continues(start) {
+                (&mut self.begun, 0)
+            } else {
+                (&mut self.input, start)
+            };
+            let Some(byte) = typed[floor..].last().copied() else { return };
+            typed.truncate(typed.len() - 1);
+            // The first byte of a character is the last to go.
+            if byte & 0b1100_0000 != 0b1000_0000 {
+                return;
+            }
+        }
+    }
+
+    /// Throws away the line that begins at `start`.
+    fn erase_line(&mut self, start: usize) {
+        self.input.truncate(start);
+        if self.continues(start) {
+            self.begun.clear();
+        }
+    }
+
+    /// The answers that telnet's commands in the input want. Each is a few bytes, no more than three times the bytes of the command.
+    pub fn take_answers(&mut self) -> Option<Answers> {
+        self.telnet.take_answers()
+    }
+
+    /// The next complete line. Empty lines are skipped, unless asked for.
     pub fn next_frame(&mut self) -> Option<Frame<'_>> {
         loop {
             let (bytes, line) = match self.find()? {
-                Found::Input(line) if line.is_empty() => continue,
-                Found::Whole(line) if line.is_empty() => continue,
+                Found::Input(line) | Found::Whole(line) if line.is_empty() && !self.empty_lines => continue,
                 Found::Input(line) => (&self.input, line),
                 Found::Whole(line) => (&self.whole, line),
                 Found::TooLong => return Some(Frame::TooLong),
@@ -182,14 +220,14 @@ impl Framer {
         }
     }
 
-    /// Looks for the next line's end. The line is without its ending and the blanks around it, and may be empty.
+    /// Finds the next line. It comes without its ending and the blanks around it, and may be empty.
     fn find(&mut self) -> Option<Found> {
         let from = self.from;
         let Some(at) = memchr::memchr(b'\n', &self.input[from..]) else {
             self.begun.extend_from_slice(&self.input[from..]);
-            // An idle connection keeps nothing.
+            // An idle connection keeps no buffer.
             (self.input, self.from, self.whole) = (BytesMut::new(), 0, BytesMut::new());
-            // One byte more than the limit may be the CR of the ending.
+            // The one byte beyond the limit may be the CR of the ending.
             if without_cr(&self.begun, 0..self.begun.len()).len() > self.limit {
                 self.begun = BytesMut::new();
                 self.skipping = true;
@@ -231,7 +269,7 @@ fn trimmed(bytes: &[u8], line: Range<usize>) -> Range<usize> {
 mod tests {
     use super::*;
 
-    /// What a frame says, without what it borrows.
+    /// A frame that owns its line.
     #[derive(Debug, Clone, PartialEq)]
     enum Said {
         Line(String),
@@ -251,8 +289,12 @@ mod tests {
         let mut framer = Framer::new(limit);
         let mut frames = Vec::new();
         for piece in pieces {
-            framer.push(&mut BytesMut::from(*piece));
-            frames.extend(std::iter::from_fn(|| next(&mut framer)));
+            let mut piece = BytesMut::from(*piece);
+            while !piece.is_empty() {
+                framer.push(&mut piece);
+                frames.extend(std::iter::from_fn(|| next(&mut framer)));
+                framer.take_answers();
+            }
         }
         frames
     }
@@ -261,7 +303,7 @@ mod tests {
         Said::Line(text.to_owned())
     }
 
-    /// Every way to cut `bytes` in two, and one byte at a time.
+    /// Tries every way to cut `bytes` in two, and single bytes.
     fn however_split(limit: usize, bytes: &[u8], expected: &[Said]) {
         for at in 0..=bytes.len() {
             assert_eq!(frames(limit, &[&bytes[..at], &bytes[at..]]), expected, "split at {at}");
@@ -288,8 +330,52 @@ mod tests {
     fn telnet_commands_are_taken_out_wherever_they_stand() {
         // Ctrl-C: IAC IP, IAC DO TIMING-MARK; a subnegotiation; an escaped 0xFF.
         let bytes =
-            b"pi\xff\xf4\xff\xfd\x06ng\r\n\xff\xfa\x18\x00xterm\n\xff\xff\xff\xf0to\xff\xfb\x01pics\n\xff\xffx\n";
+            b"wrong\xff\xf4\xff\xfd\x06ping\r\n\xff\xfa\x18\x00xterm\n\xff\xff\xff\xf0to\xff\xfb\x01pics\n\xff\xffx\n";
         however_split(100, bytes, &[line("ping"), line("topics"), line("x")]);
+    }
+
+    #[test]
+    fn cr_nul_ends_a_line_and_other_nuls_do_not() {
+        however_split(100, b"ping\r\0to\0x\r\0\0a\r\0\r\n", &[line("ping"), line("to\0x"), line("\0a")]);
+    }
+
+    #[test]
+    fn interrupts_and_erasures_edit_the_line_that_is_being_typed() {
+        for erase in [b'\xf3', b'\xf4', b'\xf8'] {
+            however_split(
+                100,
+                &[b"one\nwrong\xff", &[erase][..], b"two\n\xff", &[erase], b"three\n"].concat(),
+                &[line("one"), line("two"), line("three")],
+            );
+        }
+        let erase_character = "a\npinX\u{1}k\u{1}g\n\u{1}b\u{1}\u{1}\u{1}c\nxä€\u{1}\u{1}\n".as_bytes();
+        let bytes: Vec<u8> =
+            erase_character.iter().flat_map(|byte| if *byte == 1 { vec![0xff, 0xf7] } else { vec![*byte] }).collect();
+        however_split(100, &bytes, &[line("a"), line("ping"), line("c"), line("x")]);
+        // A line that is too long cannot be edited any more, wherever it was divided.
+        however_split(4, b"123456\xff\xf7\xff\xf8ping\nabc\r\xff\xf7d\n", &[Said::TooLong, line("abcd")]);
+    }
+
+    #[test]
+    fn options_are_refused_once_and_timing_marks_and_questions_answered_each_time() {
+        let bytes = b"\xff\xfd\x06\xff\xfd\x01pi\xff\xf6ng\n\xff\xfb\x01\xff\xfd\x01\xff\xfb\x01\xff\xfe\x03\xff\xfc\x03\xff\xfd\x06\xff\xf6";
+        for at in 0..=bytes.len() {
+            let mut framer = Framer::new(100);
+            let (mut negotiation, mut pongs) = (Vec::new(), 0);
+            for part in [&bytes[..at], &bytes[at..]] {
+                let mut part = BytesMut::from(part);
+                while !part.is_empty() {
+                    framer.push(&mut part);
+                    if let Some(answers) = framer.take_answers() {
+                        negotiation.extend_from_slice(&answers.negotiation);
+                        pongs += answers.pongs;
+                    }
+                }
+            }
+            assert_eq!(negotiation, b"\xff\xfb\x06\xff\xfc\x01\xff\xfe\x01\xff\xfb\x06", "cut at {at}");
+            assert_eq!(pongs, 2);
+            assert_eq!(next(&mut framer), Some(line("ping")));
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! What `help` says.
+//! The reply to `help`.
 
 use bytes::{BufMut, BytesMut};
 
 use crate::protocol::command::CommandWords;
 use crate::protocol::reply::{LINE_END, line};
 
-/// The commands, one a line with one example each, ended by an empty line.
+/// Writes the commands, one per line with an example each, and an empty line at the end.
 pub fn write(out: &mut BytesMut, words: &CommandWords) {
     let CommandWords { publish, subscribe, unsubscribe, acknowledge } = words;
     let commands = [
@@ -24,7 +24,7 @@ pub fn write(out: &mut BytesMut, words: &CommandWords) {
             "remove a subscription and what waits in it",
             format!("{unsubscribe} tweets"),
         ),
-        ("detach <topic>".into(), "let go of a named subscription, which stays", "detach tweets".into()),
+        ("detach <topic>".into(), "leave a named subscription, which stays", "detach tweets".into()),
         (
             format!("{acknowledge} <topic> <id> …"),
             "acknowledge events and get the next",

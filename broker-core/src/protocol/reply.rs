@@ -1,4 +1,4 @@
-//! Every text that the broker says, in one place. None of them begins as a delivery does, with `{"topic":`.
+//! The texts of replies, in one place. None begins as a delivery does, with `{"topic":`, so that a client can tell them apart.
 
 use std::fmt::Write as _;
 
@@ -9,13 +9,13 @@ use crate::event::write_json_string;
 use crate::name::{SubscriptionName, TopicName};
 use crate::protocol::command::CommandError;
 
-/// The first thing that a client gets.
+/// The greeting: the first line that a client gets.
 pub const GREETING: &str = "Successfully connected to message_broker";
 
-/// How every line of the broker ends.
+/// The ending of every line that the broker sends.
 pub const LINE_END: &[u8] = b"\r\n";
 
-/// The most characters of a client's words that an error quotes.
+/// The number of characters of a client's line that an error quotes, at most.
 const QUOTED: usize = 80;
 
 /// Writes a line with its ending.
@@ -25,7 +25,7 @@ pub fn line(out: &mut BytesMut, text: impl std::fmt::Display) {
     out.put_slice(LINE_END);
 }
 
-/// `text` as a JSON string, cut after 80 characters with `…`.
+/// Quotes `text` as a JSON string, cut to 80 characters and `…`.
 #[must_use]
 pub fn quote(text: &str) -> String {
     let mut out = Vec::new();
@@ -36,7 +36,7 @@ pub fn quote(text: &str) -> String {
     String::from_utf8(out).expect("escaping keeps UTF-8")
 }
 
-/// What is wrong with a line.
+/// A line that is not a valid command.
 pub fn command_error(out: &mut BytesMut, error: &CommandError<'_>) {
     match error {
         CommandError::Unknown(text) => {
@@ -70,67 +70,67 @@ pub fn line_too_long(out: &mut BytesMut, limit: usize) {
     line(out, format_args!("error: line exceeds {limit} bytes"));
 }
 
-/// A line that is not text.
+/// A line that is not valid UTF-8.
 pub fn not_utf8(out: &mut BytesMut) {
     line(out, "error: line is not valid UTF-8");
 }
 
-/// An event that cannot be accepted.
+/// A malformed event.
 pub fn invalid_event(out: &mut BytesMut, reason: &str) {
     line(out, format_args!("error: event is not of an accepted format: {reason}"));
 }
 
-/// A `hello` that cannot be accepted.
+/// A malformed `hello`.
 pub fn invalid_hello(out: &mut BytesMut, reason: &str) {
     line(out, format_args!("error: hello: {reason}"));
 }
 
-/// A token has to be given first.
+/// A command before the token that is required.
 pub fn authentication_required(out: &mut BytesMut) {
     line(out, "error: authentication required");
 }
 
-/// The token is wrong.
+/// A wrong token.
 pub fn authentication_failed(out: &mut BytesMut) {
     line(out, "error: authentication failed");
 }
 
-/// Too many wrong tokens have come from the client's address.
+/// A token that is not checked, because too many wrong ones have come from the client's address.
 pub fn too_many_attempts(out: &mut BytesMut) {
     line(out, "error: too many failed authentications from this address: try again later");
 }
 
-/// The token that the client gave is no longer what it was.
+/// The client's token or its rights have changed.
 pub fn rights_changed(out: &mut BytesMut) {
     line(out, "error: tokens have changed: connect again");
 }
 
-/// The client's token is not good for that.
+/// A command that the client's token does not allow; `what` is its verb.
 pub fn not_allowed(out: &mut BytesMut, what: &str, topic: &TopicName) {
     line(out, format_args!("error: not allowed to {what} topic {topic}"));
 }
 
-/// A request that the engine refused.
+/// A request that the engine has refused.
 pub fn refused(out: &mut BytesMut, refusal: &Refusal) {
     line(out, format_args!("error: {refusal}"));
 }
 
-/// An id that waits already, where the topic's policy is to refuse it.
+/// An event whose id is waiting already, where the topic's policy refuses duplicates.
 pub fn duplicate_id(out: &mut BytesMut, id: &str) {
     line(out, format_args!("error: duplicate id {id}"));
 }
 
-/// The durable subscription that a client was attached to was removed by another.
+/// The durable subscription that the client was attached to has been removed by another client.
 pub fn removed(out: &mut BytesMut, topic: &TopicName, subscription: &SubscriptionName) {
     line(out, format_args!("error: subscription \"{subscription}\" of topic {topic} was removed"));
 }
 
-/// The engine has begun anew, and knows nothing of this connection.
+/// The engine has reopened its storage, and no longer knows this connection.
 pub fn engine_gone(out: &mut BytesMut) {
     line(out, "error: the storage was opened again after a failure; what was confirmed is there: connect again");
 }
 
-/// As many connections as are allowed are open.
+/// The limit of connections is reached.
 pub fn server_full(out: &mut BytesMut, connections: usize) {
     line(out, format_args!("error: server is full: {connections} connections"));
 }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_quoted_is_a_json_string_of_at_most_80_characters() {
+    fn a_quote_is_a_json_string_of_at_most_80_characters() {
         assert_eq!(quote("a\"b\t"), r#""a\"b\t""#);
         assert_eq!(quote(&"ä".repeat(80)), format!("\"{}\"", "ä".repeat(80)));
         assert_eq!(quote(&"ä".repeat(81)), format!("\"{}…\"", "ä".repeat(80)));

@@ -1,20 +1,20 @@
-//! Which events stand for an id: 16 bytes and a little for each event that waits.
+//! The index from ids to events: a little over 16 bytes for each waiting event.
 //!
-//! A table that doubles holds everybody up while it does, and for that moment takes half as much again. So a large index is many
-//! small tables, which grow one at a time; and what a backlog has made large gets small again when the backlog has gone.
+//! A table that doubles blocks the shard while it grows, and temporarily needs half as much memory again. So a large index consists of
+//! many small tables, which grow one at a time. Tables enlarged by a backlog shrink once the backlog is gone.
 
 use hashbrown::HashTable;
 
 use crate::event::{EventKey, Priority, Seq};
 use crate::name::IdKey;
 
-/// Rows above which the index is in [`PARTS`] tables.
+/// The number of rows beyond which the index is split into [`PARTS`] tables.
 const SPLIT: usize = 1 << 15;
 const PARTS: usize = 64;
-/// What a table takes for a row, whether it is there or not: the row and a byte beside it.
+/// The bytes of a table per row of capacity: the row and one control byte.
 const ROW: usize = size_of::<Row>() + 1;
 
-/// 16 bytes, and its hash without a look at the event.
+/// A row of 16 bytes, which can move to another table without accessing the event.
 #[derive(Debug, Clone, Copy)]
 struct Row {
     hash: u32,
@@ -33,7 +33,7 @@ impl Row {
         EventKey { priority: self.priority, seq: Seq(u64::from(self.seq_high) << 32 | u64::from(self.seq_low)) }
     }
 
-    /// Spreads 32 bits over the 64 that a table looks at: it picks the bucket by the low ones and compares the highest.
+    /// The hash spread over 64 bits. A table picks the bucket by the low bits and compares the highest ones.
     fn spread(&self) -> u64 {
         spread(self.hash)
     }
@@ -47,13 +47,13 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// From ids to the events that have them.
+/// The events of each id.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    /// One table, or [`PARTS`] by the high bits of the hash, which the tables do not pick their buckets by.
+    /// One table, or [`PARTS`] tables selected by high bits of the hash, which do not select buckets within a table.
     parts: Vec<HashTable<Row>>,
     len: usize,
-    /// Bytes that the tables take.
+    /// The memory of the tables, in bytes.
     bytes: usize,
 }
 
@@ -86,7 +86,7 @@ impl Ids {
         self.bytes = self.parts.iter().map(HashTable::allocation_size).sum();
     }
 
-    /// The events that may have this id: those with the same 32 bits of its hash.
+    /// The events that may have this id: those whose id has the same 32 bits of hash.
     pub(super) fn candidates(&self, id: IdKey) -> impl Iterator<Item = EventKey> {
         let hash = hash_of(id);
         let rows = self.parts.get(self.part(hash)).map(|part| part.iter_hash(spread(hash)));
@@ -100,7 +100,7 @@ impl Ids {
         let before = part.allocation_size();
         let Ok(row) = part.find_entry(spread(hash), |row| row.key() == key) else { return };
         row.remove();
-        // A table with room for more than eight times what is in it shrinks, and not so far that it grows again at once.
+        // A table with capacity for over eight times its rows shrinks, but not so far that it would soon grow again.
         if part.len() * 8 * ROW < before && before > 64 * ROW {
             part.shrink_to(part.len() * 2, Row::spread);
         }
@@ -111,7 +111,7 @@ impl Ids {
         }
     }
 
-    /// What it costs in memory, in bytes.
+    /// The memory of the index, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inserted_is_found_until_it_is_removed_whatever_the_size() {
+    fn inserted_rows_are_found_until_removed_at_every_size() {
         let mut ids = Ids::default();
         let most = 3 * SPLIT as u64;
         let id = |n: u64| IdKey::of(&n.to_string());
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_id_are_told_apart_by_their_keys() {
+    fn events_of_one_id_are_distinguished_by_their_keys() {
         let mut ids = Ids::default();
         let id = IdKey::of("same");
         for n in 0..10 {

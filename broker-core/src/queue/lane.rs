@@ -1,8 +1,14 @@
 //! A lane: a topic's events of one priority, in the order of their sequence.
 //!
-//! Entries stand in chunks of at most [`CHUNK`], so that space comes back in pieces from anywhere in the lane and an event that
-//! stays for long pins no more than its chunk. What an entry costs in memory does not depend on its payload: payloads are kept
-//! beside the entries while the budget allows, and dropped a chunk at a time.
+//! Entries are stored in chunks of at most [`CHUNK`]. So memory is freed in pieces anywhere in the lane, and a long-lived event
+//! pins no more than its chunk. The size of an entry does not depend on its payload: payloads are kept beside the entries while the
+//! budget allows, and dropped a chunk at a time.
+//!
+//! ```text
+//!           chunk          chunk          chunk
+//! entries   1 . 4 5 . 9    12 13 . . 17   21 23 24      `.` is freed: its place stays empty until the whole chunk goes
+//! payloads  p   p p   p    -              p  p  -       all dropped; one not read back yet
+//! ```
 
 use std::collections::VecDeque;
 
@@ -10,26 +16,26 @@ use crate::event::{Millis, Payload, Seq};
 use crate::name::IdKey;
 use crate::storage::Place;
 
-/// Counts one thing that is looked at in search of what is next, so that tests can bound them; nothing outside of tests.
+/// Counts a step of a search, so that tests can bound them. Costs nothing outside of tests.
 #[inline(always)]
 pub(super) fn step() {
     #[cfg(test)]
     super::tests::STEPS.set(super::tests::STEPS.get() + 1);
 }
 
-/// Entries in a chunk: large enough that the table of chunks is small, small enough that dropping one is no pause.
+/// The entries of a chunk: enough to keep the table of chunks small, few enough that dropping a chunk causes no pause.
 const CHUNK: usize = 512;
 
-/// What a payload costs in memory beyond its bytes: its handle, its allocation, its shared count.
+/// The memory of a payload beyond its bytes: its handle, its allocation, its reference count.
 const PAYLOAD_OVERHEAD: usize = 96;
 
-/// An event, as the topic remembers it. 48 bytes for each event that waits.
+/// The topic's record of an event: 48 bytes per waiting event.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) id: IdKey,
     pub(super) seq: Seq,
     place: Place,
-    /// Subscriptions that have not settled it.
+    /// The number of subscriptions that have not settled it.
     pub(super) holders: u32,
     /// Length of the payload in bytes.
     pub(super) len: u32,
@@ -38,18 +44,18 @@ pub(super) struct Entry {
 }
 
 const FLAG_BITS: u32 = 8;
-/// Nobody needs it; its place in the chunk is left empty.
+/// No subscription needs the event; its place in the chunk stays empty.
 const FREED: u64 = 1;
-/// Taken out for all to whom it has not been delivered.
+/// The event is withdrawn from all subscriptions that do not have it in flight.
 const WITHDRAWN: u64 = 2;
-/// `place` is known.
+/// The event's `place` is known.
 const WRITTEN: u64 = 4;
-/// It has an expiry or a due time in the topic's side table.
+/// The event has an expiry or a due time in the topic's side table.
 const TIMED: u64 = 8;
 
 impl Entry {
     pub(super) fn new(id: IdKey, seq: Seq, holders: u32, len: usize, at: Millis, timed: bool) -> Self {
-        let len = u32::try_from(len).expect("an event is bounded by the line it came in");
+        let len = u32::try_from(len).expect("an event is shorter than the line it arrived on");
         Self { id, seq, place: Place(0), holders, len, stamp: at.0 << FLAG_BITS | if timed { TIMED } else { 0 } }
     }
 
@@ -57,7 +63,7 @@ impl Entry {
         self.stamp & flag != 0
     }
 
-    /// Taken out for all to whom it has not been delivered; those who have it in flight keep it.
+    /// Whether the event was withdrawn from all subscriptions that did not have it in flight; the others keep it.
     pub(super) fn withdrawn(&self) -> bool {
         self.has(WITHDRAWN)
     }
@@ -70,7 +76,7 @@ impl Entry {
         self.has(TIMED)
     }
 
-    /// Where the storage keeps it, once it is written.
+    /// The event's place in the storage, once it is written.
     pub(super) fn place(&self) -> Option<Place> {
         self.has(WRITTEN).then_some(self.place)
     }
@@ -88,11 +94,11 @@ impl Entry {
 #[derive(Debug, Default)]
 struct Chunk {
     entries: Vec<Entry>,
-    /// Parallel to `entries`, or shorter: what is beyond its end is not in memory.
+    /// Parallel to `entries`, or shorter: payloads beyond its end are not in memory.
     payloads: Vec<Option<Payload>>,
-    /// Entries that are not freed.
+    /// The number of entries that are not freed.
     live: usize,
-    /// Bytes that the payloads cost.
+    /// The memory that the payloads cost, in bytes.
     cached: usize,
 }
 
@@ -132,24 +138,27 @@ pub(super) struct Lane {
     chunks: VecDeque<Chunk>,
     live: usize,
     cached: usize,
-    /// Bytes that the entries take, with the room for more.
+    /// The memory of the entries, in bytes, including spare capacity.
     index: usize,
-    /// No chunk from here on has payloads in memory; it may be too high, never too low.
+    /// No chunk from this index on has payloads in memory. It may be too high, but never too low.
     cached_to: usize,
 }
 
 impl Lane {
     /// Events that are not freed.
+    #[inline]
     pub(super) fn live(&self) -> usize {
         self.live
     }
 
-    /// What the payloads in memory cost, in bytes.
+    /// The memory that the payloads cost, in bytes.
+    #[inline]
     pub(super) fn cached(&self) -> usize {
         self.cached
     }
 
-    /// What the entries take, in bytes.
+    /// The memory that the entries cost, in bytes.
+    #[inline]
     pub(super) fn index_bytes(&self) -> usize {
         self.index
     }
@@ -159,7 +168,7 @@ impl Lane {
         self.chunks.back().map(Chunk::last)
     }
 
-    /// Adds an event at its place; in normal running that is the end. `payload`: `None` to leave it in the storage.
+    /// Adds an event at its position, which outside recovery is the end. With `payload` as `None`, the payload stays in the storage.
     pub(super) fn insert(&mut self, entry: Entry, payload: Option<Payload>) {
         let seq = entry.seq;
         let at_end = self.chunks.back().is_none_or(|chunk| chunk.last() < seq);
@@ -169,7 +178,7 @@ impl Lane {
             }
             self.chunks.len() - 1
         } else {
-            // Only recovery inserts behind the end: events that were moved come back late.
+            // Only recovery inserts elsewhere, because a log replays moved events late.
             self.chunk_for_insert(seq)
         };
         let chunk = &mut self.chunks[chunk_index];
@@ -190,7 +199,7 @@ impl Lane {
         self.cached_to = self.chunks.len();
     }
 
-    /// The chunk into which `seq`, which is not the highest, goes; a full one is split.
+    /// The chunk for `seq`, which is not the highest sequence. A full chunk is split.
     fn chunk_for_insert(&mut self, seq: Seq) -> usize {
         let index = self.chunks.partition_point(|chunk| chunk.first() <= seq).saturating_sub(1);
         let chunk = &mut self.chunks[index];
@@ -210,8 +219,9 @@ impl Lane {
         index + usize::from(goes_right)
     }
 
+    #[inline]
     fn find(&self, seq: Seq) -> Option<(usize, usize)> {
-        // The common lookups are at the ends: what was just published, and what is oldest.
+        // The common lookups are at the ends: the event just published, and the oldest.
         let chunk_index = match self.chunks.len() {
             0 => return None,
             1 => 0,
@@ -224,18 +234,21 @@ impl Lane {
         (!chunk.entries[index].has(FREED)).then_some((chunk_index, index))
     }
 
-    /// The event `seq`, if it is there and not freed.
+    /// The event `seq`, unless it is freed.
+    #[inline]
     pub(super) fn get(&self, seq: Seq) -> Option<&Entry> {
         self.find(seq).map(|(chunk, index)| &self.chunks[chunk].entries[index])
     }
 
-    /// The same to change it.
+    /// The event `seq` for changes, unless it is freed.
+    #[inline]
     pub(super) fn get_mut(&mut self, seq: Seq) -> Option<&mut Entry> {
         let (chunk, index) = self.find(seq)?;
         Some(&mut self.chunks[chunk].entries[index])
     }
 
     /// The payload of `seq`, if it is in memory.
+    #[inline]
     pub(super) fn payload(&self, seq: Seq) -> Option<&Payload> {
         let (chunk, index) = self.find(seq)?;
         self.chunks[chunk].payloads.get(index)?.as_ref()
@@ -253,13 +266,13 @@ impl Lane {
     }
 
     /// The first event after `seq` that is neither freed nor withdrawn.
-    #[inline] // Not a call for each event that is looked for.
+    #[inline] // The calls of a search, one per event, would be measurable.
     pub(super) fn first_after(&self, seq: Seq) -> Option<&Entry> {
         self.iter_after(seq).next()
     }
 
     /// The events after `seq` that are neither freed nor withdrawn, in order.
-    #[inline] // As above.
+    #[inline] // As for `first_after`.
     pub(super) fn iter_after(&self, seq: Seq) -> impl Iterator<Item = &Entry> {
         let first_chunk = match self.chunks.front() {
             Some(chunk) if chunk.last() > seq => 0,
@@ -277,7 +290,7 @@ impl Lane {
             })
     }
 
-    /// Frees the event `seq`, and says what it was; its chunk goes with its last event.
+    /// Frees the event `seq` and returns its entry. The last event of a chunk also frees the chunk.
     pub(super) fn free(&mut self, seq: Seq) -> Option<Entry> {
         let (chunk_index, index) = self.find(seq)?;
         let chunk = &mut self.chunks[chunk_index];
@@ -295,14 +308,14 @@ impl Lane {
         Some(entry)
     }
 
-    /// Drops the payloads of the last chunk whose payloads can all be read back. Returns how many bytes that freed.
+    /// Drops the payloads of the last chunk whose payloads can all be read back. Returns the bytes freed.
     pub(super) fn evict(&mut self) -> usize {
         self.cached_to = self.cached_to.min(self.chunks.len());
         let mut unwritten = false;
         for index in (0..self.cached_to).rev() {
             let chunk = &mut self.chunks[index];
-            // Events are written in the order of their sequence, so the last one stands for all; one that was freed before it
-            // was written never is.
+            // Events are written in the order of their sequence, so the last live one shows that all are. An event freed before it was
+            // written never gets a place.
             let last = chunk.entries.iter().rev().find(|entry| !entry.has(FREED));
             if chunk.cached > 0 && last.is_some_and(|entry| entry.has(WRITTEN)) {
                 let freed = chunk.cached;
@@ -367,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn only_payloads_that_can_be_read_back_are_evicted_and_the_latest_go_first() {
+    fn only_payloads_that_can_be_read_back_are_evicted_latest_first() {
         let mut lane = Lane::default();
         for seq in 1..=1024 {
             lane.insert(entry(seq), Some(payload()));

@@ -1,41 +1,41 @@
-//! What events that wait cost in memory, and how that stays within a budget.
+//! The memory of waiting events, and how it stays within a budget.
 
-/// What events that wait cost in memory, in bytes.
+/// The memory of waiting events, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
     /// Payloads, which can be read back from the storage.
     pub payloads: usize,
-    /// What has to stay for each event: its entry, and its row in the index of ids.
+    /// The part that must stay in memory for each event: its entry, and its row in the index of ids.
     pub index: usize,
 }
 
 impl Memory {
-    /// How much payloads may cost within a budget of `budget` bytes: what the index leaves of a half of it, and at least an eighth,
-    /// so that deliveries from a long backlog still read many events at a time.
+    /// The bytes for payloads within a budget of `budget` bytes: half of the budget minus the index, but at least an eighth, so
+    /// that deliveries from a long backlog still read many events at a time.
     ///
-    /// The other half is for what is not counted: what the allocator takes beyond what it is asked for and keeps for later, the
-    /// buffers of storage and connections. A million events of 256 bytes that wait were 245 MB of resident memory while all of
-    /// 256 MiB was counted on, and are some 180 MB so; they are consumed as fast, since what is read back comes in large pieces.
+    /// The other half is for uncounted memory: what the allocator takes beyond each request and keeps for later, and the buffers
+    /// of storage and connections. With the whole budget of 256 MiB given to payloads, a million waiting events of 256 bytes took 245 MB of
+    /// resident memory; with half of it they take about 180 MB. They are consumed as fast, because payloads are read back in large pieces.
     #[must_use]
     pub fn room_for_payloads(self, budget: usize) -> usize {
         (budget / 2).saturating_sub(self.index).max(budget / 8)
     }
 
-    /// Takes the difference between two states of a part into account.
+    /// Adds the difference between two states of a part.
     pub fn change(&mut self, before: Self, after: Self) {
         self.payloads = self.payloads + after.payloads - before.payloads;
         self.index = self.index + after.index - before.index;
     }
 
-    /// Has payloads dropped when they cost more than they may, and then some, so that it is not done at every turn.
-    /// `evict_largest` drops so many bytes from the topic that has the most in memory, and returns how many it did.
+    /// Drops payloads that exceed their share, and an eighth more, so that this is not needed in every turn. `evict_largest`
+    /// drops the given number of bytes from the topic with the most payloads in memory, and returns how many it dropped.
     pub fn stay_within(&mut self, budget: usize, mut evict_largest: impl FnMut(usize) -> usize) {
         let room = self.room_for_payloads(budget);
         if self.payloads <= room {
             return;
         }
         let mut excess = self.payloads - room + room / 8;
-        // A few rounds reach the goal or find that nothing can be read back yet.
+        // A few rounds either reach the goal or find that nothing can be read back yet.
         for _ in 0..8 {
             let freed = evict_largest(excess);
             self.payloads -= freed;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_dropped_until_there_is_room_again_and_nothing_while_there_is() {
+    fn payloads_are_dropped_until_there_is_room_again_and_none_while_there_is() {
         let mut memory = Memory { payloads: BUDGET / 2, index: 0 };
         memory.stay_within(BUDGET, |_| panic!("there is room"));
         memory.payloads += 1;
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_dropped_stays_and_is_not_asked_for_without_end() {
+    fn payloads_that_cannot_be_dropped_stay_after_a_few_attempts() {
         let mut memory = Memory { payloads: BUDGET, index: 0 };
         let mut asked = 0;
         memory.stay_within(BUDGET, |_| {

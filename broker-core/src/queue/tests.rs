@@ -1,10 +1,11 @@
-//! Topics against a naive model of them, in random sequences of operations with crashes between; and, one by one, what the
-//! protocol's fine print claims of them.
+//! Topics against a naive model of them, in random sequences of operations with crashes between; what each call costs among thousands of
+//! events; and, one by one, what the protocol's fine print claims of them.
 
 mod claims;
+mod crowd;
 mod model;
-mod passing;
 mod run;
+mod slices;
 
 use std::cell::Cell;
 
@@ -16,7 +17,7 @@ use crate::policy::{DuplicateId, Overflow, TopicPolicy};
 use run::{Manner, Replay, Run, Step};
 
 thread_local! {
-    /// Events and priorities that were looked at in search of what is next.
+    /// The events and priorities that were examined in search of the next delivery.
     pub(super) static STEPS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -66,7 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => at.prop_map(Step::Resume),
         10 => (at, at).prop_map(|(at, id)| Step::Acknowledge { at, id }),
         2 => at.prop_map(Step::AcknowledgeAll),
-        7 => (at, at, ms()).prop_map(|(at, id, delay_ms)| Step::Requeue { at, id, delay_ms }),
+        7 => (at, at, ms()).prop_map(|(at, id, delay_ms)| Step::Nack { at, id, delay_ms }),
         2 => (at, at).prop_map(|(at, id)| Step::Touch { at, id }),
         4 => prop_oneof![9 => 1..40_u64, 1 => Just(1000)].prop_map(Step::Pass),
         3 => at.prop_map(Step::Timer),
@@ -137,7 +138,7 @@ fn steps(least: usize, most: usize) -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), least..most)
 }
 
-/// Few enough cases that nobody minds; `PROPTEST_CASES` asks for more.
+/// Few enough cases to run quickly; `PROPTEST_CASES` asks for more.
 fn cases(few: u32) -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: few, ..config } }

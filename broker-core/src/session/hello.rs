@@ -1,17 +1,17 @@
-//! The options of a connection.
+//! The `hello` command: a connection's options.
 
 use serde::{Deserialize, Serialize};
 
-/// What `hello` sets.
+/// A connection's options, set by `hello`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// A name for logs.
     pub client: Option<String>,
-    /// Events in flight for each subscription, at least 1.
+    /// The most events in flight per subscription, at least 1.
     pub prefetch: u16,
-    /// No success replies.
+    /// Whether replies of success are left out.
     pub quiet: bool,
-    /// Publishes are confirmed.
+    /// Whether publishes are confirmed.
     pub confirm: bool,
 }
 
@@ -26,14 +26,22 @@ impl Default for Options {
 pub struct Answer<'a> {
     /// Always `herald`.
     pub server: &'static str,
-    /// Its version.
+    /// The broker's version.
     pub version: &'a str,
     /// The version of the protocol.
     pub protocol: u32,
-    /// Names the session.
+    /// The session's id.
     pub session: &'a str,
-    /// The longest line.
+    /// The longest line that is accepted, in bytes.
     pub max_line_bytes: usize,
+    /// The longest line that a delivery can be, in bytes.
+    pub max_output_line_bytes: usize,
+    /// Topics that were detached because the new token may not subscribe to them.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub detached: &'a [&'a str],
+    /// The number of further detached topics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detached_more: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -46,7 +54,7 @@ struct Fields {
     confirm: Option<serde_json::Value>,
 }
 
-/// What is wrong with the JSON. The parser names an unknown field in full, however long it is.
+/// Rewords the parser's error, which would quote an unknown field in full length.
 fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string().replace(" at line 1 column ", " at column ");
     if let Some((name, column)) = text.strip_prefix("duplicate field `").and_then(|rest| rest.rsplit_once("` at ")) {
@@ -66,10 +74,10 @@ fn describe(error: &serde_json::Error) -> String {
 const MAX_CLIENT: usize = 255;
 
 impl Options {
-    /// These options as `json` changes them, and the token in it; what it does not name (or names null) stays.
+    /// Returns these options as changed by `json`, and the token in it. Fields that are missing or null keep their value.
     ///
     /// # Errors
-    /// A text that names the field and says what is expected. Nothing is applied then.
+    /// A text that names the field and the values it accepts.
     pub fn changed_by(&self, json: &str) -> Result<(Self, Option<String>), String> {
         use serde_json::Value;
         if !json.starts_with('{') {
@@ -114,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_named_stays_and_a_wrong_value_changes_nothing() {
+    fn fields_not_named_keep_their_value_and_a_wrong_value_changes_nothing() {
         let json = r#"{"prefetch":65535,"confirm":true,"client":"me","token":"t"}"#;
         let (first, token) = Options::default().changed_by(json).unwrap();
         assert_eq!(token.as_deref(), Some("t"));

@@ -1,4 +1,5 @@
-//! What waits to be written to a client: small things in one piece, large payloads shared with everybody else who gets them.
+//! Output that waits to be written to a client. Small items are copied into one buffer; large payloads stay shared with the
+//! other subscribers they go to.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -8,13 +9,13 @@ use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use crate::engine::Delivery;
 use crate::protocol::reply::LINE_END;
 
-/// Payloads from here on are handed on without a copy; below it copying is cheaper than another piece to write.
+/// The size from which payloads are shared instead of copied. Below it a copy is cheaper than one more slice to write.
 const SHARED: usize = 16 * 1024;
 
-/// Room for what a line has beyond its payload: the ending, and the count of deliveries.
+/// Room for the rest of a line beside its payload: the ending, and the redelivery count.
 const LINE_ROOM: usize = 32;
 
-/// Whether its payload is handed on without a copy.
+/// Whether the payload is shared instead of copied.
 fn is_shared(delivery: &Delivery) -> bool {
     delivery.redelivered == 0 && delivery.payload.len() >= SHARED
 }
@@ -28,12 +29,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// Where text is appended.
+    /// The buffer that text is appended to.
     pub fn text(&mut self) -> &mut BytesMut {
         &mut self.tail
     }
 
-    /// Makes room for lines of deliveries at once, where growing by and by would copy what is there again and again.
+    /// Reserves room for the lines of `deliveries` at once: growing step by step would copy the buffer again and again.
     pub fn make_room_for(&mut self, deliveries: &[Delivery]) {
         let copied = deliveries.iter().filter(|delivery| !is_shared(delivery));
         self.tail.reserve(copied.map(|delivery| delivery.payload.len() + LINE_ROOM).sum());
@@ -58,7 +59,7 @@ impl Output {
         }
     }
 
-    /// Gives back memory that an empty output does not need.
+    /// Frees the buffers of an empty output.
     pub fn shrink(&mut self) {
         if self.remaining() == 0 {
             *self = Self::default();
@@ -88,7 +89,7 @@ impl Buf for Output {
         self.tail.advance(count);
     }
 
-    /// Without a copy where it can be: a part of a large payload stays shared.
+    /// Avoids the copy where possible: part of a large payload stays shared.
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
         match self.pieces.front_mut() {
             Some(piece) if len <= piece.len() => {

@@ -1,5 +1,4 @@
-//! The seam for looking after a data directory that no broker uses: what is wrong with it, what repairing it would lose, and
-//! the repair.
+//! Offline check and repair of a data directory: the seam behind `herald fsck`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,51 +7,51 @@ use serde::Serialize;
 
 use super::StorageError;
 
-/// Checks and repairs the data directory of one kind of storage. Made with the directory's lock, if a broker ever had it, and
-/// keeps it until it is dropped.
+/// Checks and repairs the data directory of one kind of storage. Holds the directory's lock from its creation until it is
+/// dropped.
 ///
 /// # Contract
 ///
-/// - **Checking changes nothing**: not one byte below the directory, no file comes or goes.
-/// - **Complete.** What an opened storage would report as damage, checking reports; a storage without a [`Severity::Damage`]
-///   starts even where damage is to stop it.
-/// - **Repairing loses nothing but what was found**, and says so before. What does not check is moved to files below `damaged/`
-///   ([`SideRecord`]), which nobody reads but people. It can be killed at any instant: the storage is as it was or repaired, in part
-///   or whole, and repairing it again goes on.
-/// - **Blocking.** Both read everything there is. Memory is bounded.
+/// - **Checking changes nothing**: no byte below the directory, no file is created or removed.
+/// - **Complete.** A check reports whatever opening the storage would report as damage. A storage without
+///   [`Severity::Damage`] starts even with `on_damage = "stop"`.
+/// - **Repairing loses only what was found**, and the findings say so in advance. Damaged records are moved to files below
+///   `damaged/` ([`SideRecord`]), which a broker never reads. A repair can be killed at any instant: the storage is then
+///   unrepaired, or repaired in part or whole, and repairing it again continues.
+/// - **Blocking.** Both read all data. Memory is bounded.
 pub trait Check: Send {
     /// The storage's kind, as [`super::Storage::kind`].
     fn kind(&self) -> &'static str;
 
-    /// Finds out what is wrong.
+    /// Reports every finding to `inspector`, and returns the totals.
     ///
     /// # Errors
-    /// When that cannot be found out: the directory is missing, of another kind, or cannot be read.
+    /// When the directory is missing, of another kind, or cannot be read.
     fn check(&mut self, inspector: &mut dyn Inspector) -> Result<Checked, StorageError>;
 
-    /// Repairs what [`Check::check`] has found. Checking again afterwards finds no [`Severity::Damage`].
+    /// Repairs what [`Check::check`] finds. A check afterwards finds no [`Severity::Damage`].
     ///
     /// # Errors
-    /// When it cannot: the text says what is left to do. Nothing is lost then.
+    /// When the repair fails. The text says what is left to do; nothing is lost.
     fn repair(&mut self, inspector: &mut dyn Inspector) -> Result<Repaired, StorageError>;
 }
 
-/// Hears of what is found while it is found.
+/// Receives findings and progress while a check runs.
 pub trait Inspector: Send {
     /// Takes a finding.
     fn finding(&mut self, finding: Finding);
 
-    /// So many bytes of so many have been read.
+    /// Reports that `done` of `total` bytes have been read.
     fn progress(&mut self, done: u64, total: u64) {
         let _not_shown = (done, total);
     }
 }
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Harmless; repairing leaves it, or tidies it up.
+    /// Harmless. A repair leaves it or tidies it up.
     Note,
     /// Something is lost or undecided until it is repaired.
     Damage,
@@ -67,32 +66,32 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Where in a file something was found.
+/// A finding's position in its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum At {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// From this byte on.
+    /// The byte that it starts at.
     Byte(u64),
-    /// Under this key or in this row.
+    /// The key or row.
     Key(String),
 }
 
-/// Something that is not as it should be.
+/// Something that is wrong with the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
     /// The file or directory.
     pub file: PathBuf,
-    /// Where in it.
+    /// The position in it.
     pub at: At,
-    /// What it is.
+    /// A description.
     pub what: String,
-    /// What repairing would do.
+    /// The effect of a repair.
     pub repair: String,
-    /// What repairing would lose.
+    /// The data that a repair would lose.
     pub loses: String,
 }
 
@@ -109,10 +108,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What a check has looked at.
+/// The totals of a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Checked {
-    /// Records that check.
+    /// Valid records.
     pub records: u64,
     /// Bytes read.
     pub bytes: u64,
@@ -122,36 +121,36 @@ pub struct Checked {
     pub notes: u64,
 }
 
-/// What a repair has done.
+/// The result of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Repaired {
-    /// Records that were moved out, or put right with something lost.
+    /// Records that were moved out, or corrected at a loss.
     pub records: u64,
-    /// Where they were moved to.
+    /// The files that they were moved to.
     pub side_files: Vec<PathBuf>,
 }
 
-/// The folder below the data directory for what was moved out. Nothing in it is ever read by a broker.
+/// The folder below the data directory for records that were moved out. A broker never reads it.
 pub const SIDE_FOLDER: &str = "damaged";
 
-/// The ending of files of [`SideRecord`]s. Not that of a log's files: what is in them does not check.
+/// The ending of files of [`SideRecord`]s. It differs from that of a log's files, so that they are not mistaken for one.
 pub const SIDE_ENDING: &str = ".ndjson";
 
-/// What was moved out, as a line of JSON in a file below [`SIDE_FOLDER`].
+/// A record that was moved out, as a line of JSON in a file below [`SIDE_FOLDER`].
 #[derive(Debug, Clone, Copy)]
 pub struct SideRecord<'a> {
-    /// The file that it was in, without its directory.
+    /// The name of the file it was in, without the directory.
     pub file: &'a str,
-    /// Where in it: a byte or a key.
+    /// Its position there: a byte or a key.
     pub at: &'a str,
-    /// What is wrong with it.
+    /// The reason that it was moved out.
     pub what: &'a str,
-    /// Its bytes, as they were found.
+    /// Its bytes, unchanged.
     pub bytes: &'a [u8],
 }
 
 impl SideRecord<'_> {
-    /// Appends the line to `out`. Bytes that are text are under `text`, others as hexadecimal digits under `hex`.
+    /// Appends the line to `out`. Text is written under `text`, other bytes as hexadecimal digits under `hex`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         use crate::event::write_json_string;
         const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -175,6 +174,34 @@ impl SideRecord<'_> {
             }
         }
         out.extend_from_slice(b"}\n");
+    }
+}
+
+/// Passes findings on to an inspector and counts them.
+pub struct Findings<'i> {
+    inspector: &'i mut dyn Inspector,
+    /// The counts so far.
+    pub checked: Checked,
+}
+
+impl<'i> Findings<'i> {
+    /// No findings yet; `inspector` hears of each.
+    pub fn new(inspector: &'i mut dyn Inspector) -> Self {
+        Self { inspector, checked: Checked::default() }
+    }
+
+    /// Counts a finding and passes it on.
+    pub fn add(&mut self, finding: Finding) {
+        match finding.severity {
+            Severity::Damage => self.checked.damage += 1,
+            Severity::Note => self.checked.notes += 1,
+        }
+        self.inspector.finding(finding);
+    }
+
+    /// Passes progress on.
+    pub fn progress(&mut self, done: u64, total: u64) {
+        self.inspector.progress(done, total);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a storage holds, as lines, a page at a time.
+//! Turns the contents of a storage into lines, a page at a time.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +7,13 @@ use super::line::{self, EventHead};
 use crate::name::TopicName;
 use crate::storage::{Storage, StorageError};
 
-/// Events read at a time.
+/// The number of events read at a time.
 const PAGE_EVENTS: usize = 512;
 
-/// Bytes of payloads read at a time, unless a single one is longer.
+/// The bytes of payloads read at a time, unless a single one is longer.
 const PAGE_BYTES: usize = 2 << 20;
 
-/// What an export holds; its last line.
+/// The totals of an export; they are its last line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Totals {
@@ -33,19 +33,19 @@ pub struct Totals {
 
 enum Phase {
     Header,
-    /// The topic at this place and its subscriptions.
+    /// The topic at this index, and its subscriptions.
     Names(usize),
-    /// The events of the topic at this place, after this sequence.
+    /// The events of the topic at this index, after this sequence.
     Events(usize, u64),
     Cursors,
     End,
     Done,
 }
 
-/// Turns what an [`Index`] has found into lines. Holds one page of payloads at a time.
+/// Turns the contents in an [`Index`] into lines. Holds one page of payloads at a time.
 pub struct Exporter {
     index: Index,
-    /// In their order.
+    /// In the order of their names.
     topics: Vec<TopicName>,
     phase: Phase,
     totals: Totals,
@@ -60,7 +60,7 @@ impl std::fmt::Debug for Exporter {
 }
 
 impl Exporter {
-    /// Begins.
+    /// Starts an export of the contents of `index`.
     #[must_use]
     pub fn new(index: Index) -> Self {
         let mut topics: Vec<TopicName> = index.topics.keys().cloned().collect();
@@ -69,19 +69,19 @@ impl Exporter {
         Self { index, topics, phase: Phase::Header, totals, crc, left_out: 0 }
     }
 
-    /// What has been written so far.
+    /// The totals so far.
     #[must_use]
     pub fn totals(&self) -> &Totals {
         &self.totals
     }
 
-    /// Events that could not be read, because their record is damaged or gone.
+    /// Events left out because their record is damaged or gone.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// The next lines; `None` at the end. Always whole lines, and possibly none.
+    /// The next lines; `None` at the end. Always whole lines, possibly none.
     ///
     /// # Errors
     /// When the storage cannot be read.
@@ -157,7 +157,7 @@ impl Exporter {
                 }
                 None => {
                     self.left_out += 1;
-                    tracing::error!(topic = %name, seq, "an event could not be read: it is left out");
+                    tracing::error!(topic = %name, seq, "event left out: its record cannot be read");
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Lines to mutations, in the order of the file; everything that does not fit is an error that says where and what was expected.
+//! Turns lines into mutations, in the order of the file. Every inconsistency is an error that names the line and what was
+//! expected, since a file that was edited, cut or concatenated must not become a broker's state.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,36 +10,36 @@ use super::line::{CursorLine, EventLine, HeaderLine, HolderLine, Line, Subscript
 use super::progress::{IMPORT_CURSOR, Progress};
 use crate::event::{EventKey, Millis, Payload, Priority, Seq};
 use crate::name::{SubscriptionName, TopicName};
-use crate::storage::{Holder, Mutation, Requeued, StoredEvent};
+use crate::storage::{Holder, Mutation, Redelivery, StoredEvent};
 
-/// Why a file cannot be imported.
+/// The reason that a file cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub struct ImportError {
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: u64,
-    /// What is wrong, and what was expected.
+    /// The error, and what was expected instead.
     pub what: String,
 }
 
-/// What came of a line.
+/// The result of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
-    /// To be stored, unless an earlier run has stored it.
+    /// Mutations to be stored, unless an earlier run has stored them.
     Mutations(Vec<Mutation>),
-    /// The last line: count and checksum are right.
+    /// The last line. Its counts and checksum agree with the lines before it.
     End(Totals),
 }
 
 #[derive(Debug, Default)]
 struct TopicState {
     last_seq: u64,
-    /// The latest event's.
+    /// The sequence of the latest event.
     latest: u64,
     subscriptions: HashMap<SubscriptionName, u64>,
 }
 
-/// Checks the lines of an export one after the other. Holds names, and nothing for an event.
+/// Checks the lines of an export one by one. Its memory grows with the number of names, not of events.
 #[derive(Debug)]
 pub struct Importer {
     totals: Totals,
@@ -63,13 +64,13 @@ impl Default for Importer {
 }
 
 impl Importer {
-    /// How far it is.
+    /// The progress to be committed with the lines parsed so far.
     #[must_use]
     pub fn progress(&self) -> Progress {
         Progress { lines: self.totals.lines, crc32: self.crc.clone().finalize(), finished: self.ended }
     }
 
-    /// What there was so far.
+    /// The totals so far.
     #[must_use]
     pub fn totals(&self) -> &Totals {
         &self.totals
@@ -78,7 +79,7 @@ impl Importer {
     /// Takes the next line, without its ending.
     ///
     /// # Errors
-    /// [`ImportError`]; nothing after it can be trusted then.
+    /// [`ImportError`]. The import has to stop: nothing after it can be trusted.
     pub fn line(&mut self, line: &[u8]) -> Result<Parsed, ImportError> {
         let parsed = self.parse(line).map_err(|what| self.error(what))?;
         if matches!(parsed, Parsed::Mutations(_)) {
@@ -89,10 +90,10 @@ impl Importer {
         Ok(parsed)
     }
 
-    /// The end of the file.
+    /// Checks that the file is complete, at its end.
     ///
     /// # Errors
-    /// When the last line has not been there.
+    /// When the last line is missing.
     pub fn end(&self) -> Result<(), ImportError> {
         if self.ended {
             return Ok(());
@@ -208,7 +209,7 @@ impl Importer {
         };
         let mut holders = Vec::with_capacity(line.holders.len());
         let mut seen = HashSet::with_capacity(line.holders.len());
-        let mut requeued = Vec::new();
+        let mut redeliveries = Vec::new();
         for holder in &line.holders {
             let HolderLine { subscription, deliveries, due_at, grace_ms } = holder;
             let grace_ms = grace_ms.unwrap_or_default();
@@ -225,10 +226,11 @@ impl Importer {
             }
             let due_at = due_at.map(Millis);
             if let Some(deliveries) = *deliveries {
-                // A holder with neither says that the event never came back to it; this one says that it did.
+                // `Rewrite` cannot tell a holder with no deliveries and no delay from one that the event never came back to, so this
+                // one takes a mutation of its own.
                 if deliveries == 0 && due_at.is_none() {
-                    let events = vec![Requeued { key, deliveries, due_at, grace_ms }];
-                    requeued.push(Mutation::Requeue {
+                    let events = vec![Redelivery { key, deliveries, due_at, grace_ms }];
+                    redeliveries.push(Mutation::Redeliver {
                         topic: topic.clone(),
                         subscription: subscription.clone(),
                         events,
@@ -247,7 +249,7 @@ impl Importer {
         let plain =
             holders.len() == older && holders.iter().all(|holder| holder.deliveries == 0 && holder.due_at.is_none());
         let mut mutations = vec![if plain { Mutation::Publish(event) } else { Mutation::Rewrite { event, holders } }];
-        mutations.append(&mut requeued);
+        mutations.append(&mut redeliveries);
         self.totals.events += 1;
         Ok(mutations)
     }
@@ -285,7 +287,7 @@ impl Importer {
 
 fn read<'a, T: Deserialize<'a>>(line: &'a [u8], expected: &str) -> Result<T, String> {
     serde_json::from_slice(line).map_err(|error| {
-        // Its own line is always the first one.
+        // The parser sees one line only, which it calls line 1.
         let text = error.to_string();
         let text = text.split(" at line 1 ").collect::<Vec<_>>().join(" at ");
         format!("expected {expected}: {text}")
@@ -300,7 +302,7 @@ fn subscription_name(name: &str) -> Result<SubscriptionName, String> {
     SubscriptionName::new(name).map_err(|error| format!("invalid subscription name {name:?}: {error}"))
 }
 
-/// What of a payload must agree with its line.
+/// The parts of a payload that must agree with its line.
 #[derive(Deserialize)]
 struct Names<'a> {
     #[serde(borrow)]

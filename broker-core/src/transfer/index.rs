@@ -1,18 +1,18 @@
-//! What a storage holds and who waits for it, without the payloads: some tens of bytes for each event.
+//! The contents of a storage without the payloads: a few tens of bytes per event.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::line::CameBack;
+use super::line::RedeliveryState;
 use super::progress::{IMPORT_CURSOR, Progress};
 use super::ranges::Ranges;
 use crate::event::{EventKey, Millis, Priority, Seq};
 use crate::name::{SubscriptionName, TopicName};
-use crate::storage::{Holder, Mutation, Place, ReadKey, Recovery, Requeued, StorageError, StoredEvent};
+use crate::storage::{Holder, Mutation, Place, ReadKey, Recovery, Redelivery, StorageError, StoredEvent};
 
-/// Takes what [`Storage::recover`](crate::storage::Storage::recover) hands back.
+/// Collects what [`Storage::recover`](crate::storage::Storage::recover) hands back.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// Nothing else is taken.
+    /// The only topic to collect; `None`: everything.
     pub(super) only: Option<TopicName>,
     pub(super) topics: HashMap<TopicName, TopicIndex>,
     pub(super) cursors: BTreeMap<String, String>,
@@ -25,16 +25,16 @@ pub struct Index {
 pub(super) struct TopicIndex {
     pub(super) last_seq: u64,
     pub(super) subscriptions: BTreeMap<SubscriptionName, Subscription>,
-    /// Those that somebody waits for, by sequence.
+    /// The events that are held, by sequence.
     pub(super) events: BTreeMap<u64, Entry>,
 }
 
-/// A subscription, as differences from "holds every event after `since`".
+/// A subscription, as its differences from "holds every event after `since`".
 #[derive(Debug, Default)]
 pub(super) struct Subscription {
     pub(super) since: u64,
     settled: Ranges,
-    requeued: BTreeMap<u64, CameBack>,
+    redeliveries: BTreeMap<u64, RedeliveryState>,
 }
 
 /// An event.
@@ -43,10 +43,10 @@ pub(super) struct Entry {
     pub(super) priority: Priority,
     pub(super) place: Place,
     pub(super) published_at: Millis,
-    /// `expires_at` and `due_at`, where there is one: most have neither.
+    /// `expires_at` and `due_at`. Boxed, since most events have neither.
     times: Option<Box<(Option<Millis>, Option<Millis>)>>,
     pub(super) len: u32,
-    /// How many subscriptions hold it.
+    /// The number of subscriptions that hold it.
     holders: u32,
 }
 
@@ -61,9 +61,9 @@ impl Subscription {
         seq > self.since && !self.settled.contains(seq)
     }
 
-    /// True if it held it.
+    /// Settles an event. Returns whether the subscription held it.
     fn settle(&mut self, seq: u64) -> bool {
-        self.requeued.remove(&seq);
+        self.redeliveries.remove(&seq);
         seq > self.since && self.settled.insert(seq)
     }
 }
@@ -73,7 +73,8 @@ impl TopicIndex {
         self.last_seq = self.last_seq.max(seq.0);
     }
 
-    /// `holders`: `None` for all subscriptions that are older than it.
+    /// Adds an event, held by `holders`, or by every older subscription if that is `None`. Returns false if no subscription
+    /// holds it.
     fn event(&mut self, event: &StoredEvent, place: Place, holders: Option<&[Holder]>) -> bool {
         let seq = event.key.seq.0;
         self.used(event.key.seq);
@@ -85,7 +86,7 @@ impl TopicIndex {
                         if subscription.holds(seq) && (*deliveries > 0 || due_at.is_some()) =>
                     {
                         let (deliveries, due_at, grace_ms) = (*deliveries, *due_at, *grace_ms);
-                        subscription.requeued.insert(seq, CameBack { deliveries, due_at, grace_ms });
+                        subscription.redeliveries.insert(seq, RedeliveryState { deliveries, due_at, grace_ms });
                     }
                     Some(_) => {}
                     None => drop(subscription.settle(seq)),
@@ -111,8 +112,8 @@ impl TopicIndex {
         true
     }
 
-    /// One holder less; the place, if it was the last one.
-    fn let_go(&mut self, seq: u64) -> Option<Place> {
+    /// Removes one holder of an event. Returns the event's place if that was the last one.
+    fn release(&mut self, seq: u64) -> Option<Place> {
         let entry = self.events.get_mut(&seq)?;
         entry.holders = entry.holders.saturating_sub(1);
         if entry.holders > 0 {
@@ -124,16 +125,16 @@ impl TopicIndex {
     fn unsubscribe(&mut self, name: &SubscriptionName) -> Vec<Place> {
         let Some(gone) = self.subscriptions.remove(name) else { return Vec::new() };
         let held: Vec<u64> = self.events.keys().copied().filter(|seq| gone.holds(*seq)).collect();
-        held.into_iter().filter_map(|seq| self.let_go(seq)).collect()
+        held.into_iter().filter_map(|seq| self.release(seq)).collect()
     }
 
-    /// Who waits for an event, by name. The second part of each says whether it came back to that one.
-    pub(super) fn holders(&self, seq: u64) -> impl Iterator<Item = (&SubscriptionName, Option<CameBack>)> {
+    /// The subscriptions that hold an event, by name, with the state of its redelivery to each, if any.
+    pub(super) fn holders(&self, seq: u64) -> impl Iterator<Item = (&SubscriptionName, Option<RedeliveryState>)> {
         let holding = self.subscriptions.iter().filter(move |(_, subscription)| subscription.holds(seq));
-        holding.map(move |(name, subscription)| (name, subscription.requeued.get(&seq).copied()))
+        holding.map(move |(name, subscription)| (name, subscription.redeliveries.get(&seq).copied()))
     }
 
-    /// What to read next, after `after`: at most so many events and bytes, at least one event if there is one.
+    /// The next events to read after the sequence `after`: at most `events` and `bytes`, but at least one if there is one.
     pub(super) fn page(&self, topic: &TopicName, after: u64, events: usize, bytes: usize) -> Vec<ReadKey> {
         let mut keys = Vec::new();
         let mut size = 0;
@@ -151,25 +152,25 @@ impl TopicIndex {
 }
 
 impl Index {
-    /// An index of one topic, or of everything.
+    /// Creates an index of one topic, or of everything.
     #[must_use]
     pub fn new(only: Option<TopicName>) -> Self {
         Self { only, ..Self::default() }
     }
 
-    /// Whether the topic was ever there.
+    /// Whether the storage knows the topic.
     #[must_use]
     pub fn has_topic(&self, topic: &TopicName) -> bool {
         self.topics.contains_key(topic)
     }
 
-    /// The events that somebody waits for.
+    /// The number of events that are held.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.topics.values().map(|topic| topic.events.len() as u64).sum()
     }
 
-    /// How far an import of which this storage holds the beginning has come; `None`: there is no such thing.
+    /// The progress of an unfinished import, if the storage holds one.
     #[must_use]
     pub fn unfinished_import(&self) -> Option<&Progress> {
         self.import.as_ref().filter(|progress| !progress.finished)
@@ -195,7 +196,7 @@ impl Recovery for Index {
             | Mutation::Subscribe { topic, .. }
             | Mutation::Unsubscribe { topic, .. }
             | Mutation::Settle { topic, .. }
-            | Mutation::Requeue { topic, .. }
+            | Mutation::Redeliver { topic, .. }
             | Mutation::Forget { topic, .. }
             | Mutation::Release { topic, .. } => self.is_wanted(topic),
             Mutation::Publish(event) | Mutation::Rewrite { event, .. } => self.is_wanted(&event.topic),
@@ -208,6 +209,15 @@ impl Recovery for Index {
             return Ok(());
         }
         match mutation {
+            Mutation::Topic { topic, last_seq } if last_seq.0 == 0 => {
+                if self
+                    .topics
+                    .get(&topic)
+                    .is_some_and(|topic| topic.subscriptions.is_empty() && topic.events.is_empty())
+                {
+                    self.topics.remove(&topic);
+                }
+            }
             Mutation::Topic { topic, last_seq } => self.topic(&topic).used(last_seq),
             Mutation::Subscribe { topic, subscription, since } => {
                 let topic = self.topic(&topic);
@@ -236,12 +246,12 @@ impl Recovery for Index {
                     let held = topic.events.contains_key(&key.seq.0)
                         && topic.subscriptions.get_mut(&subscription).is_some_and(|sub| sub.settle(key.seq.0));
                     if held {
-                        gone.extend(topic.let_go(key.seq.0));
+                        gone.extend(topic.release(key.seq.0));
                     }
                 }
                 self.released.extend(gone);
             }
-            Mutation::Requeue { topic, subscription, events } => {
+            Mutation::Redeliver { topic, subscription, events } => {
                 let topic = self.topic(&topic);
                 for event in events {
                     let seq = event.key.seq.0;
@@ -249,8 +259,8 @@ impl Recovery for Index {
                         && let Some(subscription) = topic.subscriptions.get_mut(&subscription)
                         && subscription.holds(seq)
                     {
-                        let Requeued { deliveries, due_at, grace_ms, .. } = event;
-                        subscription.requeued.insert(seq, CameBack { deliveries, due_at, grace_ms });
+                        let Redelivery { deliveries, due_at, grace_ms, .. } = event;
+                        subscription.redeliveries.insert(seq, RedeliveryState { deliveries, due_at, grace_ms });
                     }
                 }
             }

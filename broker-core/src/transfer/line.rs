@@ -1,5 +1,5 @@
-//! The lines of an export: written by hand, so that payloads are copied and nothing else; read by serde, which says what it
-//! expected.
+//! The lines of an export. They are written by hand, which copies each payload once and makes equal contents equal bytes, and
+//! read by serde, whose errors say what was expected.
 
 use std::borrow::Cow;
 
@@ -74,7 +74,7 @@ pub(super) struct EventLine<'a> {
 pub(super) struct HolderLine<'a> {
     #[serde(borrow)]
     pub(super) subscription: Cow<'a, str>,
-    /// There if the event came back to it.
+    /// Present if the event is to be delivered to it again.
     pub(super) deliveries: Option<u32>,
     pub(super) due_at: Option<u64>,
     pub(super) grace_ms: Option<u64>,
@@ -113,7 +113,7 @@ pub(super) fn push_subscription(out: &mut Vec<u8>, topic: &TopicName, name: &Sub
     out.extend_from_slice(b"}}\n");
 }
 
-/// What an event's line says besides its payload and its holders.
+/// The fields of an event's line beside its payload and its holders.
 pub(super) struct EventHead<'a> {
     pub(super) topic: &'a TopicName,
     pub(super) priority: i32,
@@ -123,19 +123,19 @@ pub(super) struct EventHead<'a> {
     pub(super) due_at: Option<Millis>,
 }
 
-/// What is remembered of an event that came back to a subscription's queue.
+/// The state of an event that waits to be delivered to a subscription again.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CameBack {
+pub(super) struct RedeliveryState {
     pub(super) deliveries: u32,
     pub(super) due_at: Option<Millis>,
     pub(super) grace_ms: u64,
 }
 
-/// `None`: the payload is not text, and nothing was written.
+/// Writes an event's line. Returns `None`, and writes nothing, if the payload is not UTF-8.
 pub(super) fn push_event<'h>(
     out: &mut Vec<u8>,
     head: &EventHead<'_>,
-    holders: impl Iterator<Item = (&'h SubscriptionName, Option<CameBack>)>,
+    holders: impl Iterator<Item = (&'h SubscriptionName, Option<RedeliveryState>)>,
     payload: &Payload,
 ) -> Option<()> {
     let text = std::str::from_utf8(payload.bytes()).ok()?;
@@ -153,12 +153,12 @@ pub(super) fn push_event<'h>(
         push_u64(out, u64::from(payload.insert_at()));
     }
     out.extend_from_slice(br#","holders":["#);
-    for (n, (name, requeued)) in holders.enumerate() {
+    for (n, (name, redelivery)) in holders.enumerate() {
         if n > 0 {
             out.push(b',');
         }
         push_name(out, br#"{"subscription":"#, name.as_str());
-        if let Some(CameBack { deliveries, due_at, grace_ms }) = requeued {
+        if let Some(RedeliveryState { deliveries, due_at, grace_ms }) = redelivery {
             out.extend_from_slice(br#","deliveries":"#);
             push_u64(out, u64::from(deliveries));
             push_time(out, br#","due_at":"#, due_at);

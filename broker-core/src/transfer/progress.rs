@@ -1,39 +1,39 @@
-//! How far an import is: committed with what it covers, as the cursor of a source that no configuration can name.
+//! The progress of an import, committed with what it covers as the cursor of a source with a reserved name.
 
 use serde::{Deserialize, Serialize};
 
 use crate::storage::{Mutation, Place, Recovery, StorageError, StorageErrorKind};
 
-/// The name under which the progress of an import is stored among the cursors of sources. Reserved: it is never handed to a
-/// source, and never exported.
+/// The reserved name under which an import's progress is stored among the cursors of sources. It is never exported, and no
+/// source can have it.
 pub const IMPORT_CURSOR: &str = "herald:import";
 
-/// How far an import is.
+/// The progress of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
-    /// Lines of the file that are stored, with all that they say.
+    /// The number of lines whose contents are stored.
     pub lines: u64,
-    /// The checksum of these lines with their endings.
+    /// The checksum of these lines, endings included.
     pub crc32: u32,
-    /// Whether that is all, and count and checksum at its end were right.
+    /// Whether the file's last line has been reached, and has confirmed counts and checksum.
     pub finished: bool,
 }
 
 impl Progress {
-    /// What is stored as the cursor's value.
+    /// The mutation that stores it.
     #[must_use]
     pub fn to_mutation(&self) -> Mutation {
         let value = serde_json::to_string(self).unwrap_or_default();
         Mutation::Cursor { source: IMPORT_CURSOR.to_owned(), value }
     }
 
-    /// Reads the cursor's value. One that means nothing to this release is an import that nobody can go on with: unfinished.
+    /// Parses the cursor's value. One that this release does not understand counts as unfinished, and cannot be resumed.
     pub(crate) fn parse(value: &str) -> Self {
         serde_json::from_str(value).unwrap_or(Self { lines: 0, crc32: 0, finished: false })
     }
 
-    /// The error of whoever may not use a storage that holds only the beginning of an import.
+    /// The error of opening a storage that holds an unfinished import.
     #[must_use]
     pub fn refusal(&self) -> StorageError {
         StorageError::new(
@@ -47,12 +47,12 @@ impl Progress {
     }
 }
 
-/// Finds out whether a storage can be imported into.
+/// Determines, during recovery, whether a storage can be imported into.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// An import that was begun, or finished.
+    /// The progress of an import, finished or not.
     pub import: Option<Progress>,
-    /// Whether there is anything besides.
+    /// Whether the storage holds anything else.
     pub anything: bool,
 }
 

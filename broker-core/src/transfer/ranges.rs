@@ -1,18 +1,18 @@
-//! A set of sequences that is mostly runs of neighbours.
+//! A set of sequences, stored as ranges.
 
 use std::collections::BTreeMap;
 
-/// Sequences, kept as ranges: what a subscription has acknowledged merges into few.
+/// A set of sequences, as ranges from first to last. Settled sequences are mostly consecutive, so there are few.
 #[derive(Debug, Default)]
 pub(super) struct Ranges(BTreeMap<u64, u64>);
 
 impl Ranges {
-    /// Whether `seq` is in it.
+    /// Whether the set contains `seq`.
     pub(super) fn contains(&self, seq: u64) -> bool {
         self.0.range(..=seq).next_back().is_some_and(|(_, last)| *last >= seq)
     }
 
-    /// Adds `seq`; false if it was in it.
+    /// Adds `seq`. Returns false if the set contained it already.
     pub(super) fn insert(&mut self, seq: u64) -> bool {
         if self.contains(seq) {
             return false;

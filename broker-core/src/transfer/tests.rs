@@ -10,8 +10,8 @@ use super::*;
 use crate::event::{EventKey, Millis, Payload, Priority, Seq};
 use crate::name::{SubscriptionName, TopicName};
 use crate::storage::{
-    Batch, Commit, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Requeued, Storage, StorageError,
-    StorageFigures, StoredEvent, stage,
+    Batch, Commit, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Redelivery, Storage,
+    StorageError, StorageFigures, StoredEvent, stage,
 };
 
 /// A log of mutations in memory: what was submitted is handed back.
@@ -34,9 +34,9 @@ impl Storage for Log {
     }
     fn start(&self, _janitor: Arc<dyn Janitor>) {}
     fn submit(&self, batch: Batch) -> Commit {
-        // What nobody completes has failed.
+        // A stage that is not completed fails.
         self.0.lock().expect("unpoisoned").extend(batch.mutations);
-        Commit { written: stage().1, safe: stage().1 }
+        Commit { written: stage().1, durable: stage().1 }
     }
     async fn read(&self, keys: Vec<ReadKey>) -> Result<Vec<Option<Payload>>, StorageError> {
         let log = self.0.lock().expect("unpoisoned");
@@ -115,9 +115,9 @@ fn settle(name: &str, seq: u64) -> Mutation {
     Mutation::Settle { topic: topic("t"), subscription: subscription(name), events: vec![key(seq)] }
 }
 
-fn requeue(name: &str, seq: u64, deliveries: u32, due_at: Option<Millis>) -> Mutation {
-    let events = vec![Requeued { key: key(seq), deliveries, due_at, grace_ms: u64::from(deliveries) / 4 * 7 }];
-    Mutation::Requeue { topic: topic("t"), subscription: subscription(name), events }
+fn redeliver(name: &str, seq: u64, deliveries: u32, due_at: Option<Millis>) -> Mutation {
+    let events = vec![Redelivery { key: key(seq), deliveries, due_at, grace_ms: u64::from(deliveries) / 4 * 7 }];
+    Mutation::Redeliver { topic: topic("t"), subscription: subscription(name), events }
 }
 
 fn log(mutations: Vec<Mutation>) -> Log {
@@ -138,8 +138,8 @@ fn everything() -> Log {
         settle("a", 1),
         settle("a", 2),
         settle("b", 2),
-        requeue("b", 1, 4, Some(Millis(99))),
-        requeue("a", 3, 0, None),
+        redeliver("b", 1, 4, Some(Millis(99))),
+        redeliver("a", 3, 0, None),
         Mutation::Topic { topic: topic("empty"), last_seq: Seq(8) },
         Mutation::Cursor { source: "feed \"x\"".into(), value: "é\n".into() },
         Mutation::Cursor { source: IMPORT_CURSOR.into(), value: "{\"lines\":3,\"crc32\":1,\"finished\":true}".into() },
@@ -244,7 +244,7 @@ proptest! {
                 2 => subscribe(names[name], seq),
                 3 => Mutation::Unsubscribe { topic: topic("t"), subscription: subscription(names[name]) },
                 4 => settle(names[name], at),
-                5 => requeue(names[name], at, at as u32, at.is_multiple_of(2).then_some(Millis(at))),
+                5 => redeliver(names[name], at, at as u32, at.is_multiple_of(2).then_some(Millis(at))),
                 _ => Mutation::Forget { topic: topic("t"), events: vec![key(at)] },
             });
         }

@@ -1,26 +1,26 @@
-//! Who invents scripts: random steps that lead somewhere, because whoever invents them looks at the model.
+//! Generates scripts: random steps that reach interesting states, because the generator looks at the model.
 
 use broker_core::policy::{DuplicateId, Overflow, TopicPolicy};
 
 use crate::model::publishing::BAD_EVENTS;
 use crate::model::{Model, Subscription, Topic};
 use crate::random::Random;
-use crate::script::{CONNECTIONS, INTERRUPT, MAX_LINE, Script, Step};
+use crate::script::{CONNECTIONS, MAX_LINE, NO_OPERATION, Script, Step};
 
 const TOPICS: [&str; 10] = ["a", "a", "a", "a", "a", "a", "b", "a.dead", "a.dead", "a.dead.dead"];
 const NAMES: [&str; 5] = ["x", "x", "x", "y", "dead"];
 const IDS: [&str; 7] = ["1", "2", "3", "4", "5", "*", "é\u{22}\\"];
 const PRIORITIES: [&str; 6] = ["0", "0", "1", "5", "-1", "-2147483648"];
 
-/// Invents scripts.
+/// A generator of scripts.
 #[derive(Debug)]
 pub(crate) struct Author {
     random: Random,
-    /// Makes every message another one.
+    /// A counter that makes every message different.
     messages: usize,
     /// Whether lines may be sent together.
     bursts: bool,
-    /// How many ids are used.
+    /// The number of ids used.
     ids: usize,
 }
 
@@ -34,7 +34,7 @@ enum Idea {
     Acknowledge,
     AcknowledgeMany,
     AcknowledgeAll,
-    Requeue,
+    Nack,
     Touch,
     Terminate,
     Peek,
@@ -59,7 +59,7 @@ const IDEAS: [(usize, Idea); 22] = [
     (14, Idea::Acknowledge),
     (3, Idea::AcknowledgeMany),
     (2, Idea::AcknowledgeAll),
-    (10, Idea::Requeue),
+    (10, Idea::Nack),
     (2, Idea::Touch),
     (5, Idea::Terminate),
     (4, Idea::Peek),
@@ -75,7 +75,7 @@ const IDEAS: [(usize, Idea); 22] = [
     (12, Idea::Pass),
 ];
 
-/// Lines that say something wrong, or nothing.
+/// Lines that are wrong or empty.
 const NONSENSE: [&str; 27] = [
     "ping",
     "PING",
@@ -128,7 +128,7 @@ impl Author {
         Self { random: Random::new(seed), messages: 0, bursts: true, ids: IDS.len() }
     }
 
-    /// The setting of a script.
+    /// Chooses the settings of a script.
     pub(crate) fn setting(&mut self) -> Script {
         let random = &mut self.random;
         let duplicate_id = *random.pick(&[DuplicateId::Replace, DuplicateId::Reject, DuplicateId::Keep]);
@@ -148,7 +148,7 @@ impl Author {
         let mut script = Script { shards, forgets, lag, policy, steps: Vec::new() };
         self.ids = *random.pick(&[3, 5, IDS.len()]);
         if script.forgets {
-            // What has to be read back first is overtaken by what comes at the same moment, and nobody says how far.
+            // An event that has to be read back can be overtaken by others arriving at that moment, to an extent left open.
             self.bursts = false;
             (script.policy.max_deliveries, script.policy.expired_to_dead_letter) = (0, false);
             script.policy.overflow = if overflow == Overflow::DeadLetter { Overflow::Reject } else { overflow };
@@ -156,7 +156,7 @@ impl Author {
         script
     }
 
-    /// The next step of a script that has led to `model`.
+    /// Chooses the next step of a script that has led to `model`.
     pub(crate) fn step(&mut self, model: &Model) -> Step {
         let at = self.random.below(CONNECTIONS);
         if model.connections[at].is_none() {
@@ -197,7 +197,7 @@ impl Author {
                 )
             }
             Idea::AcknowledgeAll => format!("ack {topic} *"),
-            Idea::Requeue => {
+            Idea::Nack => {
                 let (topic, id) = self.something(model, at);
                 format!("nack {topic} {id}{}", self.random.pick(&["", "", " 0", " 1", " 60", " 200"]))
             }
@@ -221,7 +221,7 @@ impl Author {
             Idea::Anonymous => {
                 let id = if self.random.one_in(2) { "" } else { r#""id":null,"# };
                 let line = self.publish(topic, "?").replace(r#""id":"?","#, id);
-                // Else nobody would know what it is called.
+                // Without a confirmation its generated id would be unknown.
                 return self.send(at, vec![r#"hello {"confirm":true}"#.to_owned(), line]);
             }
             Idea::TooLong => "x".repeat(MAX_LINE + self.random.below(2)),
@@ -237,11 +237,11 @@ impl Author {
         Step::Send(at, lines, cuts)
     }
 
-    /// The same line in other clothes.
+    /// Rewrites a line in another form with the same meaning.
     fn dress(&mut self, line: String) -> String {
         match self.random.below(14) {
-            12 => format!("{INTERRUPT}{line}"),
-            13 => line.replacen(' ', &format!("{INTERRUPT} "), 1),
+            12 => format!("{NO_OPERATION}{line}"),
+            13 => line.replacen(' ', &format!("{NO_OPERATION} "), 1),
             0 => format!("  {line} \t"),
             1 => line.replacen(' ', " \t ", 1),
             2 => match line.split_once(' ') {
@@ -280,8 +280,8 @@ impl Author {
         format!(r#"pub {topic} {{"id":{id}{priority}{ttl}{delay},"msg":{msg}{end}}}"#)
     }
 
-    /// Lines sent together whose outcome does not depend on how far the broker has come with those before: events of new ids,
-    /// acknowledgements, and what is answered at once.
+    /// Lines to send together whose outcome does not depend on the broker's progress with earlier ones: events with new ids,
+    /// acknowledgements, and commands that are answered at once.
     fn burst(&mut self, model: &Model, at: usize) -> Step {
         let mut lines = Vec::new();
         let topic = *self.random.pick(&TOPICS);
@@ -312,7 +312,7 @@ impl Author {
         self.send(at, lines)
     }
 
-    /// A topic and an id: mostly of something that is in flight on the connection.
+    /// A topic and an id, mostly of an event in flight on the connection.
     fn something(&mut self, model: &Model, at: usize) -> (String, String) {
         let subscriptions = model.topics.iter().flat_map(|(name, topic)| topic.all().map(move |one| (name, one)));
         let mut in_flight = Vec::new();

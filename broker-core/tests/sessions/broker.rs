@@ -1,4 +1,4 @@
-//! The real thing: sessions over the links of one engine, driven until nothing moves any more. The clock stands still meanwhile.
+//! The real broker: sessions over the links of one engine, driven until nothing changes. The clock stands still while they are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 use crate::script::{MAX_LINE, Script};
 use crate::storage::InMemory;
 
-/// Turns of the scheduler without a sign of life after which the broker has settled. The longest way without one is that of
-/// a dead letter to another shard and of the answer back, about ten.
+/// Scheduler turns without an observable change after which the broker counts as settled. The longest silent exchange, a dead
+/// letter to another shard and the answer, takes about ten.
 const QUIET_TURNS: usize = 32;
 
 struct Connection {
@@ -28,7 +28,7 @@ pub(crate) struct Broker {
     storage: Arc<InMemory>,
     settings: Arc<SessionSettings>,
     connections: Vec<Option<Connection>>,
-    /// What each connection was sent and nobody has asked for.
+    /// The output of each connection that has not been taken.
     sent: Vec<Vec<u8>>,
 }
 
@@ -56,13 +56,13 @@ impl Broker {
         self.settle().await;
     }
 
-    /// The connection is gone, without a word.
+    /// Drops a connection abruptly.
     pub(crate) async fn lose(&mut self, at: usize) {
         self.connections[at] = None;
         self.settle().await;
     }
 
-    /// Bytes of a client, in pieces; the broker may look at each before the next one comes.
+    /// Sends a client's bytes in pieces. The broker may process each before the next arrives.
     pub(crate) async fn send(&mut self, at: usize, pieces: &[&[u8]]) {
         for piece in pieces {
             if let Some(connection) = &mut self.connections[at] {
@@ -78,7 +78,7 @@ impl Broker {
         self.settle().await;
     }
 
-    /// The lines that each connection was sent since the last time.
+    /// Takes the lines sent to each connection since the last call.
     pub(crate) fn take_lines(&mut self) -> Vec<Vec<String>> {
         let lines = |sent: &mut Vec<u8>| {
             let text = String::from_utf8(std::mem::take(sent)).expect("the broker says text");
@@ -96,7 +96,7 @@ impl Broker {
         }
     }
 
-    /// Lets everybody do something once. Returns whether anything could be seen of it.
+    /// Lets every task run once. Returns whether anything observable changed.
     async fn turn(&mut self) -> bool {
         let mut moved = self.storage.turn();
         for (slot, sent) in self.connections.iter_mut().zip(&mut self.sent) {

@@ -1,16 +1,16 @@
-//! The whole session layer against a model of PROTOCOL.md: several connections on one broker, bytes in and lines out, under random
-//! policies and with a clock that passes when the script says so.
+//! Random sessions, checked against a model of the protocol: several connections to one broker, bytes in and lines out, under
+//! random policies, with a clock that advances only when the script says so.
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | what happens: steps, and who invents them | [`script`], [`author`] |
-//! | what is to be said and delivered | [`model`] |
-//! | the broker that says and delivers it | [`broker`], [`storage`] |
-//! | how both are compared | [`seen`] |
+//! | the steps of a script, and their generator | [`script`], [`author`] |
+//! | the replies and deliveries that are expected | [`model`] |
+//! | the broker under test, and its storage | [`broker`], [`storage`] |
+//! | the comparison of both | [`seen`] |
 //!
-//! Every seed is a sequence of its own. One that fails is printed with the shortest script that still fails, and again with
-//! `SESSION_SEED=<seed> cargo test -p broker-core --test sessions`. `SESSION_SEQUENCES=20000` runs so many from that seed
-//! on, or from the first instead of 300, and `SESSION_STEPS` says how long each is.
+//! Each seed generates one script. A failing seed is printed with the shortest script that still fails, and can be repeated by
+//! `SESSION_SEED=<seed> cargo test -p broker-core --test sessions`. `SESSION_SEQUENCES=20000` runs that many seeds instead of 300,
+//! starting at `SESSION_SEED` if given. `SESSION_STEPS` sets the length of a script.
 
 mod author;
 mod broker;
@@ -34,7 +34,7 @@ struct Run {
     broker: Broker,
     model: Model,
     epoch: Option<u64>,
-    /// What happened and what was said, for reports.
+    /// The steps and the lines sent, for reports.
     transcript: String,
 }
 
@@ -91,7 +91,7 @@ impl Run {
         }
     }
 
-    /// What was said since the last time is what the model says.
+    /// Compares what was sent since the last call with what the model expects.
     fn compare(&mut self, predict: impl FnOnce(&mut Model, &mut Seen) -> Result<(), String>) -> Result<(), String> {
         let lines = self.broker.take_lines();
         self.transcript.push_str(&Seen::describe(&lines));
@@ -102,13 +102,13 @@ impl Run {
     }
 }
 
-/// Runs on a clock that stands still until it is told.
+/// Runs on a paused clock.
 fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("there is a thread").block_on(future)
 }
 
-/// Invents a script and plays it. Returns it, as far as it went, if it fails.
+/// Generates a script while running it. If it fails, returns it up to that point.
 fn play(seed: u64, steps: usize) -> Option<Script> {
     let mut author = Author::new(seed);
     let mut script = author.setting();
@@ -125,7 +125,7 @@ fn play(seed: u64, steps: usize) -> Option<Script> {
     })
 }
 
-/// Plays a script again; returns what was wrong, and what had happened by then.
+/// Runs a script again. Returns the failure and the transcript up to it.
 fn replay(script: &Script) -> Option<(String, String)> {
     run(async {
         let mut run = Run::new(script).await;
@@ -138,7 +138,7 @@ fn replay(script: &Script) -> Option<(String, String)> {
     })
 }
 
-/// Leaves out what is not needed for the script to fail.
+/// Shrinks a failing script by removing steps that it does not need to fail.
 fn shorten(mut script: Script) -> Script {
     let mut many = script.steps.len() / 2;
     while many > 0 {
@@ -162,7 +162,7 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
 }
 
 #[test]
-fn random_sessions_say_and_deliver_what_the_protocol_says() {
+fn random_sessions_follow_the_protocol() {
     let steps = setting("SESSION_STEPS").unwrap_or(60);
     let seed = setting::<u64>("SESSION_SEED");
     let sequences = setting("SESSION_SEQUENCES").unwrap_or(if seed.is_some() { 1 } else { 300 });

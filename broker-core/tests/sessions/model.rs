@@ -1,16 +1,16 @@
-//! What PROTOCOL.md says, in plain lists: every subscription has its own copy of every event, everything is looked for from the
-//! beginning, and nothing is remembered that could be counted.
+//! The protocol as a naive model: every subscription has its own copy of every event, every search starts at the beginning, and
+//! nothing is stored that can be counted.
 //!
-//! The model is told a step and what the broker said, and takes away from that what it predicts. Where several connections
-//! share a subscription and more than one of them could take an event, PROTOCOL.md does not say which does: the model looks who
-//! got it. All else it knows.
+//! The model takes a step and the broker's output, and removes from the output what it predicts. One thing the protocol leaves
+//! open: which of several connections that share a subscription gets an event. There the model looks at who got it. All else it
+//! predicts.
 
 mod commands;
-mod looking;
-mod moving;
+mod deliveries;
+mod operations;
 pub(crate) mod publishing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use broker_core::policy::{DuplicateId, TopicPolicy};
 
@@ -41,15 +41,15 @@ pub(crate) struct Held {
     published: u64,
     expires: Option<u64>,
     due: u64,
-    /// Milliseconds in flight so far, which its time to live does not count.
+    /// The time in flight so far, in milliseconds, which its time to live does not count.
     flown: u64,
     deliveries: u32,
-    /// Of the latest delivery.
+    /// The order of its latest delivery among all.
     order: u64,
     pub(crate) flight: Option<Flight>,
-    /// Another event of its id has taken its place while it was in flight.
+    /// Whether another event with its id has replaced it while it was in flight.
     replaced: bool,
-    /// Where it comes from, if it is a dead letter, and what a delivery says of that.
+    /// The origin of a dead letter, and its encoding in a delivery.
     origin: Option<(String, Option<String>)>,
     dead: String,
 }
@@ -70,10 +70,20 @@ impl Held {
         self.flight.is_none()
     }
 
-    /// Delivery order.
+    /// The order of delivery.
     fn place(&self) -> (i64, u64) {
         (-self.priority, self.sequence)
     }
+}
+
+/// A delivery that has timed out.
+#[derive(Debug, Clone)]
+struct Late {
+    connection: usize,
+    id: String,
+    sequence: u64,
+    /// Whether its event has been acknowledged since.
+    acknowledged: bool,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -91,8 +101,10 @@ pub(crate) struct Subscription {
     pub(crate) name: Option<String>,
     pub(crate) attached: Vec<usize>,
     pub(crate) events: Vec<Held>,
-    /// Deliveries that timed out, which their connections may still acknowledge.
-    late: Vec<(usize, String)>,
+    /// Deliveries that have timed out, which their connections may still acknowledge.
+    late: Vec<Late>,
+    /// The ids whose acknowledgement connections were refused, and of which they have been sent nothing since.
+    refused: BTreeSet<(usize, String)>,
     counters: Counters,
 }
 
@@ -101,7 +113,16 @@ impl Subscription {
         self.events.iter().filter(|held| held.is_in_flight_on(connection)).count()
     }
 
-    /// What would be delivered next.
+    /// Removes events that are acknowledged. Returns how many that are.
+    fn acknowledge(&mut self, which: impl Fn(&Held) -> bool) -> usize {
+        let gone: Vec<u64> = self.events.iter().filter(|held| which(held)).map(|held| held.sequence).collect();
+        self.events.retain(|held| !gone.contains(&held.sequence));
+        self.counters.acknowledged += gone.len() as u64;
+        self.late.iter_mut().for_each(|late| late.acknowledged |= gone.contains(&late.sequence));
+        gone.len()
+    }
+
+    /// The event to deliver next.
     fn next(&self, policy: &TopicPolicy, now: u64) -> Option<usize> {
         let is_blocked = |held: &Held| {
             policy.duplicate_id != DuplicateId::Keep
@@ -112,7 +133,7 @@ impl Subscription {
         candidates.min_by_key(|(_, held)| held.place()).map(|(at, _)| at)
     }
 
-    /// Of several events of one id in flight on a connection the one that was delivered first.
+    /// The event in flight on a connection under an id; of several, the one that was delivered first.
     fn flight(&self, connection: usize, id: &str) -> Option<usize> {
         let mine = |held: &Held| held.id == id && held.is_in_flight_on(connection);
         let mine = self.events.iter().enumerate().filter(|(_, held)| mine(held));
@@ -124,8 +145,8 @@ impl Subscription {
 pub(crate) struct Topic {
     published: u64,
     sequence: u64,
-    /// The places of those that have gone are taken by the next ones, the latest first. It matters for one thing that
-    /// PROTOCOL.md leaves open: in which order the letters of several subscriptions die that do so at the same moment.
+    /// A new subscription takes the slot freed last, as in the engine. This decides one thing that the protocol leaves open: the
+    /// order in which events of several subscriptions become dead letters at the same moment.
     pub(crate) subscriptions: Vec<Option<Subscription>>,
     vacant: Vec<usize>,
 }
@@ -162,7 +183,7 @@ impl Topic {
     }
 }
 
-/// An event that has died and is not in its dead-letter topic yet.
+/// An event that is to become a dead letter and has not reached its dead-letter topic.
 #[derive(Debug)]
 struct Letter {
     topic: String,
@@ -191,12 +212,12 @@ impl Model {
         Self { policy, now: 0, connections, topics: BTreeMap::new(), letters: Vec::new(), deliveries: 0 }
     }
 
-    /// Whether publishing never depends on how much waits.
+    /// Whether publishing is independent of the backlog.
     pub(crate) fn limits_nothing(&self) -> bool {
         self.policy.max_waiting == 0
     }
 
-    /// The policy of a topic: that of all of them, but a pattern does not limit dead letters.
+    /// The policy of a topic. All share one, except that a pattern does not limit dead-letter topics.
     fn policy(&self, topic: &str) -> TopicPolicy {
         let mut policy = self.policy.clone();
         if is_dead_letter_topic(topic) {
@@ -226,7 +247,7 @@ impl Model {
         self.settle(seen)
     }
 
-    /// A connection lets go of its subscription to a topic, if it has one.
+    /// Detaches a connection from its subscription to a topic, if it has one.
     fn let_go(&mut self, topic: &str, connection: usize) {
         let Some(at) = self.topics.get(topic).and_then(|topic| topic.of(connection)) else { return };
         if self.subscription(topic, at).name.is_none() {
@@ -240,7 +261,8 @@ impl Model {
         }
         let subscription = self.subscription(topic, at);
         subscription.attached.retain(|other| *other != connection);
-        subscription.late.retain(|(other, _)| *other != connection);
+        subscription.late.retain(|late| late.connection != connection);
+        subscription.refused.retain(|(other, _)| *other != connection);
     }
 
     fn remove(&mut self, topic: &str, at: usize) -> Option<Subscription> {

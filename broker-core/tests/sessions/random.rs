@@ -1,4 +1,4 @@
-//! Random numbers that stay the same whatever becomes of any library: a seed in an old report is still worth something.
+//! Random numbers that do not depend on a library's version, so that a seed from an old report stays valid.
 
 /// SplitMix64.
 #[derive(Debug, Clone)]
@@ -17,12 +17,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than `end`.
+    /// A number less than `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).expect("less than a usize")
     }
 
-    /// True once in so many times.
+    /// True once in this many times, on average.
     pub(crate) fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -31,7 +31,7 @@ impl Random {
         &among[self.below(among.len())]
     }
 
-    /// An index into `weights`, each as often as its weight says.
+    /// An index into `weights`, chosen in proportion to them.
     pub(crate) fn weighted<'a, T>(&mut self, among: &'a [(usize, T)]) -> &'a T {
         let mut at = self.below(among.iter().map(|(weight, _)| weight).sum());
         for (weight, one) in among {

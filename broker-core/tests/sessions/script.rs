@@ -1,19 +1,19 @@
-//! What happens to a broker: a policy and steps, which say everything themselves, so that any of them can be left out.
+//! A script: settings and steps. Each step is complete in itself, so that any of them can be removed to shrink the script.
 
 use std::fmt;
 
 use broker_core::policy::TopicPolicy;
 
-/// One step. What a connection does that is not open does nothing.
+/// One step. A step of a connection that is not open has no effect.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// It comes.
+    /// A connection opens.
     Connect(usize),
-    /// It sends lines, which are cut into pieces after so many bytes each, from the beginning again when these are used up.
+    /// A connection sends lines, cut into pieces of these sizes in turn.
     Send(usize, Vec<String>, Vec<usize>),
-    /// It goes without a word, in the middle of a line.
+    /// A connection drops in the middle of a line.
     Lose(usize),
-    /// Milliseconds.
+    /// Time passes, in milliseconds.
     Pass(u64),
 }
 
@@ -28,14 +28,14 @@ impl fmt::Display for Step {
     }
 }
 
-/// The shards of a broker, the policy of all its topics, and what happens to it.
+/// A broker's shards, the policy of all its topics, and the steps.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     pub(crate) shards: usize,
     pub(crate) policy: TopicPolicy,
-    /// No event stays in memory: each is read back before it is delivered.
+    /// Whether no event stays in memory, so that each is read back before it is delivered.
     pub(crate) forgets: bool,
-    /// Turns until a batch is written, and until it is safe.
+    /// The turns until a batch is written, and until it is durable.
     pub(crate) lag: (usize, usize),
     pub(crate) steps: Vec<Step>,
 }
@@ -47,22 +47,22 @@ impl fmt::Display for Script {
     }
 }
 
-/// Stands for what telnet sends on Ctrl-C.
-pub(crate) const INTERRUPT: char = '\u{f8ff}';
+/// A placeholder for the bytes that telnet sends on Ctrl-C.
+pub(crate) const NO_OPERATION: char = '\u{f8ff}';
 
-/// Stands for a byte that is no text.
+/// A placeholder for a byte that is not UTF-8.
 pub(crate) const NO_TEXT: char = '\u{f8fe}';
 
 /// The longest line.
 pub(crate) const MAX_LINE: usize = 300;
 
-/// The bytes of lines, ended now one way and now the other.
+/// The bytes of lines, ended alternately by LF and CRLF.
 pub(crate) fn bytes(lines: &[String]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (line, end) in lines.iter().zip(["\r\n", "\n"].iter().cycle()) {
         for char in line.chars() {
             match char {
-                INTERRUPT => bytes.extend([0xff, 0xf4]),
+                NO_OPERATION => bytes.extend([0xff, 0xf1]),
                 NO_TEXT => bytes.push(0xc3),
                 _ => bytes.extend(char.encode_utf8(&mut [0; 4]).bytes()),
             }
@@ -72,5 +72,5 @@ pub(crate) fn bytes(lines: &[String]) -> Vec<u8> {
     bytes
 }
 
-/// Connections that come and go.
+/// The number of connections.
 pub(crate) const CONNECTIONS: usize = 4;

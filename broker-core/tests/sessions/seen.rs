@@ -1,16 +1,16 @@
-//! What the connections have been sent in one step, taken away piece by piece as the model predicts it.
+//! The output of the connections in one step. The model removes from it what it predicts; the rest is a failure.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// A reply as far as PROTOCOL.md says it.
+/// An expected reply, as far as the protocol defines it.
 #[derive(Debug, Clone)]
 pub(crate) enum Expect {
     /// The whole line.
     Line(String),
-    /// How the line begins.
+    /// The beginning of the line.
     Begins(String),
     /// One line of JSON, see [`Expect::accepts`].
     Json(Value),
@@ -21,7 +21,7 @@ impl Expect {
         Self::Line(text.into())
     }
 
-    /// Lines are compared as they are. In JSON, keys that are not expected are not looked at.
+    /// Lines are compared literally. In JSON, keys that are not expected are ignored.
     fn accepts(&self, seen: &str, epoch: &mut Option<u64>) -> bool {
         match self {
             Self::Line(line) => same(line, seen, epoch),
@@ -43,7 +43,7 @@ fn same_json(expected: &Value, seen: &Value) -> bool {
     }
 }
 
-/// The model's clock begins at 0, the broker's somewhere in the epoch: which is learnt from the first dead letter.
+/// The offset between the model's clock, which starts at 0, and the broker's. The first dead letter reveals it.
 fn same(expected: &str, seen: &str, epoch: &mut Option<u64>) -> bool {
     let parts = |line: &str| {
         let (before, rest) = line.split_once(r#","at":"#)?;
@@ -58,17 +58,17 @@ fn same(expected: &str, seen: &str, epoch: &mut Option<u64>) -> bool {
     }
 }
 
-/// What one connection was sent.
+/// The output of one connection.
 #[derive(Debug, Default)]
 struct Lines {
     replies: VecDeque<String>,
-    /// By topic and in order.
+    /// Deliveries by topic, in order.
     deliveries: VecDeque<(String, String)>,
-    /// All of it as it came, for reports.
+    /// All lines in order, for reports.
     all: Vec<String>,
 }
 
-/// What all connections were sent.
+/// The output of all connections.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     connections: Vec<Lines>,
@@ -79,7 +79,7 @@ impl Seen {
     pub(crate) fn new(lines: Vec<Vec<String>>, epoch: Option<u64>) -> Self {
         let connections = lines.into_iter().map(|all| {
             let mut lines = Lines { all: all.clone(), ..Lines::default() };
-            // Nothing is deliverable when the broker has settled, so none of what a look shows is a delivery.
+            // Nothing is deliverable once the broker has settled, so no line that a peek shows is a delivery.
             let looked = all.iter().position(|line| line == "end of peek").unwrap_or(0);
             for (at, line) in all.into_iter().enumerate() {
                 match line.strip_prefix(r#"{"topic":""#).and_then(|rest| rest.split_once('"')) {
@@ -92,16 +92,16 @@ impl Seen {
         Self { connections: connections.collect(), epoch }
     }
 
-    /// The next reply of a connection is what is expected.
+    /// Removes the next reply of a connection, which must be the expected one.
     pub(crate) fn reply(&mut self, connection: usize, expected: &Expect) -> Result<(), String> {
         let seen = self.connections[connection].replies.pop_front();
         match seen {
             Some(seen) if expected.accepts(&seen, &mut self.epoch) => Ok(()),
-            seen => Err(format!("connection {connection} was to be told\n  {expected:?}\nand was told\n  {seen:?}")),
+            seen => Err(format!("connection {connection}: expected\n  {expected:?}\nbut received\n  {seen:?}")),
         }
     }
 
-    /// The id that the broker has given to an event without one, as the next reply says; empty if that is no confirmation.
+    /// The id that the broker gave to an event without one, according to the next reply; empty if that is not a confirmation.
     pub(crate) fn assigned_id(&self, connection: usize) -> String {
         let confirmation = self.connections[connection].replies.front();
         let id = confirmation.and_then(|line| line.split(' ').nth(2)).unwrap_or_default();
@@ -109,7 +109,7 @@ impl Seen {
         if is_uuid { id.to_owned() } else { String::new() }
     }
 
-    /// Whether the next delivery of a connection from the line's topic is `line`; if so, it is taken away.
+    /// Removes the next delivery of a connection from the line's topic if it is `line`. Returns whether it was.
     pub(crate) fn take_delivery(&mut self, connection: usize, topic: &str, line: &str) -> bool {
         let deliveries = &mut self.connections[connection].deliveries;
         let Some(at) = deliveries.iter().position(|(of, _)| of == topic) else { return false };
@@ -120,17 +120,17 @@ impl Seen {
         true
     }
 
-    /// A reply to a connection has come before its first delivery from `topic`.
+    /// Checks that a reply to a connection came before its first delivery from `topic`.
     pub(crate) fn comes_first(&self, connection: usize, reply: &str, topic: &str) -> Result<(), String> {
         let begins = format!(r#"{{"topic":"{topic}""#);
         let all = &self.connections[connection].all;
         match all.iter().find(|line| *line == reply || line.starts_with(&begins)) {
             Some(line) if line == reply => Ok(()),
-            other => Err(format!("connection {connection} was to be told first\n  {reply}\nand not\n  {other:?}")),
+            other => Err(format!("connection {connection}: expected first\n  {reply}\nbut received\n  {other:?}")),
         }
     }
 
-    /// All replies to a connection have come before its first delivery from `topic`.
+    /// Checks that all replies to a connection came before its first delivery from `topic`.
     pub(crate) fn replies_come_first(&self, connection: usize, topic: &str) -> Result<(), String> {
         let all = &self.connections[connection].all;
         let begins = format!(r#"{{"topic":"{topic}""#);
@@ -142,20 +142,20 @@ impl Seen {
         Ok(())
     }
 
-    /// Nothing is left.
+    /// Checks that no output is left.
     pub(crate) fn is_explained(&self) -> Result<(), String> {
         for (connection, lines) in self.connections.iter().enumerate() {
             if let Some(reply) = lines.replies.front() {
-                return Err(format!("connection {connection} was told what was not to be said\n  {reply}"));
+                return Err(format!("connection {connection}: unexpected reply\n  {reply}"));
             }
             if let Some((_, line)) = lines.deliveries.front() {
-                return Err(format!("connection {connection} got what was not to be delivered to it\n  {line}"));
+                return Err(format!("connection {connection}: unexpected delivery\n  {line}"));
             }
         }
         Ok(())
     }
 
-    /// All of it, for people.
+    /// All output, for reports.
     pub(crate) fn describe(lines: &[Vec<String>]) -> String {
         let mut out = String::new();
         for (connection, lines) in lines.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The simplest storage: it keeps payloads in memory, and a batch is written and safe so many turns after it is submitted.
+//! A storage in memory whose batches become written and durable a set number of turns after they are submitted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +10,17 @@ use broker_core::storage::{
     StorageError, StorageFigures, stage,
 };
 
-/// What is on its way, each with the turn at which it arrives.
+/// The outstanding stages, each with the turn at which it completes.
 #[derive(Default)]
 struct State {
     turn: usize,
     payloads: HashMap<Place, Payload>,
     written: VecDeque<(usize, Completer<Vec<Place>>, Vec<Place>)>,
-    safe: VecDeque<(usize, Completer<()>)>,
+    durable: VecDeque<(usize, Completer<()>)>,
 }
 
 pub(crate) struct InMemory {
-    /// Turns until a batch is written, and until it is safe.
+    /// The turns until a batch is written, and until it is durable.
     lag: (usize, usize),
     state: Mutex<State>,
 }
@@ -34,10 +34,10 @@ impl InMemory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another turn begins. Returns whether anything is on its way.
+    /// Starts the next turn. Returns whether any stage is outstanding.
     pub(crate) fn turn(&self) -> bool {
         let mut state = self.state();
-        let is_busy = !state.written.is_empty() || !state.safe.is_empty();
+        let is_busy = !state.written.is_empty() || !state.durable.is_empty();
         state.turn += 1;
         state.arrive();
         is_busy
@@ -51,8 +51,8 @@ impl State {
             let Some((_, completer, places)) = self.written.pop_front() else { return };
             completer.complete(Ok(places));
         }
-        while self.safe.front().is_some_and(|(at, _)| *at <= turn) {
-            let Some((_, completer)) = self.safe.pop_front() else { return };
+        while self.durable.front().is_some_and(|(at, _)| *at <= turn) {
+            let Some((_, completer)) = self.durable.pop_front() else { return };
             completer.complete(Ok(()));
         }
     }
@@ -76,7 +76,7 @@ impl Storage for InMemory {
 
     fn submit(&self, batch: Batch) -> Commit {
         let (written, written_stage) = stage();
-        let (safe, safe_stage) = stage();
+        let (durable, durable_stage) = stage();
         let mut state = self.state();
         let mut places = Vec::new();
         for mutation in batch.mutations {
@@ -88,9 +88,9 @@ impl Storage for InMemory {
         }
         let turn = state.turn;
         state.written.push_back((turn + self.lag.0, written, places));
-        state.safe.push_back((turn + self.lag.1, safe));
+        state.durable.push_back((turn + self.lag.1, durable));
         state.arrive();
-        Commit { written: written_stage, safe: safe_stage }
+        Commit { written: written_stage, durable: durable_stage }
     }
 
     async fn read(&self, keys: Vec<ReadKey>) -> Result<Vec<Option<Payload>>, StorageError> {

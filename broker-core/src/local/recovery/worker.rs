@@ -1,46 +1,47 @@
-//! A shard's part of recovery: its topics as they are rebuilt.
+//! One shard's part of recovery: applies records to topics.
 
 use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
 
 use super::AllReleased;
+use crate::event::Seq;
+use crate::local::topics::{TopicAt, TopicTable};
 use crate::name::{IdKey, TopicName};
 use crate::policy::Policies;
-use crate::queue::{Memory, Topic};
+use crate::queue::Topic;
 use crate::storage::{Mutation, Place};
-use crate::table::Table;
 
 pub(super) struct Worker {
-    topics: Vec<Topic>,
-    by_name: Table<TopicName, usize>,
-    /// The topic of the latest mutation: most are about the same as the one before.
-    latest: usize,
-    /// What the events cost in memory; payloads are kept while the budget has room.
-    memory: Memory,
-    budget: usize,
+    topics: TopicTable,
+    /// The topic of the latest record. Most records concern the same topic as the one before.
+    latest: Option<TopicAt>,
     policies: Policies,
     released: AllReleased,
 }
 
 impl Worker {
     pub(super) fn new(policies: Policies, budget: usize, released: AllReleased) -> Self {
-        let (topics, by_name, memory) = (Vec::new(), Table::default(), Memory::default());
-        Self { topics, by_name, latest: 0, memory, budget, policies, released }
+        Self { topics: TopicTable::new(budget), latest: None, policies, released }
     }
 
-    /// Takes batches until there are no more. Returns the topics.
-    pub(super) fn run(mut self, inbox: &Receiver<Vec<(Mutation, Place)>>) -> Vec<Topic> {
+    /// Applies batches until their sender is dropped. Returns the topics, and the names of the empty ones, which are forgotten.
+    pub(super) fn run(mut self, inbox: &Receiver<Vec<(Mutation, Place)>>) -> (TopicTable, Vec<TopicName>) {
         for batch in inbox {
             for (mutation, place) in batch {
                 self.apply(mutation, place);
             }
         }
-        self.topics.iter_mut().for_each(Topic::finish_recovery);
-        self.topics
+        for at in self.topics.places() {
+            self.topics.change(at, Topic::finish_recovery);
+        }
+        let forgotten = self.topics.forget();
+        self.topics.reclaim();
+        (self.topics, forgotten)
     }
 
     fn apply(&mut self, mutation: Mutation, place: Place) {
         match mutation {
+            Mutation::Topic { topic, last_seq: Seq(0) } => self.forget(&topic),
             Mutation::Topic { topic, last_seq } => self.with(&topic, |topic, _| topic.restore_last_seq(last_seq)),
             Mutation::Subscribe { topic, subscription, since } => {
                 self.with(&topic, |topic, _| topic.restore_subscription(subscription, since));
@@ -59,8 +60,8 @@ impl Worker {
             Mutation::Settle { topic, subscription, events } => self.with(&topic, |topic, _| {
                 events.into_iter().for_each(|key| topic.restore_settled(&subscription, key));
             }),
-            Mutation::Requeue { topic, subscription, events } => self.with(&topic, |topic, _| {
-                events.into_iter().for_each(|requeued| topic.restore_requeued(&subscription, requeued));
+            Mutation::Redeliver { topic, subscription, events } => self.with(&topic, |topic, _| {
+                events.into_iter().for_each(|redelivery| topic.restore_redelivery(&subscription, redelivery));
             }),
             Mutation::Forget { topic, events } => self.with(&topic, |topic, _| {
                 events.into_iter().for_each(|key| topic.restore_forgotten(key));
@@ -69,26 +70,32 @@ impl Worker {
         }
     }
 
-    /// Does something with a topic, making it if it is new, and keeps the count of what is in memory.
+    /// Forgets an empty topic. A later topic of the same name starts from scratch.
+    fn forget(&mut self, name: &TopicName) {
+        let Some(at) = self.topics.find(name) else { return };
+        if self.topics.forget_at(at) {
+            // During recovery no commit, read or errand refers to its place.
+            self.topics.reclaim();
+            self.latest = None;
+        }
+    }
+
+    /// Applies `f` to a topic, creating it if missing, with whether payloads may be kept in memory. Collects the events that
+    /// the topic releases, and stays within the memory budget.
     fn with(&mut self, name: &TopicName, f: impl FnOnce(&mut Topic, bool)) {
-        if self.topics.get(self.latest).is_none_or(|topic| topic.name() != name) {
-            self.latest = *self.by_name.entry(name.clone()).or_insert_with(|| {
-                self.topics.push(Topic::new(name.clone(), self.policies.of(name)));
-                self.topics.len() - 1
-            });
-        }
-        let topic = &mut self.topics[self.latest];
-        let before = topic.memory();
-        f(topic, self.memory.payloads < self.memory.room_for_payloads(self.budget));
-        self.memory.change(before, topic.memory());
-        if topic.has_released() {
-            let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
-            released.extend(topic.take_released().map(|released| (name.clone(), released)));
-        }
-        let topics = &mut self.topics;
-        self.memory.stay_within(self.budget, |excess| {
-            let largest = topics.iter_mut().max_by_key(|topic| topic.memory().payloads);
-            largest.map_or(0, |topic| topic.evict(excess))
+        let at = match self.latest.filter(|at| self.topics.is_still(*at, name)).or_else(|| self.topics.find(name)) {
+            Some(at) => at,
+            None => self.topics.insert(Topic::new(name.clone(), self.policies.of(name))),
+        };
+        self.latest = Some(at);
+        let (keep, released) = (self.topics.has_room_for_payloads(), &self.released);
+        self.topics.change(at, |topic| {
+            f(topic, keep);
+            if topic.has_released() {
+                let mut released = released.lock().unwrap_or_else(PoisonError::into_inner);
+                released.extend(topic.take_released().map(|one| (name.clone(), one)));
+            }
         });
+        self.topics.stay_in_budget();
     }
 }

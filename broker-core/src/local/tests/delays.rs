@@ -1,8 +1,8 @@
-//! Events that wait for their delay: how they are counted, and that a search past many of them ends with the right answer.
+//! Events that are not yet due: how they are counted, and searches past many of them.
 
 use super::*;
 
-/// More than one search sets aside.
+/// More events than one slice of a search sets aside.
 const MANY: usize = 10_000;
 
 fn delayed(id: &str, priority: i32) -> Op {
@@ -10,7 +10,7 @@ fn delayed(id: &str, priority: i32) -> Op {
     Op::Publish { topic: topic("t"), event, confirm: true }
 }
 
-/// Publishes `MANY` urgent events that are not due for long, and waits until they are stored.
+/// Publishes `MANY` urgent events that become due much later, and waits until they are durable.
 async fn publish_many(publisher: &mut Client) {
     for part in 0..MANY / 100 {
         publisher.send((0..100).map(|n| delayed(&format!("{part}-{n}"), 9)).collect()).await;
@@ -20,7 +20,7 @@ async fn publish_many(publisher: &mut Client) {
     }
 }
 
-/// Waiting, delayed and in flight in the only subscription of the topic.
+/// The waiting, delayed and in-flight events of the topic's only subscription.
 async fn figures(client: &mut Client) -> (u64, u64, u64) {
     client.send(vec![Op::Stats(Some(topic("t")))]).await;
     match client.next().await {
@@ -28,12 +28,12 @@ async fn figures(client: &mut Client) -> (u64, u64, u64) {
             let sub = &stats.topics[0].subscriptions[0];
             (sub.waiting, sub.delayed, sub.in_flight)
         }
-        other => panic!("figures were due, not {other:?}"),
+        other => panic!("expected figures, got {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn what_stands_behind_many_that_are_not_due_is_delivered_and_an_acknowledgement_does_not_deny_it() {
+async fn an_event_behind_many_not_yet_due_is_delivered_and_no_answer_denies_it() {
     let engine = engine(&Arc::default(), settings()).await;
     let (mut client, mut other, mut publisher) = (Client::new(&engine), Client::new(&engine), Client::new(&engine));
     client.subscribe("t", Some("s"), 1).await;
@@ -42,7 +42,7 @@ async fn what_stands_behind_many_that_are_not_due_is_delivered_and_an_acknowledg
     publish_many(&mut publisher).await;
     publisher.publish("t", "behind", 0, true).await;
     while publisher.next().await != Seen::Outcome(publisher.slot, Outcome::Published { replaced: false }) {}
-    // The first waits for the search, and what comes after it may be answered meanwhile.
+    // The first answer waits for the search. Later requests may be answered before it.
     client.send(vec![ack("t", &["first"]), Op::AckAll { topic: topic("t") }]).await;
     let seen = [client.next().await, client.next().await, client.next().await];
     let all = Seen::Outcome(3, Outcome::AcknowledgedAll { count: 0, idle: false });
@@ -55,7 +55,7 @@ async fn what_stands_behind_many_that_are_not_due_is_delivered_and_an_acknowledg
 }
 
 #[tokio::test]
-async fn where_many_are_not_due_and_nothing_else_waits_the_answer_says_so() {
+async fn the_answer_reports_idle_if_only_events_not_yet_due_wait() {
     let engine = engine(&Arc::default(), settings()).await;
     let (mut client, mut publisher) = (Client::new(&engine), Client::new(&engine));
     client.subscribe("t", Some("s"), 1).await;
@@ -67,7 +67,7 @@ async fn where_many_are_not_due_and_nothing_else_waits_the_answer_says_so() {
 }
 
 #[tokio::test]
-async fn an_acknowledgement_is_answered_although_its_client_lets_go_while_the_search_goes_on() {
+async fn an_acknowledgement_is_answered_although_its_client_detaches_during_the_search() {
     let engine = engine(&Arc::default(), settings()).await;
     let (mut client, mut publisher) = (Client::new(&engine), Client::new(&engine));
     client.subscribe("t", Some("s"), 1).await;
@@ -81,7 +81,7 @@ async fn an_acknowledgement_is_answered_although_its_client_lets_go_while_the_se
 }
 
 #[tokio::test]
-async fn what_waits_for_its_delay_counts_as_delayed_although_nobody_has_looked() {
+async fn events_not_yet_due_count_as_delayed_before_any_search() {
     let engine = engine(&Arc::default(), settings()).await;
     let (mut client, mut publisher) = (Client::new(&engine), Client::new(&engine));
     client.subscribe("t", Some("s"), 1).await;
@@ -91,7 +91,7 @@ async fn what_waits_for_its_delay_counts_as_delayed_although_nobody_has_looked()
     publisher.publish("t", "now", 0, true).await;
     while publisher.next().await != Seen::Outcome(publisher.slot, Outcome::Published { replaced: false }) {}
     assert_eq!(figures(&mut client).await, (1, MANY as u64, 0));
-    // Replaced, acknowledged while it waits, and purged.
+    // Replaced, and purged.
     publisher.send(vec![delayed("0-0", 3), delayed("new", 3)]).await;
     let answers = [publisher.next().await, publisher.next().await];
     assert!(matches!(answers[0], Seen::Outcome(_, Outcome::Published { replaced: true })), "{answers:?}");
@@ -99,9 +99,13 @@ async fn what_waits_for_its_delay_counts_as_delayed_although_nobody_has_looked()
     client.subscribe("t", Some("s"), 1).await;
     assert_eq!(client.delivery().await.0, "now");
     client.send(vec![ack("t", &["new"])]).await;
-    assert_eq!(client.next().await, Seen::Outcome(client.slot, acknowledged(&[true], false)));
-    assert_eq!(figures(&mut client).await, (0, MANY as u64, 1));
+    assert_eq!(
+        client.next().await,
+        Seen::Outcome(client.slot, acknowledged(&[false], false)),
+        "it was never delivered"
+    );
+    assert_eq!(figures(&mut client).await, (0, MANY as u64 + 1, 1));
     client.send(vec![Op::Purge { topic: topic("t"), subscription: None }]).await;
-    assert_eq!(client.next().await, Seen::Outcome(client.slot, Outcome::Purged(MANY as u64)));
+    assert_eq!(client.next().await, Seen::Outcome(client.slot, Outcome::Purged(MANY as u64 + 1)));
     assert_eq!(figures(&mut client).await, (0, 0, 1));
 }

@@ -1,4 +1,4 @@
-//! Dead letters between shards: what is stored together, and what waits for what.
+//! Dead letters between shards: atomic batches, and rewrites that wait for them.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ fn terminate(name: &str, id: &str) -> Op {
     Op::Terminate { topic: topic(name), id: IdKey::of(id), note: Some("why".into()) }
 }
 
-/// The batches that say something of dead letters: how many letters are published in each, settled, and forgotten.
+/// The batches that concern dead letters, with the number of letters published, settlements and removals in each.
 fn batches(storage: &MemoryStorage) -> Vec<(usize, usize, usize)> {
     let of = |batch: Vec<Mutation>| {
         let letters = batch.iter().filter(|m| matches!(m, Mutation::Publish(e) if e.topic.as_str().ends_with(".dead")));
@@ -39,7 +39,7 @@ async fn a_letter_and_its_settlement_are_one_batch_whichever_shards_own_the_topi
         client.send(vec![terminate(name, "x")]).await;
         assert_eq!(client.next().await, Seen::Outcome(client.slot, Outcome::Settled { found: true }));
         assert_eq!(batches(&storage), [(1, 1, 0)]);
-        // As it is answered, so it is found after a kill; and back it goes in one batch, too.
+        // A kill after the answer changes nothing, and the way back takes one batch as well.
         let second = engine(&Arc::new(storage.reopened()), settings()).await;
         let mut client = Client::new(&second);
         client.subscribe(name, Some("s"), 1).await;
@@ -52,7 +52,7 @@ async fn a_letter_and_its_settlement_are_one_batch_whichever_shards_own_the_topi
 }
 
 #[tokio::test]
-async fn a_redriven_event_and_the_end_of_its_letter_are_one_batch() {
+async fn a_redriven_event_and_the_removal_of_its_letter_are_one_batch() {
     let storage = Arc::new(MemoryStorage::default());
     let engine = engine(&storage, settings()).await;
     let mut client = Client::new(&engine);
@@ -65,12 +65,13 @@ async fn a_redriven_event_and_the_end_of_its_letter_are_one_batch() {
     client.send(vec![Op::Redrive { topic: topic("t"), most: Some(5) }]).await;
     assert_eq!(client.next_outcome().await, Outcome::Redriven(1));
     let batch = storage.batches().into_iter().find(|b| b.iter().any(|m| matches!(m, Mutation::Forget { .. })));
-    let published = batch.expect("it is forgotten").into_iter().filter(|m| matches!(m, Mutation::Publish(_))).count();
+    let published =
+        batch.expect("the letter is removed").into_iter().filter(|m| matches!(m, Mutation::Publish(_))).count();
     assert_eq!(published, 1);
 }
 
 #[tokio::test]
-async fn an_event_that_is_on_its_way_is_not_moved_by_the_storage_until_it_has_arrived() {
+async fn an_event_on_its_way_to_another_shard_is_not_rewritten_until_it_has_arrived() {
     let storage = Arc::new(MemoryStorage::default());
     let policy = TopicPolicy { max_deliveries: 1, ..TopicPolicy::default() };
     let settings = super::EngineSettings { policies: Policies::new(vec![("t".into(), policy)]), ..settings() };
@@ -83,7 +84,7 @@ async fn an_event_that_is_on_its_way_is_not_moved_by_the_storage_until_it_has_ar
     let events: Vec<(StoredEvent, Place)> = storage.events();
     storage.hold(true, true);
     client.send(vec![terminate("t", "x")]).await;
-    // The other shard's batch is with the storage when the storage asks for the event.
+    // The storage has the other shard's batch before it asks to move the event.
     while batches(&storage).is_empty() {
         tokio::task::yield_now().await;
     }
@@ -93,15 +94,15 @@ async fn an_event_that_is_on_its_way_is_not_moved_by_the_storage_until_it_has_ar
         tokio::task::yield_now().await;
     }
     let moved = |storage: &MemoryStorage| storage.mutations().iter().any(|m| matches!(m, Mutation::Rewrite { .. }));
-    assert!(!moved(&storage), "it would be held again by whom it has left");
-    storage.let_go();
+    assert!(!moved(&storage), "the rewrite would give the event back to the subscription that it has left");
+    storage.release();
     assert_eq!(client.next().await, Seen::Outcome(client.slot, Outcome::Settled { found: true }));
-    rewrite.await.expect("no panic").expect("there is nothing to move any more");
+    rewrite.await.expect("no panic").expect("nothing is left to move");
     assert!(!moved(&storage));
 }
 
 #[tokio::test]
-async fn a_letter_whose_payload_is_not_in_memory_is_read_back() {
+async fn the_payload_of_a_letter_is_read_back_if_it_is_not_in_memory() {
     let storage = Arc::new(MemoryStorage::default());
     let policy = TopicPolicy { max_deliveries: 1, ..TopicPolicy::default() };
     let policies = Policies::new(vec![("t".into(), policy)]);
@@ -119,11 +120,11 @@ async fn a_letter_whose_payload_is_not_in_memory_is_read_back() {
     client.send(vec![Op::Detach { topic: topic("t") }]).await;
     client.next_outcome().await;
     let name = SubscriptionName::new("dead").ok();
-    let peek = || Op::Peek { topic: topic("t.dead"), subscription: name.clone(), most: 100 };
+    let peek = || Op::Peek { topic: topic("t.dead"), subscription: name.clone(), most: 100, after: None };
     let letters = loop {
         client.send(vec![peek()]).await;
         match client.next_outcome().await {
-            Outcome::Peeked(letters) if letters.len() == 50 => break letters,
+            Outcome::Peeked { deliveries: letters, .. } if letters.len() == 50 => break letters,
             _ => tokio::task::yield_now().await,
         }
     };
@@ -138,7 +139,7 @@ async fn a_letter_whose_payload_is_not_in_memory_is_read_back() {
 }
 
 #[tokio::test]
-async fn nothing_is_said_of_a_letter_when_the_storage_has_failed() {
+async fn terminate_is_refused_when_the_storage_has_failed() {
     let storage = Arc::new(MemoryStorage::default());
     let engine = engine(&storage, settings()).await;
     let mut client = Client::new(&engine);
@@ -153,7 +154,7 @@ async fn nothing_is_said_of_a_letter_when_the_storage_has_failed() {
 }
 
 #[tokio::test]
-async fn a_publish_and_a_settlement_for_those_who_do_not_keep_it_are_one_batch() {
+async fn a_publish_and_its_settlement_for_full_subscriptions_are_one_batch() {
     let storage = Arc::new(MemoryStorage::default());
     let overflow = crate::policy::Overflow::DropLowest;
     let policy = TopicPolicy { max_waiting: 1, overflow, ..TopicPolicy::default() };
@@ -174,7 +175,7 @@ async fn a_publish_and_a_settlement_for_those_who_do_not_keep_it_are_one_batch()
     let last = storage.batches().pop().expect("something was stored");
     assert!(matches!(&last[..], [Mutation::Publish(_), Mutation::Settle { .. }]), "{last:?}");
     client.publish("t", "c", 0, true).await;
-    assert_eq!(client.next_outcome().await, Outcome::Published { replaced: false }, "the other one keeps it");
+    assert_eq!(client.next_outcome().await, Outcome::Published { replaced: false }, "the other subscription keeps it");
     client.publish("t", "d", -1, true).await;
     assert_eq!(client.next_outcome().await, Outcome::Dropped);
     engine.close().await;

@@ -16,9 +16,9 @@ struct State {
     places: u64,
     reads: usize,
     hold_written: bool,
-    hold_safe: bool,
+    hold_durable: bool,
     written: Vec<(Completer<Vec<Place>>, Vec<Place>)>,
-    safe: Vec<Completer<()>>,
+    durable: Vec<Completer<()>>,
     failed: Option<StorageError>,
     janitor: Option<Arc<dyn Janitor>>,
 }
@@ -29,27 +29,27 @@ pub(super) struct MemoryStorage {
 }
 
 impl MemoryStorage {
-    /// A storage that was killed now and opened again.
+    /// The storage as a restart finds it after a kill at this moment.
     pub(super) fn reopened(&self) -> Self {
         let state = self.state.lock().unwrap();
         let next = State { log: state.log.clone(), places: state.places, ..State::default() };
         Self { state: Mutex::new(next) }
     }
 
-    pub(super) fn hold(&self, written: bool, safe: bool) {
+    pub(super) fn hold(&self, written: bool, durable: bool) {
         let mut state = self.state.lock().unwrap();
-        (state.hold_written, state.hold_safe) = (written, safe);
+        (state.hold_written, state.hold_durable) = (written, durable);
     }
 
-    pub(super) fn let_go(&self) {
+    pub(super) fn release(&self) {
         self.hold(false, false);
         let mut state = self.state.lock().unwrap();
-        let (written, safe) = (std::mem::take(&mut state.written), std::mem::take(&mut state.safe));
+        let (written, durable) = (std::mem::take(&mut state.written), std::mem::take(&mut state.durable));
         written.into_iter().for_each(|(completer, places)| completer.complete(Ok(places)));
-        safe.into_iter().for_each(|completer| completer.complete(Ok(())));
+        durable.into_iter().for_each(|completer| completer.complete(Ok(())));
     }
 
-    pub(super) fn let_written_go(&self) {
+    pub(super) fn release_written(&self) {
         let mut state = self.state.lock().unwrap();
         state.hold_written = false;
         let written = std::mem::take(&mut state.written);
@@ -61,13 +61,13 @@ impl MemoryStorage {
         self.state.lock().unwrap().failed = Some(error);
     }
 
-    /// What was held back fails as well.
+    /// Fails the commits that are held back.
     pub(super) fn fail_held(&self) {
         let mut state = self.state.lock().unwrap();
         let error = state.failed.clone().expect("it has failed");
-        let (written, safe) = (std::mem::take(&mut state.written), std::mem::take(&mut state.safe));
+        let (written, durable) = (std::mem::take(&mut state.written), std::mem::take(&mut state.durable));
         written.into_iter().for_each(|(completer, _)| completer.complete(Err(error.clone())));
-        safe.into_iter().for_each(|completer| completer.complete(Err(error.clone())));
+        durable.into_iter().for_each(|completer| completer.complete(Err(error.clone())));
     }
 
     pub(super) fn reads(&self) -> usize {
@@ -123,12 +123,12 @@ impl Storage for MemoryStorage {
 
     fn submit(&self, batch: Batch) -> Commit {
         let (written, written_stage) = stage();
-        let (safe, safe_stage) = stage();
-        let commit = Commit { written: written_stage, safe: safe_stage };
+        let (durable, durable_stage) = stage();
+        let commit = Commit { written: written_stage, durable: durable_stage };
         let mut state = self.state.lock().unwrap();
         if let Some(error) = &state.failed {
             written.complete(Err(error.clone()));
-            safe.complete(Err(error.clone()));
+            durable.complete(Err(error.clone()));
             return commit;
         }
         let mut places = Vec::new();
@@ -148,10 +148,10 @@ impl Storage for MemoryStorage {
         } else {
             written.complete(Ok(places));
         }
-        if state.hold_safe {
-            state.safe.push(safe);
+        if state.hold_durable {
+            state.durable.push(durable);
         } else {
-            safe.complete(Ok(()));
+            durable.complete(Ok(()));
         }
         commit
     }

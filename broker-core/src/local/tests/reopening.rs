@@ -1,16 +1,17 @@
-//! What clients and sources see when the storage fails and is opened again.
+//! Clients and sources while the storage fails and is reopened.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::engine::Cursor;
 use crate::local::{Reopening, ReopeningEngine};
 use crate::storage::{RecoveryReport, Storage, StorageError, StorageErrorKind};
 
-/// A storage that can be opened again, after as many failed attempts as a test wants.
+/// A storage that can be reopened, after as many failed attempts as a test asks for.
 #[derive(Clone, Default)]
 struct Disk {
-    /// The one that is open.
+    /// The open storage.
     current: Arc<Mutex<Arc<MemoryStorage>>>,
     refusals: Arc<AtomicUsize>,
     attempts: Arc<AtomicUsize>,
@@ -58,14 +59,14 @@ async fn back_in_service(engine: &ReopeningEngine) {
     tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it is back in service");
 }
 
-/// Takes what comes until the link ends.
+/// Reads output until the link ends.
 async fn until_it_ends(client: &mut Client) {
     let ending = async { while client.link.events.recv().await.is_some() {} };
     tokio::time::timeout(Duration::from_secs(20), ending).await.expect("the link ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_storage_is_opened_again_and_what_was_confirmed_is_there() {
+async fn a_failed_storage_is_reopened_with_everything_that_was_confirmed() {
     let disk = Disk::default();
     let (engine, reports) = disk.engine().await;
     let (mut client, mut idle) = (Client::new(&engine), Client::new(&engine));
@@ -79,7 +80,7 @@ async fn a_failed_storage_is_opened_again_and_what_was_confirmed_is_there() {
     client.publish("t", "refused", 0, true).await;
     let refused = client.next().await;
     assert!(matches!(refused, Seen::Outcome(3, Outcome::Refused(Refusal::Unavailable(_)))), "{refused:?}");
-    // While it is out of service, whoever asks is told why.
+    // While the storage is out of service, requests are refused with the reason.
     let why = engine.health().unavailable.expect("it is out of service");
     assert!(why.0.contains("no space"), "{why}");
     assert!(engine.publish(vec![(topic("t"), event("t", "source", 0))], None).await.is_err());
@@ -95,24 +96,24 @@ async fn a_failed_storage_is_opened_again_and_what_was_confirmed_is_there() {
     assert_eq!(again.delivery().await.0, "confirmed");
     again.publish("t", "later", 0, true).await;
     assert_eq!(again.next().await, Seen::Outcome(2, Outcome::Published { replaced: false }));
-    assert_eq!(again.delivery().await, ("later".into(), 0), "what was refused is not there");
+    assert_eq!(again.delivery().await, ("later".into(), 0), "a refused event is not stored");
     engine.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_safe_when_the_storage_failed_is_not_confirmed_afterwards() {
+async fn an_event_not_durable_at_the_failure_is_not_confirmed_afterwards() {
     let disk = Disk::default();
     let (engine, _) = disk.engine().await;
     let mut client = Client::new(&engine);
     client.subscribe("t", Some("s"), 1).await;
-    // Written, and never synced.
+    // Written, but never durable.
     disk.current().hold(false, true);
     client.publish("t", "in doubt", 0, true).await;
     client.nothing_comes().await;
     let first = disk.current();
     first.fail();
     client.publish("t", "refused", 0, true).await;
-    // The second one fails first; the first is decided when the storage is closed.
+    // The second event fails first. The first one fails when the storage is closed.
     first.fail_held();
     for slot in [2, 4] {
         let refused = client.next().await;
@@ -121,7 +122,7 @@ async fn what_was_not_safe_when_the_storage_failed_is_not_confirmed_afterwards()
     }
     back_in_service(&engine).await;
     until_it_ends(&mut client).await;
-    // It may be there or not; here it is.
+    // The event in doubt may be stored or not. This storage has it.
     let mut again = Client::new(&engine);
     again.subscribe("t", Some("s"), 5).await;
     assert_eq!(again.delivery().await, ("in doubt".into(), 0));
@@ -129,7 +130,7 @@ async fn what_was_not_safe_when_the_storage_failed_is_not_confirmed_afterwards()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_goes_on_by_itself_and_its_cursor_is_that_of_what_was_stored() {
+async fn a_source_continues_after_each_failure_from_the_cursor_that_was_stored() {
     let disk = Disk::default();
     let (engine, _) = disk.engine().await;
     Client::new(&engine).subscribe("t", Some("s"), 1).await;
@@ -153,15 +154,39 @@ async fn a_source_goes_on_by_itself_and_its_cursor_is_that_of_what_was_stored() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closing_does_not_wait_for_a_storage_that_cannot_be_opened() {
+async fn closing_does_not_wait_for_a_storage_that_cannot_be_reopened() {
     let disk = Disk::default();
     let (engine, _) = disk.engine().await;
     disk.refusals.store(usize::MAX, Ordering::SeqCst);
     disk.current().fail();
     assert!(
         engine.publish(vec![(topic("t"), event("t", "a", 0))], None).await.is_ok(),
-        "nobody is there to keep it for"
+        "without a subscription nothing is stored"
     );
     Client::new(&engine).send(vec![Op::Subscribe { topic: topic("t"), name: sub("s"), prefetch: 1 }]).await;
     tokio::time::timeout(Duration::from_secs(20), engine.close()).await.expect("it closes");
+}
+
+#[tokio::test]
+async fn a_failed_storage_confirms_nothing_and_gives_the_reason() {
+    let storage = Arc::new(MemoryStorage::default());
+    let engine = engine(&storage, settings()).await;
+    let mut client = Client::new(&engine);
+    client.subscribe("t", Some("s"), 1).await;
+    storage.fail();
+    for confirm in [true, false] {
+        client.publish("t", "a", 0, confirm).await;
+        let refused = client.next().await;
+        assert!(
+            matches!(&refused, Seen::Outcome(_, Outcome::Refused(Refusal::Unavailable(why))) if why.0.contains("no space")),
+            "{refused:?}"
+        );
+    }
+    client.send(vec![ack("t", &["a"])]).await;
+    let refused = client.next().await;
+    assert!(matches!(refused, Seen::Outcome(_, Outcome::Refused(Refusal::Unavailable(_)))), "{refused:?}");
+    let batch = vec![(topic("u"), event("u", "x", 0)), (topic("t"), event("t", "x", 0))];
+    assert!(engine.publish(batch, None).await.is_err());
+    client.nothing_comes().await;
+    assert!(engine.health().unavailable.is_some());
 }

@@ -1,11 +1,15 @@
-//! The quick way through an event's JSON: one pass over the bytes that validates all of it and finds the known keys.
+//! The fast path through an event's JSON: one pass over the bytes that validates them and finds the known keys.
 //!
-//! It takes what nearly every event is, and nothing that it is not sure of: an escaped key, a key given twice and whatever is wrong is left
-//! to [`serde_json`], which knows the words for it. So an event is accepted, or refused with a reason, as if there were only that.
+//! It accepts only what it is sure of, which is nearly every event. An escaped key, a key given twice, and anything invalid are
+//! left to the full parser, so the result and the errors are those of the full parser alone. Tests compare the two.
 
-use super::{Fields, MAX_DEPTH};
+#[cfg(test)]
+mod tests;
 
-/// The fields of the object that `json` is; `None`: ask the slow way.
+use super::MAX_DEPTH;
+use super::fields::Fields;
+
+/// Returns the fields of the object `json`, or `None` to leave it to the full parser.
 pub(super) fn fields(json: &str) -> Option<Fields<'_>> {
     let mut scanner = Scanner { json, at: 0 };
     let mut fields = Fields::default();
@@ -45,9 +49,9 @@ struct Scanner<'a> {
     at: usize,
 }
 
-/// The arrays and objects around a value: a bit for each level that is open, the innermost one the lowest.
+/// The arrays and objects around a value: one bit per open level, the innermost in the lowest bit.
 struct Nesting {
-    /// 1: an object.
+    /// A bit is 1 for an object, 0 for an array.
     objects: u128,
     depth: usize,
 }
@@ -56,7 +60,7 @@ impl Nesting {
     fn enter(&mut self, is_object: bool) -> Option<()> {
         self.depth += 1;
         self.objects = self.objects << 1 | u128::from(is_object);
-        // The event's own object is one more.
+        // The event's own object is one level more.
         (self.depth < MAX_DEPTH).then_some(())
     }
 
@@ -95,7 +99,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A key without escapes, its quotes left out.
+    /// Reads a key without escapes, and returns it without its quotes.
     fn key(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
         let start = self.at;
@@ -103,7 +107,7 @@ impl<'a> Scanner<'a> {
         (!escaped).then(|| &self.json[start..self.at - 1])
     }
 
-    /// Any value.
+    /// Reads any value.
     fn value(&mut self) -> Option<()> {
         let mut nesting = Nesting { objects: 0, depth: 0 };
         loop {
@@ -133,7 +137,7 @@ impl<'a> Scanner<'a> {
                 b'n' => self.word(b"ull")?,
                 _ => return None,
             }
-            // One has ended here, or an empty array or object ends.
+            // A value has ended here, or an empty array or object is about to.
             loop {
                 if nesting.depth == 0 {
                     return Some(());
@@ -156,7 +160,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The key of a value within an object, up to the value.
+    /// Reads a key within a nested object, up to its value.
     fn member(&mut self) -> Option<()> {
         self.expect(b'"')?;
         self.string()?;
@@ -166,13 +170,13 @@ impl<'a> Scanner<'a> {
         Some(())
     }
 
-    /// A string, its opening quote taken; whether it has escapes.
+    /// Reads a string after its opening quote, and returns whether it has escapes.
     fn string(&mut self) -> Option<bool> {
         let mut escaped = false;
         loop {
             let rest = self.rest();
             let end = memchr::memchr2(b'"', b'\\', rest)?;
-            // Without a branch for each byte, so that many are looked at together.
+            // Without a branch per byte, so that the compiler vectorizes it.
             if rest[..end].iter().fold(false, |found, byte| found | (*byte < 0x20)) {
                 return None;
             }
@@ -184,7 +188,7 @@ impl<'a> Scanner<'a> {
             match self.next()? {
                 b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                 b'u' => {
-                    // Half of a surrogate pair is valid JSON, though no text.
+                    // A lone surrogate is valid JSON, though not a valid string.
                     self.rest().get(..4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
                     self.at += 4;
                 }
@@ -193,7 +197,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A number whose first byte is taken.
+    /// Reads a number after its first byte.
     fn number(&mut self, first: u8) -> Option<()> {
         let first = if first == b'-' { self.next()? } else { first };
         match first {
@@ -229,144 +233,5 @@ impl<'a> Scanner<'a> {
 
     fn word(&mut self, rest: &[u8]) -> Option<()> {
         self.rest().starts_with(rest).then(|| self.at += rest.len())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::protocol::event::{is_nested_deeper, slow_fields};
-
-    /// What the slow way makes of it, where the quick one may answer at all.
-    fn agrees(json: &str) -> Result<(), TestCaseError> {
-        let slow = slow_fields(json).ok().filter(|_| !is_nested_deeper(json, MAX_DEPTH));
-        if let Some(quick) = fields(json) {
-            prop_assert_eq!(Some(quick), slow, "{}", json);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn what_events_usually_are_goes_the_quick_way() {
-        for json in [
-            "{}",
-            " { } ",
-            r#"{"id":"042","priority":3,"msg":"any JSON value"}"#,
-            r#"{"msg":{"a":[1,-0.5e+7,[],{},{"b":null}],"c":"\u00e9\ud800\n"},"other":true,"id":7,"ttl_ms":1,"delay_ms":false}"#,
-            "{\"msg\" :\t[ 1 , 2 ]\r\n, \"id\" : \"ä\"}",
-        ] {
-            assert!(fields(json).is_some(), "{json}");
-            agrees(json).unwrap();
-        }
-    }
-
-    #[test]
-    fn nesting_is_counted_with_the_events_own_object() {
-        for open in ["[", "{\"a\":"] {
-            let nested = |n: usize| {
-                let close = if open == "[" { "]" } else { "}" };
-                format!("{{\"msg\":{}1{}}}", open.repeat(n), close.repeat(n))
-            };
-            assert!(fields(&nested(127)).is_some());
-            assert!(fields(&nested(128)).is_none());
-            assert!(fields(&nested(100_000)).is_none());
-        }
-    }
-
-    #[test]
-    fn whatever_is_wrong_is_left_to_the_slow_way() {
-        for json in [
-            "",
-            "{",
-            "{]",
-            "[]",
-            "{} x",
-            "{,}",
-            r#"{"a"}"#,
-            r#"{"a":}"#,
-            r#"{"a":1,}"#,
-            r#"{"a":1 "b":2}"#,
-            r#"{"msg":01}"#,
-            r#"{"msg":1.}"#,
-            r#"{"msg":1e}"#,
-            r#"{"msg":-}"#,
-            r#"{"msg":.5}"#,
-            r#"{"msg":+1}"#,
-            r#"{"msg":tru}"#,
-            r#"{"msg":[1,]}"#,
-            r#"{"msg":[1}}"#,
-            r#"{"msg":{"a":1]}"#,
-            r#"{"msg":{"a"}}"#,
-            r#"{"msg":{1:2}}"#,
-            r#"{"msg":"\x"}"#,
-            r#"{"msg":"\u12g4"}"#,
-            r#"{"msg":"\u123"#,
-            "{\"msg\":\"\u{1}\"}",
-            r#"{"id":1,"id":2}"#,
-            r#"{"\u0069d":1}"#,
-        ] {
-            assert!(fields(json).is_none(), "{json}");
-        }
-    }
-
-    /// Texts that are nearly JSON.
-    fn nearly_json() -> impl Strategy<Value = String> {
-        let piece = prop::sample::select(vec![
-            "{",
-            "}",
-            "[",
-            "]",
-            ",",
-            ":",
-            "\"",
-            "\\",
-            "\"id\"",
-            "\"msg\"",
-            "\"priority\"",
-            "\"a\"",
-            "1",
-            "-",
-            "0",
-            ".5",
-            "e",
-            "E+3",
-            "true",
-            "false",
-            "null",
-            " ",
-            "\t",
-            "\n",
-            "\\u00e9",
-            "\\ud800",
-            "\\n",
-            "\u{1}",
-            "ä",
-            "x",
-            "{\"msg\":",
-            "{\"id\":\"7\",",
-        ]);
-        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4096))]
-
-        #[test]
-        fn it_accepts_nothing_that_the_slow_way_does_not(json in nearly_json()) {
-            agrees(&json)?;
-            agrees(&format!("{{\"msg\":{json}}}"))?;
-        }
-
-        #[test]
-        fn a_change_of_one_byte_is_seen_as_the_slow_way_sees_it(at in 0_usize..120, byte in 0_u8..128) {
-            let mut json = br#"{"id":"042","priority":-3,"msg":{"a":[1,2.5e3,"x\u00e9"],"b":{}},"ttl_ms":100,"other":[true,false,null]}"#.to_vec();
-            let at = at % json.len();
-            json[at] = byte;
-            if let Ok(json) = String::from_utf8(json) {
-                agrees(&json)?;
-            }
-        }
     }
 }

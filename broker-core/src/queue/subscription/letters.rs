@@ -1,253 +1,182 @@
-//! Events of a subscription that are on their way to another topic: dead letters, and letters on their way back.
-//!
-//! Such an event stays held until the other topic has stored it; that batch also says that it is settled here, so a crash leaves
-//! one of both. Until somebody is asked to take it (it is *unsent*) it waits like others, but is not delivered: it can still be
-//! acknowledged, replaced or purged. From then on it is neither here nor there, and only the answer decides.
+//! The events of a subscription that move to another topic.
 
-use super::super::flights::Flight;
-use super::super::lane::Entry;
-use super::super::log::Log;
-use super::{Exception, Rules, Standing, Subscription};
-use crate::event::{EventKey, Millis};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::aside::{Exception, Standing};
+use crate::event::{EventKey, Millis, Priority, Seq};
 use crate::letter::Reason;
-use crate::storage::Requeued;
+use crate::queue::history::History;
+use crate::tally::Tally;
 
-/// What is remembered of an event on its way.
+/// An event that moves to another topic.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::queue) struct Letter {
-    pub(in crate::queue) deliveries: u32,
-    pub(super) order: u64,
-    pub(super) grace_ms: u64,
-    /// Why it is dead; `None`: it is a dead letter that goes back to where it came from.
+    pub(in crate::queue) history: History,
+    /// The reason of a dead letter; `None` for a dead letter that moves back to where it came from.
     pub(in crate::queue) reason: Option<Reason>,
-    /// How it stood in the queue, if it had left its lane.
-    standing: Option<Standing>,
-    /// Its bytes, if it counts as an overflow.
+    /// The event's standing before it became a letter, if it had left its lane.
+    pub(super) standing: Option<Standing>,
+    /// The event's size in bytes, if it made room for other events.
     overflow: Option<u32>,
 }
 
-impl Subscription {
-    /// How many events are on their way.
-    pub(in crate::queue) fn letters(&self) -> usize {
-        self.letters.len()
+impl Letter {
+    /// A letter of a waiting event; `exception` is set if the event had left its lane.
+    pub(super) fn new(reason: Option<Reason>, exception: Option<Exception>) -> Self {
+        let history = exception.map_or(History::default(), |exception| exception.history);
+        Self { history, reason, standing: exception.map(|exception| exception.standing), overflow: None }
     }
 
-    /// Letters that wait to be sent.
-    pub(in crate::queue) fn has_unsent(&self) -> bool {
+    pub(super) fn with_history(self, history: History) -> Self {
+        Self { history, ..self }
+    }
+
+    pub(super) fn making_room(self, bytes: u32) -> Self {
+        Self { overflow: Some(bytes), ..self }
+    }
+
+    /// The event and its bytes, if the letter made room for other events.
+    fn room(&self) -> Tally {
+        self.overflow.map_or(Tally::ZERO, |bytes| Tally::one(u64::from(bytes)))
+    }
+
+    /// The time at which the event would be due if it were still in the queue.
+    pub(super) fn due_at(&self) -> Option<Millis> {
+        if let Some(Standing::Delayed(due)) = self.standing { Some(due) } else { None }
+    }
+}
+
+/// The events that move to another topic.
+///
+/// A letter is *unsent* until the other topic is asked to take it: it still waits and can be acknowledged, replaced or purged, but
+/// is not delivered. Then it is *sent*, and only the answer decides its fate.
+///
+/// Invariants:
+/// - Each letter is in exactly one of `unsent` and `sent`, and all of them are in `by_age`. Many may be unsent while the other topic is
+///   full. `sent` stays small: it holds the letters of one message, and those that consumers terminate.
+/// - `overflow` counts exactly the letters that made room.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    unsent: BTreeMap<EventKey, Letter>,
+    sent: BTreeMap<EventKey, Letter>,
+    /// All of them in the order of their publication, so that figures need no search.
+    by_age: BTreeSet<(Seq, Priority)>,
+    overflow: Tally,
+}
+
+impl Letters {
+    pub(super) fn len(&self) -> usize {
+        self.unsent.len() + self.sent.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unsent.is_empty() && self.sent.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn contains(&self, key: EventKey) -> bool {
+        !self.is_empty() && self.get(key).is_some()
+    }
+
+    pub(super) fn get(&self, key: EventKey) -> Option<&Letter> {
+        self.unsent.get(&key).or_else(|| self.sent.get(&key))
+    }
+
+    /// The letters that another topic has been asked to take.
+    pub(super) fn sent(&self) -> impl Iterator<Item = EventKey> {
+        self.sent.keys().copied()
+    }
+
+    /// The letter that was published first.
+    pub(super) fn oldest(&self) -> Option<EventKey> {
+        self.by_age.first().map(|(seq, priority)| EventKey { priority: *priority, seq: *seq })
+    }
+
+    #[inline]
+    pub(super) fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// What an overflow has put on its way, and its bytes.
-    pub(in crate::queue) fn overflowing(&self) -> (u64, u64) {
-        self.overflowing
+    pub(super) fn is_unsent(&self, key: EventKey) -> bool {
+        self.unsent.contains_key(&key)
     }
 
-    /// When the letter would be due if it were still in the queue.
-    pub(super) fn due_of(letter: &Letter) -> Option<Millis> {
-        if let Some(Standing::Delayed(due)) = letter.standing { Some(due) } else { None }
+    pub(super) fn is_sent(&self, key: EventKey) -> bool {
+        self.sent.contains_key(&key)
     }
 
-    /// Whether the event is one of those.
-    pub(in crate::queue) fn is_overflow(&self, key: EventKey) -> bool {
-        self.letters.get(&key).is_some_and(|letter| letter.overflow.is_some())
+    /// Whether the event made room for others.
+    pub(super) fn is_overflow(&self, key: EventKey) -> bool {
+        self.get(key).is_some_and(|letter| letter.overflow.is_some())
     }
 
-    /// Whether the event is on its way already.
-    pub(in crate::queue) fn is_letter(&self, key: EventKey) -> bool {
-        self.letters.contains_key(&key)
+    /// The events that made room for others and have not left yet.
+    pub(super) fn overflow(&self) -> Tally {
+        self.overflow
     }
 
-    /// Whether somebody has been asked to take the event.
-    pub(in crate::queue) fn is_moving(&self, key: EventKey) -> bool {
-        self.letters.contains_key(&key) && !self.unsent.contains(&key)
+    /// Adds an unsent letter.
+    pub(super) fn insert_unsent(&mut self, key: EventKey, letter: Letter) {
+        self.count(key, letter);
+        self.unsent.insert(key, letter);
     }
 
-    /// An event that waits becomes a dead letter.
-    pub(in crate::queue) fn bury(&mut self, log: &Log, key: EventKey, reason: Reason) {
-        self.leave_undue(log, key);
-        self.pass_first(log, key);
-        let exception = self.drop_exception(key);
-        let (deliveries, order, grace_ms) = exception.map_or((0, 0, 0), |e| (e.deliveries, e.order, e.grace_ms));
-        let overflow = (reason == Reason::Overflow).then(|| log.get(key).map_or(0, |entry| entry.len));
-        if let Some(len) = overflow {
-            self.overflowing.0 += 1;
-            self.overflowing.1 += u64::from(len);
+    /// Adds a letter that another topic has been asked to take.
+    pub(super) fn insert_sent(&mut self, key: EventKey, letter: Letter) {
+        self.count(key, letter);
+        self.sent.insert(key, letter);
+    }
+
+    fn count(&mut self, key: EventKey, letter: Letter) {
+        debug_assert!(!self.contains(key), "an event becomes a letter once");
+        self.by_age.insert((key.seq, key.priority));
+        self.overflow += letter.room();
+    }
+
+    /// Returns the first unsent letter in delivery order and marks it as sent.
+    pub(super) fn send_next(&mut self) -> Option<(EventKey, Letter)> {
+        let (key, letter) = self.unsent.pop_first()?;
+        self.sent.insert(key, letter);
+        Some((key, letter))
+    }
+
+    /// Marks a sent letter as unsent, so that it is sent again.
+    pub(super) fn set_unsent(&mut self, key: EventKey) {
+        let letter = self.sent.remove(&key);
+        debug_assert!(letter.is_some(), "only a letter is sent again");
+        self.unsent.extend(letter.map(|letter| (key, letter)));
+    }
+
+    pub(super) fn remove(&mut self, key: EventKey) -> Option<Letter> {
+        if self.is_empty() {
+            return None;
         }
-        let (reason, standing) = (Some(reason), exception.map(|exception| exception.standing));
-        self.letters.insert(key, Letter { deliveries, order, grace_ms, reason, standing, overflow });
-        self.unsent.insert(key);
-    }
-
-    /// An event in flight becomes a dead letter because its consumer gives it up. It goes on counting as that consumer's until it
-    /// has gone, so that the answer comes before the next delivery.
-    pub(in crate::queue) fn give_up(&mut self, at: u32, now: Millis) -> Flight {
-        let consumer = self.flights.get(at).consumer as usize;
-        let flight = self.flights.remove(&mut self.consumers[consumer].flights, at);
-        self.consumers[consumer].giving_up += 1;
-        let grace_ms = flight.grace_ms.saturating_add(now.since(flight.since));
-        let Flight { key, deliveries, order, .. } = flight;
-        let reason = Some(Reason::Terminated);
-        self.letters.insert(key, Letter { deliveries, order, grace_ms, reason, standing: None, overflow: None });
-        self.unblock(flight.id);
-        flight
-    }
-
-    /// The consumer's prefetch is free again.
-    pub(in crate::queue) fn gave_up(&mut self, consumer: u32) {
-        if let Some(entry) = self.consumers.get_mut(consumer as usize) {
-            entry.giving_up = entry.giving_up.saturating_sub(1);
-            self.enter_ring(consumer as usize);
-        }
-    }
-
-    /// What was given up stays in flight where it was: there is no room for it among the dead letters.
-    pub(in crate::queue) fn keep_in_flight(&mut self, log: &mut Log, flight: &Flight, now: Millis, rules: Rules) {
-        let Some(letter) = self.letters.remove(&flight.key) else { return };
-        let Flight { key, id, deliveries, consumer, .. } = *flight;
-        let deadline = (rules.ack_timeout_ms > 0).then(|| now.plus(rules.ack_timeout_ms));
-        let list = &mut self.consumers[consumer as usize].flights;
-        self.flights.insert(list, key, id, deliveries, consumer, now, letter.grace_ms, deadline);
-        // An event that has been replaced meanwhile is held by those who have it in flight, as before.
-        debug_assert!(log.get(key).is_some(), "what is held is in the log");
-    }
-
-    /// What was given up comes back: it has not gone, and its consumer has.
-    pub(in crate::queue) fn come_back_given_up(&mut self, log: &mut Log, flight: &Flight, now: Millis) {
-        let Some(letter) = self.letters.remove(&flight.key) else { return };
-        self.return_letter(log, flight.key, letter, now);
-    }
-
-    /// The unsent letters that are next, at most so many; they count as sent from now on.
-    pub(in crate::queue) fn send_letters(&mut self, most: usize) -> Vec<(EventKey, Letter)> {
-        let keys: Vec<EventKey> = self.unsent.iter().copied().take(most).collect();
-        let mut letters = Vec::with_capacity(keys.len());
-        for key in keys {
-            self.unsent.remove(&key);
-            letters.extend(self.letters.get(&key).map(|letter| (key, *letter)));
-        }
-        letters
-    }
-
-    /// The other topic has stored the event, and that it is settled here.
-    pub(in crate::queue) fn letter_has_gone(&mut self, log: &mut Log, key: EventKey) {
-        if self.remove_letter(key).is_none() {
-            return;
-        }
-        self.counters.dead_lettered += 1;
-        let len = log.settle(key);
-        self.settled.0 += 1;
-        self.settled.1 += len;
-        self.forget_ahead(log, key);
-    }
-
-    /// The event cannot be read: it is gone, here too.
-    pub(in crate::queue) fn letter_is_lost(&mut self, log: &mut Log, key: EventKey) {
-        if self.remove_letter(key).is_some() {
-            self.counters.dropped += 1;
-            self.count_settled(log, key);
-            self.forget_ahead(log, key);
-        }
-    }
-
-    /// There was no room for the dead letter: it will be tried again.
-    pub(in crate::queue) fn keep_letter(&mut self, log: &mut Log, key: EventKey) {
-        if !self.letters.contains_key(&key) {
-            return;
-        }
-        if log.get(key).is_none_or(Entry::withdrawn) {
-            // Replaced meanwhile: the successor stands for it.
-            self.remove_letter(key);
-            self.count_settled(log, key);
-        } else {
-            self.unsent.insert(key);
-        }
-    }
-
-    // ---- Back to where it came from ----
-
-    /// A waiting dead letter is on its way back.
-    pub(in crate::queue) fn set_moving(&mut self, log: &Log, key: EventKey) {
-        self.leave_undue(log, key);
-        let exception = self.drop_exception(key);
-        let (deliveries, order, grace_ms) = exception.map_or((0, 0, 0), |e| (e.deliveries, e.order, e.grace_ms));
-        let standing = exception.map(|exception| exception.standing);
-        self.letters.insert(key, Letter { deliveries, order, grace_ms, reason: None, standing, overflow: None });
-    }
-
-    /// It stays where it was.
-    pub(in crate::queue) fn stays(&mut self, log: &mut Log, key: EventKey, now: Millis) {
-        let Some(letter) = self.letters.remove(&key) else { return };
-        if log.get(key).is_none_or(Entry::withdrawn) {
-            return self.count_settled(log, key);
-        }
-        if letter.standing.is_none() && key.seq > self.position(key.priority) {
-            // It has not been passed meanwhile: it stands in its lane as before.
-            if let Some(at) = log.times(key.seq).and_then(|times| times.expires_at) {
-                log.look_at_again(key, at);
-            }
-            if log.is_undue(key) {
-                self.enter_undue();
-            }
-            return;
-        }
-        self.return_letter(log, key, letter, now);
-    }
-
-    /// It is gone from the topic, for all subscriptions; returns whether it was on its way here.
-    pub(in crate::queue) fn letter_is_withdrawn(&mut self, key: EventKey, len: u64) -> bool {
-        let held = self.remove_letter(key).is_some();
-        if held {
-            self.settled.0 += 1;
-            self.settled.1 += len;
-        }
-        held
-    }
-
-    // ---- Parts ----
-
-    /// Takes an unsent letter out.
-    pub(super) fn drop_letter(&mut self, key: EventKey) {
-        if !self.letters.is_empty() {
-            self.remove_letter(key);
-        }
-    }
-
-    fn remove_letter(&mut self, key: EventKey) -> Option<Letter> {
-        let letter = self.letters.remove(&key)?;
-        self.unsent.remove(&key);
-        if let Some(len) = letter.overflow {
-            self.overflowing.0 -= 1;
-            self.overflowing.1 -= u64::from(len);
-        }
+        let letter = self.unsent.remove(&key).or_else(|| self.sent.remove(&key))?;
+        self.by_age.remove(&(key.seq, key.priority));
+        self.overflow = self.overflow.saturating_sub(letter.room());
         Some(letter)
     }
 
-    /// Puts an event that was on its way back into the queue.
-    fn return_letter(&mut self, log: &mut Log, key: EventKey, letter: Letter, now: Millis) {
-        let Some(entry) = log.get(key).filter(|entry| !entry.withdrawn()) else {
-            return self.count_settled(log, key);
-        };
-        let expires_at = if entry.timed() { log.times(key.seq).and_then(|times| times.expires_at) } else { None };
-        let Letter { deliveries, order, grace_ms, standing, .. } = letter;
-        let due_at = match standing {
-            Some(Standing::Delayed(due)) if due > now => Some(due),
-            _ => None,
-        };
-        if let Some(at) = expires_at {
-            log.look_at_again(key, at.plus(grace_ms));
-        }
-        let standing = due_at.map_or(Standing::Ready, Standing::Delayed);
-        self.set_aside(key, Exception { deliveries, order, grace_ms, standing });
-        if self.name.is_some() && deliveries > 0 {
-            let grace_ms = if expires_at.is_some() { grace_ms } else { 0 };
-            self.to_store.requeued.push(Requeued { key, deliveries, due_at, grace_ms });
-        }
+    /// Takes the unsent letters, however many. Those that were sent stay.
+    pub(super) fn take_unsent(&mut self) -> BTreeMap<EventKey, Letter> {
+        self.by_age = self.sent.keys().map(|key| (key.seq, key.priority)).collect();
+        self.overflow = self.sent.values().map(Letter::room).sum();
+        std::mem::take(&mut self.unsent)
+    }
+}
+
+#[cfg(test)]
+impl Letters {
+    /// The number of entries in all its collections.
+    pub(super) fn entries(&self) -> usize {
+        self.len() + self.by_age.len()
     }
 
-    /// After an event was settled on its way: others may hold it still, in a lane that this subscription has not come to.
-    fn forget_ahead(&mut self, log: &Log, key: EventKey) {
-        if key.seq > self.position(key.priority) && log.get(key).is_some() {
-            self.settled_ahead.insert(key);
-        }
+    /// Panics if an invariant does not hold.
+    pub(super) fn check(&self) {
+        let all = || self.unsent.iter().chain(&self.sent);
+        assert!(self.sent.keys().all(|key| !self.unsent.contains_key(key)), "{self:?}");
+        assert_eq!(all().map(|(key, _)| (key.seq, key.priority)).collect::<BTreeSet<_>>(), self.by_age);
+        assert_eq!(all().map(|(_, letter)| letter.room()).sum::<Tally>(), self.overflow);
     }
 }

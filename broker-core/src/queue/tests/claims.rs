@@ -4,11 +4,11 @@ use super::super::{Acknowledged, ClientId, ConsumerId, Next, SubscriptionId, Top
 use super::{STEPS, event_id, new_event, number};
 use crate::engine::Refusal;
 use crate::event::{EventKey, Millis, NewEvent, Priority, Seq};
-use crate::name::{SubscriptionName, TopicName};
+use crate::name::{IdKey, SubscriptionName, TopicName};
 use crate::policy::{DuplicateId, TopicPolicy};
-use crate::storage::{Mutation, Place, Requeued};
+use crate::storage::{Mutation, Place, Redelivery};
 
-/// A topic whose events are safe as soon as they are published.
+/// A topic whose events are durable as soon as they are published.
 pub(super) struct Queue {
     pub(super) topic: Topic,
     pub(super) now: Millis,
@@ -71,7 +71,7 @@ impl Queue {
         (self.numbers, replaced)
     }
 
-    /// What is delivered next: to whom, its number, how often it was delivered before.
+    /// The next delivery: the client, the event's number, and the deliveries before this one.
     pub(super) fn next(&mut self, sub: SubscriptionId) -> Option<(u64, u64, u32)> {
         match self.topic.next(sub, self.now, |_| true) {
             Next::Delivery { client, payload, redelivered } => Some((client.0, number(&payload), redelivered)),
@@ -84,8 +84,8 @@ impl Queue {
         self.topic.acknowledge(at.sub, at.consumer, event_id(id))
     }
 
-    pub(super) fn requeue(&mut self, at: At, id: u8, delay_ms: u64) -> bool {
-        self.topic.requeue(at.sub, at.consumer, event_id(id), delay_ms, self.now)
+    pub(super) fn nack(&mut self, at: At, id: u8, delay_ms: u64) -> bool {
+        self.topic.nack(at.sub, at.consumer, event_id(id), delay_ms, self.now)
     }
 
     pub(super) fn is_deliverable(&mut self, at: At) -> bool {
@@ -142,7 +142,7 @@ fn the_successor_of_an_event_in_flight_is_deliverable_nowhere_in_a_shared_subscr
     assert!(!replaced, "nothing waited");
     assert!(!queue.is_deliverable(other));
     assert_eq!(queue.next(sub), None);
-    assert_eq!(queue.acknowledge(other, 1), Acknowledged::NotFound, "it is in flight elsewhere");
+    assert_eq!(queue.acknowledge(other, 1), Acknowledged::NotHeld, "it is in flight elsewhere");
     assert_eq!(queue.acknowledge(has, 1), Acknowledged::InFlight);
     assert_eq!(queue.next(sub).map(|(_, number, count)| (number, count)), Some((successor, 0)));
 }
@@ -159,10 +159,10 @@ fn an_event_that_comes_back_after_it_was_replaced_is_gone() {
         let (successor, _) = queue.publish(1, 0);
         assert!(!queue.is_deliverable(a), "{how}: the older one is in flight");
         match how {
-            "nack" => assert!(queue.requeue(has, 1, 0)),
+            "nack" => assert!(queue.nack(has, 1, 0)),
             "time-out" => {
                 queue.now = queue.now.plus(10);
-                queue.topic.take_back_overdue(sub, queue.now);
+                queue.topic.take_back_overdue(sub, usize::MAX, queue.now);
             }
             _ => queue.topic.detach(sub, has.consumer, queue.now),
         }
@@ -196,7 +196,7 @@ fn of_kept_duplicates_the_one_delivered_first_is_acknowledged() {
     let (second, _) = queue.publish(1, 5);
     assert_eq!(queue.next(at.sub), Some((0, second, 0)));
     assert_eq!(queue.acknowledge(at, 1), Acknowledged::InFlight);
-    queue.topic.requeue(at.sub, at.consumer, event_id(1), 0, queue.now);
+    queue.topic.nack(at.sub, at.consumer, event_id(1), 0, queue.now);
     assert_eq!(queue.next(at.sub), Some((0, second, 1)), "the first one was acknowledged");
 }
 
@@ -210,7 +210,7 @@ fn of_kept_duplicates_that_came_back_the_one_delivered_first_is_acknowledged_lat
     let (second, _) = queue.publish(1, 5);
     assert_eq!(queue.next(at.sub), Some((0, second, 0)));
     queue.now = queue.now.plus(10);
-    queue.topic.take_back_overdue(at.sub, queue.now);
+    queue.topic.take_back_overdue(at.sub, usize::MAX, queue.now);
     assert_eq!(queue.acknowledge(at, 1), Acknowledged::Waiting);
     assert_eq!(queue.next(at.sub), Some((0, second, 1)), "the first one was acknowledged");
     assert_eq!(queue.next(at.sub), None);
@@ -219,7 +219,7 @@ fn of_kept_duplicates_that_came_back_the_one_delivered_first_is_acknowledged_lat
 // ---- Who acknowledges ----
 
 #[test]
-fn what_is_in_flight_on_one_connection_cannot_be_acknowledged_by_another_and_what_waits_can_by_any() {
+fn what_was_never_delivered_or_is_in_flight_elsewhere_cannot_be_acknowledged() {
     let mut queue = Queue::with(DuplicateId::Replace);
     let sub = queue.subscribe(Some("s"));
     let a = queue.attach(sub, 1, 1);
@@ -227,30 +227,115 @@ fn what_is_in_flight_on_one_connection_cannot_be_acknowledged_by_another_and_wha
     queue.publish(2, 0);
     assert_eq!(queue.next(sub), Some((1, 1, 0)));
     let b = queue.attach(sub, 2, 1);
-    assert_eq!(queue.acknowledge(b, 1), Acknowledged::NotFound);
-    assert!(!queue.requeue(b, 1, 0));
+    assert_eq!(queue.acknowledge(b, 1), Acknowledged::NotHeld);
+    assert!(!queue.nack(b, 1, 0));
     assert!(!queue.topic.touch(sub, b.consumer, event_id(1), queue.now));
     assert_eq!(queue.topic.acknowledge_all(sub, b.consumer), 0);
-    assert_eq!(queue.acknowledge(b, 2), Acknowledged::Waiting);
-    assert_eq!(queue.next(sub), None, "it was settled while it waited");
-    assert_eq!(queue.acknowledge(b, 2), Acknowledged::NotFound);
-    assert!(!queue.requeue(a, 2, 0));
+    assert_eq!(queue.acknowledge(b, 2), Acknowledged::NotHeld, "it waits and was delivered to none");
+    assert_eq!(queue.next(sub), Some((2, 2, 0)));
+    assert!(!queue.nack(a, 2, 0));
     assert_eq!(queue.acknowledge(a, 1), Acknowledged::InFlight);
-    assert_eq!(queue.acknowledge(a, 9), Acknowledged::NotFound);
+    assert_eq!(queue.acknowledge(a, 9), Acknowledged::NotHeld);
 }
 
 #[test]
-fn an_event_that_is_acknowledged_before_it_is_visible_is_never_delivered() {
+fn what_came_back_can_be_acknowledged_by_any_consumer_and_after_a_reconnect() {
+    let mut queue = Queue::with(DuplicateId::Replace);
+    let sub = queue.subscribe(Some("s"));
+    let a = queue.attach(sub, 1, 2);
+    queue.publish(1, 0);
+    queue.publish(2, 0);
+    assert_eq!((queue.next(sub), queue.next(sub)), (Some((1, 1, 0)), Some((1, 2, 0))));
+    assert!(queue.nack(a, 1, 1000), "it is not yet due");
+    queue.topic.detach(sub, a.consumer, queue.now);
+    let b = queue.attach(sub, 2, 1);
+    assert_eq!(queue.acknowledge(b, 1), Acknowledged::Waiting);
+    assert_eq!(queue.acknowledge(b, 2), Acknowledged::Waiting);
+    assert_eq!(queue.next(sub), None);
+}
+
+#[test]
+fn the_acknowledgement_of_a_replaced_version_leaves_the_new_one() {
+    let mut queue = Queue::with(DuplicateId::Replace);
+    let sub = queue.subscribe(Some("s"));
+    let a = queue.attach(sub, 1, 1);
+    queue.publish(1, 0);
+    assert_eq!(queue.next(sub), Some((1, 1, 0)));
+    queue.topic.detach(sub, a.consumer, queue.now);
+    let (new, replaced) = queue.publish(1, 0);
+    assert!(replaced);
+    let b = queue.attach(sub, 2, 1);
+    assert_eq!(queue.acknowledge(b, 1), Acknowledged::NotHeld);
+    assert_eq!(queue.acknowledge(b, 1), Acknowledged::NoLongerHeld);
+    assert_eq!(queue.next(sub), Some((2, new, 0)));
+    assert_eq!(queue.acknowledge(b, 1), Acknowledged::InFlight);
+    assert_eq!(queue.acknowledge(b, 1), Acknowledged::NotHeld, "it was delivered since");
+}
+
+/// Delivers an event, lets it time out, lets `end` decide what becomes of it, and acknowledges it.
+fn acknowledged_after(policy: TopicPolicy, end: impl FnOnce(&mut Queue, At)) -> [Acknowledged; 3] {
+    let mut queue = Queue::new(TopicPolicy { ack_timeout_ms: 10, ..policy });
+    let sub = queue.subscribe(Some("s"));
+    let slow = queue.attach(sub, 1, 1);
+    queue.publish(1, 0);
+    assert_eq!(queue.next(sub), Some((1, 1, 0)));
+    queue.now = queue.now.plus(10);
+    queue.topic.take_back_overdue(sub, usize::MAX, queue.now);
+    end(&mut queue, slow);
+    [1, 1, 1].map(|id| queue.acknowledge(slow, id))
+}
+
+#[test]
+fn a_late_acknowledgement_is_answered_as_usual_only_if_another_acknowledged_the_event() {
+    let gone = [Acknowledged::NotHeld, Acknowledged::NoLongerHeld, Acknowledged::NoLongerHeld];
+    let other_gets_it = |queue: &mut Queue, at: At| {
+        let other = queue.attach(at.sub, 2, 1);
+        while queue.next(at.sub).is_some_and(|(client, ..)| client != 2) {
+            assert!(queue.nack(at, 1, 0));
+        }
+        other
+    };
+    let late = acknowledged_after(TopicPolicy::default(), |queue, at| {
+        let other = other_gets_it(queue, at);
+        assert_eq!(queue.acknowledge(other, 1), Acknowledged::InFlight);
+    });
+    assert_eq!(late, [Acknowledged::Late, Acknowledged::NotHeld, Acknowledged::NoLongerHeld]);
+    let elsewhere = acknowledged_after(TopicPolicy::default(), |queue, at| {
+        other_gets_it(queue, at);
+    });
+    assert_eq!(elsewhere, gone);
+    let terminated = acknowledged_after(TopicPolicy::default(), |queue, at| {
+        let other = other_gets_it(queue, at);
+        assert!(queue.topic.terminate(other.sub, other.consumer, event_id(1), None, 0, queue.now));
+    });
+    assert_eq!(terminated, gone);
+    let dead = TopicPolicy { max_deliveries: 1, ..TopicPolicy::default() };
+    assert_eq!(acknowledged_after(dead, |queue, _| assert_eq!(queue.topic.take_letters(queue.now).len(), 1)), gone);
+    let purged = acknowledged_after(TopicPolicy::default(), |queue, at| assert_eq!(queue.topic.purge(at.sub, 1), 1));
+    assert_eq!(purged, gone);
+    let replaced = acknowledged_after(TopicPolicy::default(), |queue, _| assert!(queue.publish(1, 0).1));
+    assert_eq!(replaced, gone);
+    let short = TopicPolicy { ttl_ms: 50, ..TopicPolicy::default() };
+    let expired = acknowledged_after(short, |queue, _| {
+        queue.now = queue.now.plus(100);
+        queue.topic.expire(queue.now, 10);
+    });
+    assert_eq!(expired, gone);
+}
+
+#[test]
+fn an_event_that_is_not_visible_cannot_be_acknowledged() {
     let mut queue = Queue::with(DuplicateId::Replace);
     let at = queue.alone(1);
     let other = queue.alone(1);
     let event = queue.event(1, 4);
     let key = queue.topic.publish(&event, queue.now).unwrap().stored.unwrap().key;
     assert!(!queue.is_deliverable(at), "it is not visible");
-    assert_eq!(queue.acknowledge(at, 1), Acknowledged::Waiting);
+    assert_eq!(queue.acknowledge(at, 1), Acknowledged::NotHeld);
     queue.topic.set_place(key, Place(1));
     queue.topic.set_visible(key.seq);
-    assert_eq!(queue.next(at.sub), None);
+    assert_eq!(queue.next(at.sub), Some((0, 1, 0)));
+    assert_eq!(queue.acknowledge(at, 1), Acknowledged::InFlight);
     assert_eq!(queue.next(other.sub), Some((0, 1, 0)));
     // The lane goes with its last event, and comes again with the next.
     assert_eq!(queue.acknowledge(other, 1), Acknowledged::InFlight);
@@ -266,7 +351,7 @@ fn an_event_that_has_gone_back_and_is_acknowledged_late_is_acknowledged_all_the_
     queue.publish(1, 0);
     queue.next(at.sub);
     queue.now = queue.now.plus(10);
-    queue.topic.take_back_overdue(at.sub, queue.now);
+    queue.topic.take_back_overdue(at.sub, usize::MAX, queue.now);
     assert_eq!(queue.topic.in_flight_of(at.sub, at.consumer), 0);
     assert_eq!(queue.acknowledge(at, 1), Acknowledged::Waiting);
     assert_eq!(queue.next(at.sub), None);
@@ -275,16 +360,16 @@ fn an_event_that_has_gone_back_and_is_acknowledged_late_is_acknowledged_all_the_
 // ---- Coming back ----
 
 #[test]
-fn a_requeued_event_is_next_among_its_priority_and_says_how_often_it_was_delivered() {
+fn a_nacked_event_is_next_among_its_priority_and_says_how_often_it_was_delivered() {
     let mut queue = Queue::with(DuplicateId::Replace);
     let at = queue.alone(2);
     (1..=3).for_each(|id| assert!(!queue.publish(id, 0).1));
     assert_eq!(queue.next(at.sub), Some((0, 1, 0)));
     assert_eq!(queue.next(at.sub), Some((0, 2, 0)));
-    assert!(queue.requeue(at, 1, 0));
+    assert!(queue.nack(at, 1, 0));
     assert_eq!(queue.next(at.sub), Some((0, 1, 1)), "before the third, which is newer");
     queue.publish(4, 1);
-    assert!(queue.requeue(at, 1, 0));
+    assert!(queue.nack(at, 1, 0));
     assert_eq!(queue.next(at.sub), Some((0, 4, 0)), "the more urgent is first all the same");
     assert_eq!(queue.acknowledge(at, 4), Acknowledged::InFlight);
     assert_eq!(queue.next(at.sub), Some((0, 1, 2)));
@@ -298,7 +383,7 @@ fn a_delayed_event_takes_nobodys_prefetch_and_comes_after_its_delay_in_its_prior
     queue.publish(2, 3);
     queue.publish(3, 3);
     assert_eq!(queue.next(at.sub), Some((0, 1, 0)));
-    assert!(queue.requeue(at, 1, 50));
+    assert!(queue.nack(at, 1, 50));
     assert_eq!(queue.next(at.sub), Some((0, 2, 0)));
     assert_eq!(queue.acknowledge(at, 2), Acknowledged::InFlight);
     let due = queue.topic.next_change(at.sub).expect("its delay ends");
@@ -316,10 +401,10 @@ fn a_touch_starts_the_time_out_again() {
     queue.now = queue.now.plus(9);
     assert!(queue.topic.touch(at.sub, at.consumer, event_id(1), queue.now));
     queue.now = queue.now.plus(9);
-    queue.topic.take_back_overdue(at.sub, queue.now);
+    queue.topic.take_back_overdue(at.sub, usize::MAX, queue.now);
     assert_eq!(queue.topic.in_flight_of(at.sub, at.consumer), 1);
     queue.now = queue.now.plus(1);
-    queue.topic.take_back_overdue(at.sub, queue.now);
+    queue.topic.take_back_overdue(at.sub, usize::MAX, queue.now);
     assert_eq!(queue.topic.in_flight_of(at.sub, at.consumer), 0);
 }
 
@@ -333,7 +418,7 @@ fn a_time_to_live_does_not_run_while_in_flight() {
     queue.now = queue.now.plus(10);
     assert_eq!(queue.next(at.sub), Some((0, 1, 0)));
     queue.now = queue.now.plus(1_000);
-    assert!(queue.requeue(at, 1, 0));
+    assert!(queue.nack(at, 1, 0));
     queue.now = queue.now.plus(9);
     assert!(queue.is_deliverable(at), "it has waited for 19 ms");
     queue.now = queue.now.plus(1);
@@ -354,7 +439,7 @@ fn neither_delayed_events_nor_those_in_flight_elsewhere_are_deliverable_now() {
     assert_eq!(queue.next(sub), Some((1, 1, 0)));
     let b = queue.attach(sub, 2, 1);
     assert!(!queue.is_deliverable(b), "it is in flight elsewhere");
-    assert!(queue.requeue(a, 1, 50));
+    assert!(queue.nack(a, 1, 50));
     assert!(!queue.is_deliverable(b), "it is delayed");
     queue.now = queue.topic.next_change(sub).expect("its delay ends");
     assert!(queue.is_deliverable(b));
@@ -440,12 +525,12 @@ fn who_leaves_does_not_settle_what_was_replaced_and_is_in_flight_to_another() {
     queue.publish(1, 0);
     assert!(queue.next(stays.sub).is_some());
     assert!(queue.next(leaves.sub).is_some());
-    // It comes back to the one that leaves, which has not let go of it when it is replaced.
+    // The event returns to the leaving subscription, which is not drained yet when the event is replaced.
     queue.topic.remove(leaves.sub, queue.now);
     let (successor, _) = queue.publish(1, 0);
     while queue.topic.drain_leaving(1) {}
     assert_eq!(queue.changes(), [], "it is still in flight");
-    assert!(queue.requeue(stays, 1, 0));
+    assert!(queue.nack(stays, 1, 0));
     assert!(matches!(queue.changes()[..], [Mutation::Release { .. }]), "its successor has replaced it");
     assert_eq!(queue.next(stays.sub), Some((0, successor, 0)));
 }
@@ -455,11 +540,13 @@ fn who_leaves_does_not_settle_what_was_replaced_and_is_in_flight_to_another() {
 #[test]
 fn a_chunk_whose_latest_event_was_freed_before_it_was_written_can_be_evicted() {
     let mut queue = Queue::with(DuplicateId::Replace);
-    let at = queue.alone(1);
+    queue.alone(1);
     queue.publish(1, 0);
-    let event = queue.event(2, 0);
+    let event = NewEvent { ttl_ms: 1, ..queue.event(2, 0) };
     queue.topic.publish(&event, queue.now).unwrap();
-    assert_eq!(queue.acknowledge(at, 2), Acknowledged::Waiting);
+    queue.now = queue.now.plus(1);
+    queue.topic.expire(queue.now, 10);
+    assert_eq!(queue.topic.inside().0.live, 1);
     let cached = queue.topic.memory().payloads;
     assert!(cached > 0);
     assert_eq!(queue.topic.evict(1), cached);
@@ -469,20 +556,20 @@ fn a_chunk_whose_latest_event_was_freed_before_it_was_written_can_be_evicted() {
 fn what_a_subscription_remembers_does_not_grow_with_what_waits_in_it_or_with_what_was() {
     let mut queue = Queue::with(DuplicateId::Replace);
     let others: Vec<At> = (0..10).map(|_| queue.alone(1)).collect();
-    let remembered = |queue: &Queue, at: &At| queue.topic.inside().1[at.sub.0].remembered();
+    let remembered = |queue: &Queue, at: &At| queue.topic.inside().1[at.sub].remembered();
     for n in 0..2_000 {
         queue.publish((n % 250) as u8, n % 4);
     }
     for at in &others {
         assert!(remembered(&queue, at) <= 4, "positions are all there is");
     }
-    // Everybody settles everything, each before its position comes to it and in lanes that go with it.
+    // All subscriptions settle everything, each before its position comes to it and in lanes that go with it.
     for n in 0..5_000 {
-        let event = queue.event(1, n);
+        let event = NewEvent { ttl_ms: 1, ..queue.event(1, n) };
         let key = queue.topic.publish(&event, queue.now).unwrap().stored.unwrap().key;
-        for at in &others {
-            assert_eq!(queue.acknowledge(*at, 1), Acknowledged::Waiting);
-        }
+        queue.now = queue.now.plus(1);
+        queue.topic.expire(queue.now, 100);
+        assert!(queue.topic.inside().0.get(key).is_none());
         queue.topic.set_place(key, Place(1));
         queue.topic.set_visible(key.seq);
     }
@@ -534,7 +621,7 @@ fn next_looks_at_a_few_things_only_however_many_events_came_back_or_were_settled
     // Every other one comes back, the rest is settled; for the other subscription all of them wait.
     for n in 0..EVENTS {
         if n % 2 == 0 {
-            assert!(queue.requeue(at, (n % 250) as u8, 0));
+            assert!(queue.nack(at, (n % 250) as u8, 0));
         } else {
             assert_eq!(queue.acknowledge(at, (n % 250) as u8), Acknowledged::InFlight);
         }
@@ -551,15 +638,51 @@ fn next_looks_at_a_few_things_only_however_many_events_came_back_or_were_settled
     assert!(most <= 12, "{most} steps");
 }
 
+// ---- Figures, and events that are published again and again ----
+
+#[test]
+fn an_event_that_is_dropped_before_it_is_due_is_counted_down_once() {
+    let mut queue = Queue::with(DuplicateId::Replace);
+    let sub = queue.subscribe(Some("s"));
+    for (id, ttl_ms) in [(1, 0), (2, 5), (3, 0)] {
+        let event = NewEvent { ttl_ms, delay_ms: 1000, ..queue.event(id, 0) };
+        queue.take(&event).unwrap();
+    }
+    queue.now = queue.now.plus(5);
+    queue.topic.expire(queue.now, 100);
+    assert_eq!(queue.topic.stats(queue.now).subscriptions[0].delayed, 2);
+    assert_eq!(queue.topic.stats(queue.now).subscriptions[0].waiting, 0);
+    assert!(queue.topic.has(sub));
+}
+
+#[test]
+fn publishing_many_ids_that_are_in_flight_takes_a_few_steps_for_each() {
+    let mut queue = Queue::with(DuplicateId::Replace);
+    let sub = queue.subscribe(Some("s"));
+    let at = queue.attach(sub, 1, u16::MAX);
+    let many = |queue: &mut Queue| {
+        for n in 0..20_000_u32 {
+            let event = NewEvent { id: IdKey::of(&n.to_string()), ..queue.event(1, 0) };
+            queue.take(&event).unwrap();
+            STEPS.set(0);
+            while queue.next(sub).is_some() {}
+            assert!(STEPS.get() <= 64, "{} steps", STEPS.get());
+        }
+    };
+    (0..4).for_each(|_| many(&mut queue));
+    assert_eq!(queue.topic.acknowledge_all(sub, at.consumer), 20_000);
+}
+
 // ---- After a restart ----
 
-fn changes_of(queue: &mut Queue, name: &str) -> (Vec<EventKey>, Vec<Requeued>) {
+fn changes_of(queue: &mut Queue, name: &str) -> (Vec<EventKey>, Vec<Redelivery>) {
     let (mut settled, mut back) = (Vec::new(), Vec::new());
     for mutation in queue.changes() {
         match mutation {
             Mutation::Settle { subscription, events, .. } if subscription.as_str() == name => settled.extend(events),
-            Mutation::Requeue { subscription, events, .. } if subscription.as_str() == name => back.extend(events),
-            other => panic!("{other:?} is nobody's"),
+            Mutation::Redeliver { subscription, events, .. } if subscription.as_str() == name => back.extend(events),
+            Mutation::Release { .. } => {}
+            other => panic!("{other:?} belongs to no subscription"),
         }
     }
     (settled, back)
@@ -576,10 +699,10 @@ fn only_durable_subscriptions_have_something_stored() {
     assert!(queue.next(own.sub).is_some());
     assert_eq!(queue.acknowledge(own, 1), Acknowledged::InFlight);
     assert!(queue.next(sub).is_some());
-    assert!(queue.requeue(named, 1, 0));
-    assert_eq!(queue.acknowledge(named, 2), Acknowledged::Waiting);
+    assert!(queue.nack(named, 1, 0));
+    assert_eq!(queue.acknowledge(named, 1), Acknowledged::Waiting);
     let (settled, back) = changes_of(&mut queue, "s");
-    assert_eq!(settled.iter().map(|key| key.seq.0).collect::<Vec<_>>(), [2]);
+    assert_eq!(settled.iter().map(|key| key.seq.0).collect::<Vec<_>>(), [1]);
     assert_eq!(back.iter().map(|back| (back.key.seq.0, back.deliveries)).collect::<Vec<_>>(), [(1, 1)]);
     assert_eq!(queue.changes(), [], "it is handed over once");
 }
@@ -595,7 +718,7 @@ fn a_moved_event_keeps_the_deliveries_before_the_one_that_is_under_way() {
     assert_eq!(deliveries(&queue), 0);
     queue.next(sub);
     assert_eq!(deliveries(&queue), 0);
-    assert!(queue.requeue(at, 1, 0));
+    assert!(queue.nack(at, 1, 0));
     assert_eq!(deliveries(&queue), 1);
     queue.next(sub);
     assert_eq!(deliveries(&queue), 1);
@@ -618,7 +741,7 @@ fn a_moved_event_is_held_by_exactly_those_who_held_it_then_whatever_is_left_of_i
     queue.topic.set_visible(stored.key.seq);
     at.iter().for_each(|at| assert!(queue.next(at.sub).is_some()));
     assert_eq!(queue.acknowledge(at[0], 1), Acknowledged::InFlight);
-    assert!(queue.requeue(at[1], 1, 0));
+    assert!(queue.nack(at[1], 1, 0));
     let holders = queue.topic.holders(stored.key, Place(1)).unwrap();
     // The records of what was settled and what came back are gone, and that of the older copy is not.
     let mut topic = Topic::new(TopicName::new("t").unwrap(), TopicPolicy::default());

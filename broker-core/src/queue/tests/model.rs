@@ -13,10 +13,11 @@ pub(super) enum Settled {
     InFlight,
     Waiting,
     Late,
-    NotFound,
+    NotHeld,
+    NoLongerHeld,
 }
 
-/// What came of a publish.
+/// The outcome of a publish.
 #[derive(Debug, Default)]
 pub(super) struct Accepted {
     pub(super) stored: bool,
@@ -71,7 +72,7 @@ struct Held {
     due: u64,
     /// Milliseconds that it was in flight: its time to live does not run then.
     flown: u64,
-    /// What the storage knows of the count and of when it is due.
+    /// The deliveries, due time and flight time that the storage has for it.
     stored: (u32, u64, u64),
     /// Which delivery of the subscription its latest was, since the start.
     order: u64,
@@ -87,7 +88,10 @@ struct Consumer {
     /// Its client had no room when it was asked.
     skipped: bool,
     giving_up: usize,
-    late: Vec<u8>,
+    /// Overdue deliveries: the event, its id, and whether it has been acknowledged since.
+    late: Vec<(u64, u8, bool)>,
+    /// Ids whose acknowledgement was refused, and of which nothing was delivered since.
+    refused: BTreeSet<u8>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -109,7 +113,7 @@ struct Subscription {
     counters: Counters,
 }
 
-/// What `stats` says of a subscription; `waiting` with what is delayed.
+/// The statistics of a subscription; `waiting` includes delayed events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Figures {
     pub(super) waiting: u64,
@@ -119,7 +123,7 @@ pub(super) struct Figures {
     pub(super) counters: Counters,
 }
 
-/// What a storage that keeps state would know of a durable subscription.
+/// The state of a durable subscription in a storage that keeps state.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub(super) name: String,
@@ -132,7 +136,7 @@ pub(super) struct Kept {
 pub(super) struct Model {
     policy: TopicPolicy,
     events: Vec<Event>,
-    /// Removed ones stay as `None`, so that an index means the same for ever.
+    /// Removed ones stay as `None`, so that an index keeps its meaning.
     subs: Vec<Option<Subscription>>,
     pub(super) visible: u64,
     pub(super) last_seq: u64,
@@ -260,7 +264,7 @@ impl Model {
         seq
     }
 
-    /// The least urgent of what waits, the oldest of several.
+    /// The least urgent of the waiting events, the oldest of several.
     fn lowest(&self, at: usize, which: impl Fn(&Held) -> bool) -> Option<u64> {
         let waits = |held: &&Held| held.state == State::Waiting && held.letter.is_none() && which(held);
         let waiting = self.sub(at).held.iter().filter(waits).map(|held| held.seq);
@@ -313,7 +317,7 @@ impl Model {
 
     // ---- Letters ----
 
-    /// What waits to be sent of a subscription.
+    /// The dead letters of a subscription that wait to be sent.
     pub(super) fn unsent(&self, at: usize) -> BTreeMap<u64, Reason> {
         let held = self.sub(at).held.iter().filter(|held| held.state == State::Waiting);
         held.filter_map(|held| Some((held.seq, held.letter?))).collect()
@@ -376,7 +380,7 @@ impl Model {
         self.dead_full = if full { now + 1000 } else { 0 };
     }
 
-    // ---- What is let go of ----
+    // ---- Removal ----
 
     pub(super) fn purge(&mut self, at: usize) -> u64 {
         let sub = self.sub_mut(at);
@@ -385,7 +389,7 @@ impl Model {
         (before - sub.held.len()) as u64
     }
 
-    /// What has waited for too long.
+    /// Removes the events whose time to live has passed, or makes them dead letters.
     pub(super) fn expire(&mut self, now: u64) {
         let letters = self.policy.expired_to_dead_letter;
         let expired: BTreeMap<u64, u64> =
@@ -404,18 +408,18 @@ impl Model {
         }
     }
 
-    /// Whether somebody waits for an event, and nobody has it in flight or on its way.
+    /// Whether the event is held, and each subscription that holds it has it waiting and not as a dead letter.
     pub(super) fn only_waits(&self, seq: u64) -> bool {
         let mut all = self.subs.iter().flatten().flat_map(|sub| &sub.held).filter(|held| held.seq == seq).peekable();
         all.peek().is_some() && all.all(|held| held.state == State::Waiting && held.letter.is_none())
     }
 
-    /// The event is gone, for all.
+    /// Removes the event from all subscriptions.
     pub(super) fn forget(&mut self, seq: u64) {
         self.subs.iter_mut().flatten().for_each(|sub| sub.held.retain(|held| held.seq != seq));
     }
 
-    /// What a look at a subscription shows: sequences and deliveries.
+    /// The result of a peek at a subscription: sequences and deliveries.
     pub(super) fn peek(&self, at: usize, now: u64) -> Vec<(u64, u32)> {
         let most = self.policy.max_deliveries;
         let waits = |held: &&Held| {
@@ -443,9 +447,10 @@ impl Model {
     }
 
     pub(super) fn attach(&mut self, at: usize, client: u64, prefetch: u16) {
-        self.sub_mut(at)
-            .consumers
-            .insert(client, Consumer { prefetch, skipped: false, giving_up: 0, late: Vec::new() });
+        self.sub_mut(at).consumers.insert(
+            client,
+            Consumer { prefetch, skipped: false, giving_up: 0, late: Vec::new(), refused: BTreeSet::new() },
+        );
     }
 
     pub(super) fn set_prefetch(&mut self, at: usize, client: u64, prefetch: u16) {
@@ -481,7 +486,7 @@ impl Model {
         self.sub(at).held.iter().filter(|held| on(held.state, client)).count()
     }
 
-    /// What takes a client's prefetch.
+    /// The part of a client's prefetch that is in use.
     fn taken_by(&self, at: usize, client: u64) -> usize {
         let giving_up = self.sub(at).consumers.get(&client).map_or(0, |consumer| consumer.giving_up);
         self.in_flight_of(at, client) + giving_up
@@ -537,7 +542,9 @@ impl Model {
         let (order, timeout) = (self.orders, self.policy.ack_timeout_ms);
         let deadline = if timeout > 0 { now + timeout } else { u64::MAX };
         assert!(self.eligible(at).contains(&client), "it could take nothing");
+        let id = self.event(seq).id;
         let sub = self.sub_mut(at);
+        sub.consumers.get_mut(&client).unwrap().refused.remove(&id);
         let held = sub.held.iter_mut().find(|held| held.seq == seq).unwrap();
         held.state = State::InFlight { client, since: now, deadline };
         held.order = order;
@@ -565,43 +572,57 @@ impl Model {
     }
 
     pub(super) fn acknowledge(&mut self, at: usize, client: u64, id: u8) -> Settled {
-        let (settled, seq) = if let Some(seq) = self.flight(at, client, id) {
-            (Settled::InFlight, seq)
-        } else {
-            let of_id: Vec<&Held> = self.sub(at).held.iter().filter(|held| self.event(held.seq).id == id).collect();
-            if of_id.iter().any(|held| matches!(held.state, State::InFlight { .. })) {
-                return Settled::NotFound;
+        let flight = self.flight(at, client, id);
+        let of_id: Vec<&Held> = self.sub(at).held.iter().filter(|held| self.event(held.seq).id == id).collect();
+        let flies = of_id.iter().any(|held| matches!(held.state, State::InFlight { .. }));
+        let came_back = of_id.iter().filter(|held| held.state == State::Waiting && held.deliveries > 0 && !flies);
+        let order = |held: &&&Held| (held.order, self.in_delivery_order(held.seq));
+        let came_back = came_back.min_by_key(order).map(|held| held.seq);
+        let Some(seq) = flight.or(came_back) else {
+            let consumer = self.sub_mut(at).consumers.get_mut(&client).unwrap();
+            if let Some(late) = consumer.late.iter().position(|(_, other, acknowledged)| *other == id && *acknowledged)
+            {
+                consumer.late.remove(late);
+                return Settled::Late;
             }
-            let waiting = of_id.iter().filter(|held| held.state == State::Waiting);
-            let order = |held: &&&Held| (held.deliveries == 0, held.order, self.in_delivery_order(held.seq));
-            let seq = waiting.min_by_key(order).map(|held| held.seq);
-            let late = &mut self.sub_mut(at).consumers.get_mut(&client).unwrap().late;
-            let was_late = late.iter().position(|other| *other == id).map(|at| late.remove(at)).is_some();
-            let Some(seq) = seq else { return if was_late { Settled::Late } else { Settled::NotFound } };
-            (Settled::Waiting, seq)
+            if !flies {
+                consumer.late.retain(|(_, other, _)| *other != id);
+            }
+            return if consumer.refused.insert(id) { Settled::NotHeld } else { Settled::NoLongerHeld };
         };
-        let sub = self.sub_mut(at);
-        sub.held.retain(|held| held.seq != seq);
-        sub.counters.acknowledged += 1;
-        if settled == Settled::InFlight {
+        self.acknowledged(at, |held| held.seq == seq);
+        if flight.is_some() {
             self.resume(at, client);
+            return Settled::InFlight;
         }
-        settled
+        let late = &mut self.sub_mut(at).consumers.get_mut(&client).unwrap().late;
+        if let Some(one) = late.iter().position(|(other, ..)| *other == seq) {
+            late.remove(one);
+        }
+        Settled::Waiting
+    }
+
+    /// Removes events that are acknowledged. Returns how many that are.
+    fn acknowledged(&mut self, at: usize, which: impl Fn(&Held) -> bool) -> usize {
+        let sub = self.sub_mut(at);
+        let gone: BTreeSet<u64> = sub.held.iter().filter(|held| which(held)).map(|held| held.seq).collect();
+        sub.held.retain(|held| !gone.contains(&held.seq));
+        sub.counters.acknowledged += gone.len() as u64;
+        for (seq, _, acknowledged) in sub.consumers.values_mut().flat_map(|consumer| consumer.late.iter_mut()) {
+            *acknowledged |= gone.contains(seq);
+        }
+        gone.len()
     }
 
     pub(super) fn acknowledge_all(&mut self, at: usize, client: u64) -> usize {
-        let sub = self.sub_mut(at);
-        let before = sub.held.len();
-        sub.held.retain(|held| !on(held.state, client));
-        let count = before - sub.held.len();
-        sub.counters.acknowledged += count as u64;
+        let count = self.acknowledged(at, |held| on(held.state, client));
         if count > 0 {
             self.resume(at, client);
         }
         count
     }
 
-    pub(super) fn requeue(&mut self, at: usize, client: u64, id: u8, due: u64, now: u64) -> bool {
+    pub(super) fn nack(&mut self, at: usize, client: u64, id: u8, due: u64, now: u64) -> bool {
         let Some(seq) = self.flight(at, client, id) else { return false };
         self.give_back(at, |held| held.seq == seq, due, now);
         true
@@ -624,12 +645,12 @@ impl Model {
         for held in sub.held.iter().filter(|held| overdue(held)) {
             let State::InFlight { client, .. } = held.state else { continue };
             let id = events.iter().find(|(seq, _)| *seq == held.seq).unwrap().1;
-            sub.consumers.get_mut(&client).unwrap().late.push(id);
+            sub.consumers.get_mut(&client).unwrap().late.push((held.seq, id, false));
         }
         self.give_back(at, overdue, 0, now);
     }
 
-    /// Flights that come back; what was replaced meanwhile does not.
+    /// Returns flights to the queue; events that were replaced in between do not return.
     fn give_back(&mut self, at: usize, which: impl Fn(&Held) -> bool, due: u64, now: u64) {
         let most = self.policy.max_deliveries;
         let timed: BTreeSet<u64> =
@@ -704,7 +725,7 @@ impl Model {
         self.subs.iter().flatten().any(|sub| sub.held.iter().any(|held| held.seq == seq && held.withdrawn))
     }
 
-    /// What a storage knows of each durable subscription: what is in flight is not counted.
+    /// The state of each durable subscription as a storage has it: deliveries in flight are not counted.
     pub(super) fn kept(&self) -> Vec<Kept> {
         let durable = self.subs.iter().flatten().filter_map(|sub| {
             let held = sub.held.iter().filter(|held| !held.withdrawn);
@@ -714,7 +735,7 @@ impl Model {
         durable.collect()
     }
 
-    /// What is in flight comes back with what the storage knows of it; what belongs to connections is gone.
+    /// Restarts: events in flight come back as stored; subscriptions without a name are gone.
     pub(super) fn crash(&mut self, policy: TopicPolicy) {
         for slot in &mut self.subs {
             if slot.as_ref().is_some_and(|sub| sub.name.is_none()) {

@@ -12,9 +12,9 @@ use super::{event_id, new_event, number};
 use crate::event::{EventKey, Millis, Seq};
 use crate::name::{IdKey, SubscriptionName, TopicName};
 use crate::policy::TopicPolicy;
-use crate::storage::{Holder, Mutation, Place, Requeued, StoredEvent};
+use crate::storage::{Holder, Mutation, Place, Redelivery, StoredEvent};
 
-/// What happens to a topic. Numbers pick among what is there.
+/// One step on a topic. Numbers pick among what exists.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Publish {
@@ -34,7 +34,7 @@ pub(super) enum Step {
     },
     Detach(u8),
     Remove(u8),
-    /// Delivers to a subscription: so many at the most, and only to clients whose bit is set.
+    /// Delivers to a subscription: at most so many events, and only to clients whose bit is set.
     Deliver {
         sub: u8,
         most: u8,
@@ -46,7 +46,7 @@ pub(super) enum Step {
         id: u8,
     },
     AcknowledgeAll(u8),
-    Requeue {
+    Nack {
         at: u8,
         id: u8,
         delay_ms: u64,
@@ -84,9 +84,9 @@ pub(super) enum Step {
         lost: u8,
         full: bool,
     },
-    /// All that waits in a subscription is dropped, so many at a time.
+    /// Drops everything that waits in a subscription, so many events at a time.
     Purge(u8, u8),
-    /// What has waited for too long goes.
+    /// Removes events whose time to live has passed.
     Expire,
     /// An event comes back to one subscription.
     Revive {
@@ -104,7 +104,7 @@ pub(super) enum Step {
 pub(super) struct Manner {
     /// Every subscription is looked at after every step: that drops what has expired.
     pub(super) looks: bool,
-    /// What is published is stored and visible at once.
+    /// Whether published events are stored and visible at once.
     pub(super) at_once: bool,
 }
 
@@ -115,7 +115,7 @@ pub(super) enum Replay {
     Log,
     /// Without the records that an event's move made unnecessary: those of the event before it.
     Cleaned,
-    /// Topics, subscriptions, events, then what was settled and requeued.
+    /// Topics, subscriptions, events, then what was settled and what came back.
     State,
 }
 
@@ -145,7 +145,7 @@ pub(super) struct Run {
     clients: u64,
     /// The mutations of this turn, a move with the place that it stands for.
     turn: Vec<(Mutation, Option<Place>)>,
-    /// What has been stored, a batch after the other, and the model as it was after each.
+    /// The stored batches in order, and the model as it was after each.
     batches: Vec<Vec<Record>>,
     after: Vec<Model>,
     written: usize,
@@ -253,7 +253,7 @@ impl Run {
                         }
                     }
                     Step::Timer(_) => {
-                        self.topic.take_back_overdue(sub, self.now);
+                        self.topic.take_back_overdue(sub, usize::MAX, self.now);
                         self.topic.promote(sub, self.now);
                         self.model.take_back_overdue(in_model, self.now.0);
                     }
@@ -270,7 +270,7 @@ impl Run {
             | Step::Resume(at)
             | Step::Acknowledge { at, .. }
             | Step::AcknowledgeAll(at)
-            | Step::Requeue { at, .. }
+            | Step::Nack { at, .. }
             | Step::Terminate { at, .. }
             | Step::Touch { at, .. } => {
                 if let Some(attached) = self.attachment(at) {
@@ -281,7 +281,7 @@ impl Run {
         self.compare();
     }
 
-    /// What a client does.
+    /// Runs a step of a client.
     fn client_step(&mut self, step: &Step, attached: Attached) {
         let Attached { sub, consumer, client, in_model } = attached;
         match *step {
@@ -301,7 +301,8 @@ impl Run {
                     Settled::InFlight => Acknowledged::InFlight,
                     Settled::Waiting => Acknowledged::Waiting,
                     Settled::Late => Acknowledged::Late,
-                    Settled::NotFound => Acknowledged::NotFound,
+                    Settled::NotHeld => Acknowledged::NotHeld,
+                    Settled::NoLongerHeld => Acknowledged::NoLongerHeld,
                 };
                 assert_eq!(got, expected);
             }
@@ -309,11 +310,11 @@ impl Run {
                 let got = self.topic.acknowledge_all(sub, consumer);
                 assert_eq!(got, self.model.acknowledge_all(in_model, client.0));
             }
-            Step::Requeue { id, delay_ms, .. } => {
+            Step::Nack { id, delay_ms, .. } => {
                 let id = self.model.id_in_flight(in_model, client.0, id);
-                let got = self.topic.requeue(sub, consumer, event_id(id), delay_ms, self.now);
+                let got = self.topic.nack(sub, consumer, event_id(id), delay_ms, self.now);
                 let due = if delay_ms > 0 { self.now.0 + delay_ms + 1 } else { 0 };
-                assert_eq!(got, self.model.requeue(in_model, client.0, id, due, self.now.0));
+                assert_eq!(got, self.model.nack(in_model, client.0, id, due, self.now.0));
             }
             Step::Terminate { id, .. } => {
                 let id = self.model.id_in_flight(in_model, client.0, id);
@@ -575,7 +576,7 @@ impl Run {
         assert_eq!(self.topic.holders(key, Place(u64::MAX)), None, "it is not there");
         let holders = self.topic.holders(key, place);
         if !self.model.needs(key.seq.0) || self.model.is_replaced(key.seq.0) {
-            // Only somebody who leaves may still be counted.
+            // No subscription holds it; one that is leaving may still be counted.
             return assert!(holders.is_none_or(|holders| holders.is_empty()));
         }
         let holders = holders.expect("the model needs it");
@@ -639,13 +640,12 @@ impl Run {
         }
         let (log, inside) = self.topic.inside();
         for (sub, _) in &subs {
-            let (counted, expected) = inside[sub.0].undue(log);
-            assert_eq!(counted, expected, "what is delayed is counted as it comes and goes");
+            inside[*sub].check(log);
         }
         self.compare_holds(&subs);
     }
 
-    /// Who holds each event, whether it is there, and what of it is in memory.
+    /// Compares, for each event, its holders, whether it is there, and the bytes of its payload in memory.
     fn compare_holds(&self, subs: &[(SubscriptionId, usize)]) {
         let (log, inside) = self.topic.inside();
         let (mut live, mut cached) = (0, 0);
@@ -662,7 +662,7 @@ impl Run {
                     assert_eq!(expected, Hold::None, "{key:?} is gone");
                     continue;
                 }
-                let got = inside[sub.0].hold(*key, self.ids[key]);
+                let got = inside[*sub].hold(*key, self.ids[key]);
                 assert_eq!(got, expected, "{key:?} in {sub:?}");
             }
             if let Some(entry) = entry {
@@ -674,7 +674,7 @@ impl Run {
         assert_eq!((log.live, self.topic.memory().payloads), (live, cached));
     }
 
-    /// What a broker finds that is started after this one was killed when so many batches were not stored.
+    /// The run after a kill and a restart that lost the last `back` batches.
     pub(super) fn crash(mut self, back: usize, replay: Replay, keep: u8, policy: TopicPolicy) -> Self {
         self.commit();
         let cut = self.batches.len() - back % (self.batches.len() + 1);
@@ -750,8 +750,8 @@ impl Run {
             Mutation::Settle { subscription, events, .. } => {
                 events.into_iter().for_each(|key| topic.restore_settled(&subscription, key));
             }
-            Mutation::Requeue { subscription, events, .. } => {
-                events.into_iter().for_each(|requeued| topic.restore_requeued(&subscription, requeued));
+            Mutation::Redeliver { subscription, events, .. } => {
+                events.into_iter().for_each(|redelivery| topic.restore_redelivery(&subscription, redelivery));
             }
             Mutation::Forget { events, .. } => events.into_iter().for_each(|key| topic.restore_forgotten(key)),
             Mutation::Topic { .. } | Mutation::Release { .. } | Mutation::Cursor { .. } => {}
@@ -771,14 +771,14 @@ impl Run {
         self.now = self.now.plus(1_000_000);
         self.all_arrives();
         for (sub, in_model) in self.subs.clone() {
-            self.topic.take_back_overdue(sub, self.now);
+            self.topic.take_back_overdue(sub, usize::MAX, self.now);
             self.model.take_back_overdue(in_model, self.now.0);
         }
         self.deliver_all();
         self.all_arrives();
         for (sub, in_model) in self.subs.clone() {
             assert_eq!(self.model.figures(in_model).waiting, 0);
-            let remembered = self.topic.inside().1[sub.0].remembered();
+            let remembered = self.topic.inside().1[sub].remembered();
             assert!(remembered <= 2 * self.events.len(), "{remembered} entries for nothing");
         }
         while let Some((sub, in_model)) = self.sub(0) {
@@ -833,7 +833,7 @@ fn cleaned(records: Vec<Record>) -> Vec<Record> {
         let stays = |key: &EventKey| moved.get(key).is_none_or(|moved| at >= *moved);
         match &mut record.mutation {
             Mutation::Settle { events, .. } => events.retain(stays),
-            Mutation::Requeue { events, .. } => events.retain(|requeued| stays(&requeued.key)),
+            Mutation::Redeliver { events, .. } => events.retain(|redelivery| stays(&redelivery.key)),
             _ => {}
         }
         record
@@ -841,7 +841,7 @@ fn cleaned(records: Vec<Record>) -> Vec<Record> {
     without_old_copies(records.collect())
 }
 
-/// What a storage has that keeps state instead of a log.
+/// The content of a storage that keeps state instead of a log.
 fn state(model: &Model, records: &[Record]) -> Vec<Record> {
     let topic = TopicName::new("t").unwrap();
     let mut latest = BTreeMap::new();
@@ -863,7 +863,7 @@ fn state(model: &Model, records: &[Record]) -> Vec<Record> {
     for sub in &kept {
         let subscription = SubscriptionName::new(&sub.name).unwrap();
         let mut settled = Vec::new();
-        let mut requeued = Vec::new();
+        let mut redeliveries = Vec::new();
         for (seq, (event, _)) in latest.range(Seq(sub.since + 1)..) {
             match sub.held.iter().find(|(held, ..)| *held == seq.0) {
                 None => settled.push(event.key),
@@ -871,7 +871,7 @@ fn state(model: &Model, records: &[Record]) -> Vec<Record> {
                 Some((_, deliveries, due, grace_ms)) => {
                     let due_at = (*due > 0).then_some(Millis(*due));
                     let (key, deliveries, grace_ms) = (event.key, *deliveries, *grace_ms);
-                    requeued.push(Requeued { key, deliveries, due_at, grace_ms });
+                    redeliveries.push(Redelivery { key, deliveries, due_at, grace_ms });
                 }
             }
         }
@@ -880,7 +880,7 @@ fn state(model: &Model, records: &[Record]) -> Vec<Record> {
             Mutation::Settle { topic: topic.clone(), subscription: subscription.clone(), events: settled },
             Place(0),
         ));
-        mutations.push((Mutation::Requeue { topic, subscription, events: requeued }, Place(0)));
+        mutations.push((Mutation::Redeliver { topic, subscription, events: redeliveries }, Place(0)));
     }
     mutations.into_iter().map(|(mutation, place)| Record { mutation, place, instead_of: None }).collect()
 }

@@ -1,4 +1,4 @@
-//! A storage in a directory of its own, opened again and again, and what is expected of it.
+//! A storage in a temporary directory, opened again and again, and the state it is expected to hold.
 
 use std::future::Future;
 use std::path::Path;
@@ -16,28 +16,28 @@ use crate::storage::{
     StoredEvent,
 };
 
-/// How long anything may take before the suite gives up. Generous: a hang is the only failure that it finds.
+/// The time after which the suite gives up. Generous, since only a hang should reach it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A topic's name.
+/// A topic name.
 #[must_use]
 pub fn topic(name: &str) -> TopicName {
     TopicName::new(name).expect("a good name")
 }
 
-/// A subscription's name.
+/// A subscription name.
 #[must_use]
 pub fn subscription(name: &str) -> SubscriptionName {
     SubscriptionName::new(name).expect("a good name")
 }
 
-/// An event's key.
+/// An event key.
 #[must_use]
 pub fn key(priority: i32, seq: u64) -> EventKey {
     EventKey { priority: Priority(priority), seq: Seq(seq) }
 }
 
-/// An event whose message has about `bytes` bytes.
+/// An event with a message of about `bytes` bytes.
 #[must_use]
 pub fn event(topic_name: &str, priority: i32, seq: u64, bytes: usize) -> StoredEvent {
     let msg = format!("\"{seq} {}\"", "x".repeat(bytes));
@@ -51,7 +51,7 @@ pub fn event(topic_name: &str, priority: i32, seq: u64, bytes: usize) -> StoredE
     }
 }
 
-/// A mutation that makes a subscription.
+/// A mutation that creates a subscription.
 #[must_use]
 pub fn subscribe(topic_name: &str, name: &str, since: u64) -> Mutation {
     Mutation::Subscribe { topic: topic(topic_name), subscription: subscription(name), since: Seq(since) }
@@ -70,35 +70,35 @@ pub fn cursor(source: &str, value: impl ToString) -> Mutation {
     Mutation::Cursor { source: source.to_owned(), value: value.to_string() }
 }
 
-/// Puts moving events off: without an engine nobody knows who holds them.
-struct NobodyKnows;
+/// A janitor that refuses: without an engine the holders of events are unknown.
+struct Refusing;
 
-impl Janitor for NobodyKnows {
+impl Janitor for Refusing {
     fn rewrite(
         &self,
         _events: Vec<(StoredEvent, Place)>,
     ) -> Pin<Box<dyn Future<Output = Result<(), StorageError>> + Send + 'static>> {
-        Box::pin(async { Err(StorageError::new(StorageErrorKind::Failed, "nobody knows who holds these events")) })
+        Box::pin(async { Err(StorageError::new(StorageErrorKind::Failed, "the holders of these events are unknown")) })
     }
 }
 
-/// Waits for a commit to be written and safe, and returns the places.
-pub async fn safe(commit: Commit) -> Vec<Place> {
+/// Waits for a commit to be written and durable, and returns the places.
+pub async fn durable(commit: Commit) -> Vec<Place> {
     let both = async {
         let places = commit.written.await.expect("it is written");
-        commit.safe.await.expect("it is safe");
+        commit.durable.await.expect("it is durable");
         places
     };
     tokio::time::timeout(PATIENCE, both).await.expect("a commit completes")
 }
 
-/// A storage, its directory, and what is expected to be in it.
+/// A storage, its directory, and its expected state.
 pub struct Bench<B: ContractBackend> {
     dir: TempDir,
     storage: Option<Arc<B::Storage>>,
-    /// What was submitted, and where it was put.
+    /// The expected state, and the places reported for events.
     pub expected: Model,
-    /// What the last recovery reported.
+    /// The report of the last recovery.
     pub report: RecoveryReport,
 }
 
@@ -113,7 +113,7 @@ impl<B: ContractBackend> Bench<B> {
         bench
     }
 
-    /// The data directory; the storage made it itself.
+    /// The data directory, which the storage creates itself.
     #[must_use]
     pub fn path(&self) -> std::path::PathBuf {
         self.dir.path().join("data")
@@ -125,39 +125,39 @@ impl<B: ContractBackend> Bench<B> {
         self.storage.as_ref().expect("it is open")
     }
 
-    /// Submits mutations, waits until they are safe, and expects them from now on. Returns the places of their events.
+    /// Commits mutations, waits until they are durable, and adds them to the expected state. Returns the places of their events.
     pub async fn commit(&mut self, mutations: Vec<Mutation>) -> Vec<Place> {
         self.expect(&mutations);
         let keys: Vec<_> = mutations.iter().filter_map(placed).collect();
-        let places = safe(self.storage().submit(Batch { mutations })).await;
+        let places = durable(self.storage().submit(Batch { mutations })).await;
         assert_eq!(places.len(), keys.len(), "one place for each event of the batch");
         self.expected.places.extend(keys.into_iter().zip(places.iter().copied()));
         places
     }
 
-    /// Expects what was submitted otherwise.
+    /// Adds mutations to the expected state that were submitted by other means.
     pub fn expect(&mut self, mutations: &[Mutation]) {
         mutations.iter().for_each(|mutation| self.expected.apply(mutation));
     }
 
-    /// Names an event for reading, where the storage said that it is.
+    /// The key for reading an event, with the place that the storage reported.
     #[must_use]
     pub fn read_key(&self, topic_name: &str, key: EventKey) -> ReadKey {
         let place = self.expected.places.get(&(topic_name.to_owned(), key.seq.0)).copied().unwrap_or_default();
         ReadKey { topic: topic(topic_name), key, place }
     }
 
-    /// Opens the directory and recovers; returns what came back.
+    /// Opens the directory and recovers. Returns the state that was handed back.
     fn start(&mut self) -> Model {
         let storage = open_patiently::<B>(&self.path());
         let mut found = Model::default();
         self.report = tokio::task::block_in_place(|| storage.recover(&mut found)).expect("it recovers");
-        storage.start(Arc::new(NobodyKnows));
+        storage.start(Arc::new(Refusing));
         self.storage = Some(Arc::new(storage));
         found
     }
 
-    /// Closes the storage and opens it again; returns what came back.
+    /// Closes the storage and opens it again. Returns the state that was handed back.
     pub async fn close_and_reopen(&mut self) -> Model {
         self.close().await;
         self.start()
@@ -169,20 +169,20 @@ impl<B: ContractBackend> Bench<B> {
         tokio::time::timeout(PATIENCE, storage.close()).await.expect("closing ends").expect("the last sync succeeds");
     }
 
-    /// Drops the storage without closing it and opens it again; returns what came back.
+    /// Drops the storage without closing it and opens it again. Returns the state that was handed back.
     pub fn drop_and_reopen(&mut self) -> Model {
-        let storage = Arc::into_inner(self.storage.take().expect("it is open")).expect("nobody else has it");
+        let storage = Arc::into_inner(self.storage.take().expect("it is open")).expect("it is not shared");
         tokio::task::block_in_place(|| drop(storage));
         self.start()
     }
 
-    /// Closes, opens again, and compares what came back with what is expected. From here on places are those handed back.
+    /// Closes the storage, opens it again, and checks that it hands back the expected state. The places are then those handed back.
     pub async fn check_after_close(&mut self, when: &str) {
         let found = self.close_and_reopen().await;
         self.check(found, when);
     }
 
-    /// The same without closing.
+    /// Like [`Bench::check_after_close`], without closing.
     pub fn check_after_drop(&mut self, when: &str) {
         let found = self.drop_and_reopen();
         self.check(found, when);
@@ -208,7 +208,7 @@ fn placed(mutation: &Mutation) -> Option<(String, u64)> {
     }
 }
 
-/// Opens the directory; whoever let go of it may need a moment to do so.
+/// Opens the directory, waiting a moment for its previous owner to release the lock.
 pub fn open_patiently<B: ContractBackend>(dir: &Path) -> B::Storage {
     let began = Instant::now();
     loop {
@@ -217,25 +217,27 @@ pub fn open_patiently<B: ContractBackend>(dir: &Path) -> B::Storage {
             Err(error) if error.kind() == StorageErrorKind::Locked && began.elapsed() < Duration::from_secs(10) => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Err(error) => panic!("it does not open: {error}"),
+            Err(error) => panic!("it does not open: {}", crate::error_chain(&error)),
         }
     }
 }
 
-/// What all files below `dir` take, in bytes.
+/// The size of all files below `dir`, in bytes.
 #[must_use]
 pub fn disk_bytes(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+        // Space that is kept back for a full disk is no event's.
+        Ok(_) if entry.file_name() == "reserve" => 0,
         Ok(metadata) => metadata.len(),
-        // It may go while the directory is read.
+        // It may be removed while the directory is read.
         Err(_) => 0,
     };
     entries.map(size).sum()
 }
 
-/// All files below `dir` with what is in them, by name.
+/// All files below `dir` with their contents, by name.
 #[must_use]
 pub fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
@@ -243,7 +245,7 @@ pub fn files(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         let path = entry.path();
         match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => found.extend(files(&path)),
-            // A file may go while the directory is read.
+            // A file may be removed while the directory is read.
             _ => found.extend(std::fs::read(&path).ok().map(|bytes| (path, bytes))),
         }
     }

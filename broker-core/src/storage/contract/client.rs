@@ -1,16 +1,16 @@
-//! A client of an engine that runs over the storage, as a session would be one.
+//! A client of an engine over the storage. It uses a link, as a session does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ContractBackend;
 use super::bench::{PATIENCE, open_patiently, subscription, topic};
-use crate::engine::{Delivery, Engine, Link, LinkEvent, Op, Outcome, Request, Slot};
+use crate::engine::{Delivery, Engine, Found, Link, LinkEvent, Op, Outcome, Request, Slot};
 use crate::event::{NewEvent, Payload, Priority};
 use crate::local::{EngineSettings, LocalEngine};
 use crate::name::{IdKey, TopicName};
 
-/// An event to be published.
+/// An event to publish.
 #[must_use]
 pub fn new_event(topic_name: &str, id: &str, priority: i32, bytes: usize) -> (TopicName, NewEvent) {
     let msg = format!("\"{}\"", "m".repeat(bytes));
@@ -19,7 +19,7 @@ pub fn new_event(topic_name: &str, id: &str, priority: i32, bytes: usize) -> (To
     (topic(topic_name), event)
 }
 
-/// An engine over the storage in `dir`, and the storage.
+/// Opens an engine over the storage in `dir`. Returns both.
 pub async fn open_engine<B: ContractBackend>(
     dir: &std::path::Path,
     memory_budget_bytes: usize,
@@ -31,11 +31,11 @@ pub async fn open_engine<B: ContractBackend>(
     (engine, storage)
 }
 
-/// Ends an engine without closing it, as far as that is possible in one process: waits until its tasks have let go of the
-/// storage, which is then dropped.
+/// Ends an engine without closing it, as far as one process can: waits until its tasks have released the storage, then drops
+/// it.
 pub async fn drop_engine<B: ContractBackend>(engine: LocalEngine<B::Storage>, mut storage: Arc<B::Storage>) {
     drop(engine);
-    let letting_go = async {
+    let released = async {
         loop {
             match Arc::try_unwrap(storage) {
                 Ok(storage) => return tokio::task::block_in_place(|| drop(storage)),
@@ -44,10 +44,10 @@ pub async fn drop_engine<B: ContractBackend>(engine: LocalEngine<B::Storage>, mu
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, letting_go).await.expect("the engine lets go of its storage");
+    tokio::time::timeout(PATIENCE, released).await.expect("the engine releases its storage");
 }
 
-/// A link and what has come out of it.
+/// A link, and the deliveries received on it.
 pub struct Client {
     link: Link,
     slot: Slot,
@@ -56,7 +56,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A new link.
+    /// Connects to the engine.
     pub fn new(engine: &dyn Engine) -> Self {
         Self {
             link: engine.connect("contract".into()),
@@ -66,7 +66,7 @@ impl Client {
         }
     }
 
-    /// Asks one thing and returns its outcome; deliveries that come meanwhile are kept.
+    /// Sends one request and returns its outcome. Deliveries that arrive before it are kept.
     pub async fn ask(&mut self, op: Op) -> Outcome {
         self.slot += 1;
         self.link.requests.send(vec![Request { slot: self.slot, op }]).await.expect("the engine is there");
@@ -88,16 +88,19 @@ impl Client {
     /// Acknowledges one event.
     pub async fn ack(&mut self, topic_name: &str, id: &str) {
         let outcome = self.ask(Op::Ack { topic: topic(topic_name), ids: vec![IdKey::of(id)] }).await;
-        assert!(matches!(&outcome, Outcome::Acknowledged { found, .. } if found == &[true]), "{id}: {outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Acknowledged { found, .. } if found == &[Found::Settled]),
+            "{id}: {outcome:?}"
+        );
     }
 
-    /// Acknowledges all that was delivered; waits for more if nothing was. Returns the ids, in the order of delivery.
+    /// Acknowledges everything delivered, after waiting for at least one delivery. Returns the ids in the order of delivery.
     pub async fn drain_some(&mut self, topic_name: &str) -> Vec<String> {
         let first = self.delivery().await;
         let ids: Vec<_> = std::iter::once(first).chain(self.deliveries.drain(..)).map(id_of).collect();
         let keys = ids.iter().map(|id| IdKey::of(id)).collect();
         let outcome = self.ask(Op::Ack { topic: topic(topic_name), ids: keys }).await;
-        let all = matches!(&outcome, Outcome::Acknowledged { found, .. } if found.iter().all(|found| *found));
+        let all = matches!(&outcome, Outcome::Acknowledged { found, .. } if found.iter().all(|found| *found == Found::Settled));
         assert!(all, "{outcome:?}");
         ids
     }
@@ -110,7 +113,7 @@ impl Client {
         self.deliveries.pop_front().expect("not empty")
     }
 
-    /// The next delivery of a topic; those of others are kept.
+    /// The next delivery of a topic. Those of other topics are kept.
     pub async fn delivery_of(&mut self, topic_name: &str) -> Delivery {
         let start = format!("{{\"topic\":\"{topic_name}\"");
         loop {
@@ -122,7 +125,7 @@ impl Client {
         }
     }
 
-    /// How many events wait in a subscription, delayed ones included, and how many are in flight.
+    /// The numbers of events that wait in a subscription, delayed ones included, and that are in flight.
     pub async fn waiting(&mut self, topic_name: &str) -> (u64, u64) {
         match self.ask(Op::Stats(Some(topic(topic_name)))).await {
             Outcome::Stats(stats) => {
@@ -146,7 +149,7 @@ impl Client {
                     }
                     self.deliveries.extend(deliveries);
                 }
-                LinkEvent::Removed { .. } => panic!("nobody removes subscriptions here"),
+                LinkEvent::Removed { .. } => panic!("no subscription is removed here"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Claims about a local engine over the storage: what its users see across restarts.
+//! Claims about a local engine over the storage, as its clients see it across restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::engine::{Cursor, Engine, Op, Outcome};
 use crate::event::NewEvent;
 use crate::name::{IdKey, TopicName};
 
-/// Enough that nothing is read back.
+/// A memory budget so large that no payload is read back.
 const PLENTY: usize = 256 << 20;
 
 async fn publish(engine: &dyn Engine, events: Vec<(TopicName, NewEvent)>) {
@@ -18,7 +18,7 @@ async fn publish(engine: &dyn Engine, events: Vec<(TopicName, NewEvent)>) {
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Published { .. })), "{outcomes:?}");
 }
 
-/// The order in which events of this many priorities are due: the higher first, the older first among equals.
+/// The order of delivery of events with this many priorities: higher first, older first within one.
 fn in_order(count: usize, priorities: usize) -> Vec<String> {
     let mut ids: Vec<_> = (0..count).collect();
     ids.sort_by_key(|number| (std::cmp::Reverse(number % priorities), *number));
@@ -41,7 +41,7 @@ async fn drain(client: &mut Client, count: usize) -> Vec<String> {
     ids
 }
 
-/// All of it, in exact order, part before and part after a second restart.
+/// Every event in exact order, part of them before and part after a second restart.
 pub async fn a_backlog_is_delivered_in_priority_order_after_a_restart<B: ContractBackend>() {
     const EVENTS: usize = 3_000;
     let dir = tempfile::tempdir().expect("a directory for the test");
@@ -53,7 +53,7 @@ pub async fn a_backlog_is_delivered_in_priority_order_after_a_restart<B: Contrac
     let expected = in_order(EVENTS, 7);
     let (engine, _storage) = open_engine::<B>(dir.path(), PLENTY).await;
     let mut client = Client::new(&engine);
-    // One at a time, so that nothing in flight comes back in front.
+    // A prefetch of one, so that no redelivery disturbs the order.
     client.subscribe("t", "s", 1).await;
     assert_eq!(drain(&mut client, 100).await, expected[..100]);
     engine.close().await;
@@ -69,7 +69,7 @@ pub async fn a_backlog_is_delivered_in_priority_order_after_a_restart<B: Contrac
     drop_engine::<B>(engine, storage).await;
 }
 
-/// 6 MB wait with a budget of 64 KiB: payloads are read back, in order, before and after a restart.
+/// With 6 MB waiting and a budget of 64 KiB, payloads are read back in order, before and after a restart.
 pub async fn a_backlog_beyond_the_memory_budget_is_read_back_in_order<B: ContractBackend>() {
     const EVENTS: usize = 6_000;
     let dir = tempfile::tempdir().expect("a directory for the test");
@@ -91,13 +91,13 @@ pub async fn a_backlog_beyond_the_memory_budget_is_read_back_in_order<B: Contrac
     client.subscribe("t", "s", 1).await;
     let left = EVENTS - first.len();
     let second = drain(&mut client, left).await;
-    // What was in flight when the engine ended comes first; with one at a time the order is exact again.
+    // Events in flight when the engine ended come first. With a prefetch of one the order is exact again.
     assert!(second == expected[first.len()..], "the second half comes in order");
     drop(client);
     drop_engine::<B>(engine, storage).await;
 }
 
-/// Every acknowledgement that was answered counts, whatever the stop.
+/// Every answered acknowledgement holds, after a stop of either kind.
 pub async fn acknowledged_events_stay_away_after_a_restart<B: ContractBackend>() {
     let dir = tempfile::tempdir().expect("a directory for the test");
     let mut left: BTreeSet<String> = (0..60).map(|number| format!("e{number}")).collect();
@@ -139,7 +139,7 @@ pub async fn acknowledged_events_stay_away_after_a_restart<B: ContractBackend>()
     drop_engine::<B>(engine, storage).await;
 }
 
-/// A count goes on where it was; a delay is neither forgotten nor shortened; an event published with a delay keeps it.
+/// A delivery count continues, a delay is neither lost nor shortened, and an event published with a delay keeps it.
 pub async fn delivery_counts_and_delays_survive_restarts<B: ContractBackend>() {
     const HOUR_MS: u64 = 3_600_000;
     let dir = tempfile::tempdir().expect("a directory for the test");
@@ -181,7 +181,7 @@ async fn drop_engine_and<B: ContractBackend>(
     drop_engine::<B>(engine, storage).await;
 }
 
-/// Publishing an id again takes the older event out for good.
+/// Publishing an id again removes the older event permanently.
 pub async fn a_replaced_event_does_not_come_back<B: ContractBackend>() {
     let dir = tempfile::tempdir().expect("a directory for the test");
     let (engine, storage) = open_engine::<B>(dir.path(), PLENTY).await;
@@ -199,7 +199,7 @@ pub async fn a_replaced_event_does_not_come_back<B: ContractBackend>() {
     drop_engine::<B>(engine, storage).await;
 }
 
-/// In one batch, over several shards, across an unclean stop.
+/// One batch over several shards, across an unclean stop.
 pub async fn a_sources_cursor_moves_with_its_events<B: ContractBackend>() {
     let dir = tempfile::tempdir().expect("a directory for the test");
     for round in 1..=4_u64 {
@@ -225,8 +225,8 @@ pub async fn a_sources_cursor_moves_with_its_events<B: ContractBackend>() {
     drop_engine::<B>(engine, storage).await;
 }
 
-/// Publishers and consumers at the same time on several topics, a restart, and the rest: everything once or more, and what
-/// was acknowledged never again.
+/// Publishers and consumers run side by side on several topics, across a restart. Every event is delivered at least once, and
+/// none after its acknowledgement.
 pub async fn publishers_and_consumers_side_by_side_lose_nothing<B: ContractBackend>() {
     const TOPICS: usize = 4;
     const EVENTS: usize = 1_500;

@@ -1,17 +1,17 @@
-//! The suite of faults that every storage is put through: a disk that is full or broken, files that are damaged, missing or
-//! somebody else's, and a clock that jumps.
+//! The suite of faults that every storage has to withstand: full and failing disks, damaged, missing and foreign files, and a
+//! clock that jumps.
 //!
-//! Faults are put below the storage: a small library of our own goes in front of the C library, so what runs is the storage as
-//! it is shipped, with its own files and threads. That needs Linux and a C compiler.
+//! Faults are injected below the storage, by a small library that is preloaded before the C library. So the storage runs as it is
+//! shipped, with its own files and threads. This needs Linux and a C compiler.
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | putting faults below a process | [`preload`] |
-//! | what is written while it happens, and what must be found afterwards | [`workload`] |
+//! | injecting faults into a process | [`preload`] |
+//! | the batches written under faults, and the states that may follow | [`workload`] |
 //! | no space left, errors of writes and syncs | [`disk`] |
 //! | truncated files, flipped bits | [`damage`] |
-//! | files that are missing, or were not made by the storage | [`files`] |
-//! | directories and files that belong to somebody else | [`owner`] |
+//! | missing files, and files of another origin | [`files`] |
+//! | directories and files of another user | [`owner`] |
 //! | a clock that jumps between two starts | [`clock`] |
 
 pub mod clock;
@@ -23,8 +23,8 @@ pub mod preload;
 pub mod workload;
 
 /// One `#[test]` for each claim about faults, run over a
-/// [`contract::ContractBackend`](crate::storage::contract::ContractBackend). It belongs at the top of a test of its own,
-/// `tests/faults.rs`, whose tests are started once more as processes with faults below them.
+/// [`contract::ContractBackend`](crate::storage::contract::ContractBackend). It belongs at the top of a test file of its own,
+/// `tests/faults.rs`, whose tests start themselves again as processes with injected faults.
 #[macro_export]
 macro_rules! storage_faults {
     ($backend:ty) => {

@@ -1,4 +1,4 @@
-//! Claims about opening, closing, what is refused, and space.
+//! Claims about opening, refusing to open, closing, and space.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::client::{Client, drop_engine, new_event, open_engine};
 use crate::engine::Engine;
 use crate::storage::{Batch, Mutation, Storage, StorageErrorKind};
 
-/// The error names this process, and the one that has it goes on.
+/// The error names the process that has the directory, and the open storage goes on.
 pub async fn opening_it_twice_is_refused_and_says_who_has_it<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
@@ -23,8 +23,8 @@ pub async fn opening_it_twice_is_refused_and_says_who_has_it<B: ContractBackend>
     bench.check_after_drop("after a second one was refused");
 }
 
-/// After closing, nothing is taken, read or closed any more, and the directory is free at once.
-pub async fn closing_lets_go_and_later_calls_fail<B: ContractBackend>() {
+/// After closing, submitting, reading and closing fail, and the directory can be opened at once.
+pub async fn closing_frees_the_directory_and_later_calls_fail<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0), Mutation::Publish(event("t", 0, 1, 10))]).await;
     let storage = bench.storage().clone();
@@ -32,16 +32,16 @@ pub async fn closing_lets_go_and_later_calls_fail<B: ContractBackend>() {
     let commit = storage.submit(Batch { mutations: vec![cursor("c", 1)] });
     let error = commit.written.await.expect_err("it is closed");
     assert_eq!(error.kind(), StorageErrorKind::Closed);
-    assert_eq!(commit.safe.await.expect_err("it is closed").kind(), StorageErrorKind::Closed);
+    assert_eq!(commit.durable.await.expect_err("it is closed").kind(), StorageErrorKind::Closed);
     let read = storage.read(vec![bench.read_key("t", key(0, 1))]).await;
     assert_eq!(read.expect_err("it is closed").kind(), StorageErrorKind::Closed);
     assert!(storage.close().await.is_err(), "it is closed");
-    // The old one is still there, but has let go.
+    // The old storage still exists, but has released the directory.
     drop(open_patiently::<B>(&bench.path()));
     drop(storage);
 }
 
-/// `Unusable`, and not one byte is different.
+/// The error is `Unusable`, and no byte changes.
 pub async fn a_newer_format_is_refused_and_left_alone<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0), Mutation::Publish(event("t", 0, 1, 10))]).await;
@@ -62,7 +62,7 @@ fn refused_untouched<B: ContractBackend>(dir: &Path, what: &str) {
     assert!(before == after, "{what}: nothing in the files changes");
 }
 
-/// The directories of the other kinds that there are.
+/// Data directories of the other kinds.
 pub async fn a_directory_of_another_kind_is_refused_and_left_alone<B: ContractBackend>() {
     let kind = Bench::<B>::new().storage().kind();
     for other in ["json-log", "sled", "sqlite"].into_iter().filter(|other| *other != kind) {
@@ -89,7 +89,7 @@ fn json_log(dir: &Path) {
     write(dir, "0000000000000001.jsonl", format!("{header},\"crc\":\"{crc:08x}\"}}\n").as_bytes());
 }
 
-/// The checksum of a line of the JSON log, by the book: it is needed for one line.
+/// The CRC-32 of a line of the JSON log, bit by bit: it is needed for one line.
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -113,7 +113,7 @@ fn sqlite(dir: &Path) {
 }
 
 /// Batches and bytes.
-pub async fn figures_count_what_was_done<B: ContractBackend>() {
+pub async fn statistics_count_batches_and_bytes<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     let before = bench.storage().figures();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
@@ -122,13 +122,13 @@ pub async fn figures_count_what_was_done<B: ContractBackend>() {
     }
     let after = bench.storage().figures();
     assert_eq!(after.batches - before.batches, 11);
-    assert!(after.syncs > before.syncs, "each was safe: {after:?}");
+    assert!(after.syncs > before.syncs, "each was durable: {after:?}");
     assert!(after.bytes >= 100_000, "its files hold the events: {after:?}");
     assert_eq!(after.damaged, 0);
 }
 
-/// 96 MiB pass through; afterwards the directory takes a small part of that, at once, after a while, or after it was opened
-/// again. What still waits is still there.
+/// 96 MiB pass through. The directory then shrinks to a small part of that: at once, after a while, or when it is opened again.
+/// Events that still wait are kept.
 pub async fn space_of_what_is_gone_comes_back<B: ContractBackend>() {
     const EVENTS: usize = 24 << 10;
     let dir = tempfile::tempdir().expect("a directory for the test");

@@ -1,4 +1,4 @@
-//! Claims about what is as large as it may be.
+//! Claims about names, numbers, events and batches at their limits.
 
 use tokio::sync::RwLock;
 
@@ -6,12 +6,12 @@ use super::ContractBackend;
 use super::bench::{Bench, cursor, event, key, settle, subscribe, subscription, topic};
 use crate::event::{Millis, Payload, Priority};
 use crate::name::MAX_NAME_BYTES;
-use crate::storage::{Batch, Mutation, Place, Recovery, Requeued, Storage, StorageError};
+use crate::storage::{Batch, Mutation, Place, Recovery, Redelivery, Storage, StorageError};
 
-/// Large tests leave the largest one alone.
+/// Held by the tests that use much memory, so that they run one at a time.
 static LARGE: RwLock<()> = RwLock::const_new(());
 
-/// 255 bytes for topic, subscription and id; a source's name and cursor are longer and hold anything.
+/// 255 bytes for topic, subscription and id. A source's name and cursor can be longer and hold any text.
 pub async fn names_at_the_limit_come_back<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     let long = |first: char| format!("{first}{}", "a.b_c:d-E9".repeat(26)).chars().take(MAX_NAME_BYTES).collect();
@@ -41,15 +41,15 @@ pub async fn numbers_at_the_limit_come_back<B: ContractBackend>() {
             let mut timed = event("t", priority, seq, 5);
             (timed.expires_at, timed.due_at) = (*time, times[(at + 1) % times.len()]);
             timed.published_at = time.unwrap_or(Millis(42));
-            let requeued = Requeued {
+            let redelivery = Redelivery {
                 key: key(priority, seq),
                 deliveries: u32::MAX - at as u32,
                 due_at: *time,
                 grace_ms: (1 << 53) + 1,
             };
-            let requeue =
-                Mutation::Requeue { topic: topic("t"), subscription: subscription("s"), events: vec![requeued] };
-            bench.commit(vec![Mutation::Publish(timed), requeue]).await;
+            let redeliver =
+                Mutation::Redeliver { topic: topic("t"), subscription: subscription("s"), events: vec![redelivery] };
+            bench.commit(vec![Mutation::Publish(timed), redeliver]).await;
         }
     }
     bench.commit(vec![Mutation::Publish(event("far", 0, 1 << 62, 5))]).await;
@@ -85,7 +85,7 @@ pub async fn events_of_a_mebibyte_come_back<B: ContractBackend>() {
     bench.check_after_drop("after most are gone");
 }
 
-/// Nothing to store is stored at once, in its turn.
+/// An empty batch completes, in its place in the order.
 pub async fn an_empty_batch_completes<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     assert!(bench.commit(Vec::new()).await.is_empty());
@@ -139,7 +139,7 @@ pub async fn ten_thousand_topics_come_back<B: ContractBackend>() {
     bench.check_after_close("ten thousand topics").await;
 }
 
-/// Takes everything and keeps nothing but a count and the most memory that was in use meanwhile.
+/// Counts what is handed back, keeps nothing of it, and records the peak of memory use.
 #[derive(Default)]
 struct Watch {
     events: u64,
@@ -158,7 +158,7 @@ impl Recovery for Watch {
     }
 }
 
-/// What this process has in memory; 0 where that cannot be asked.
+/// The resident memory of this process; 0 where the system does not tell.
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -166,11 +166,11 @@ fn resident_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// In the process that measures: the data directory.
+/// The data directory, in the process that measures.
 const MEASURE: &str = "STORAGE_CONTRACT_MEASURE_RECOVERY";
 
-/// 192 MiB wait; handing them back takes less than half of that, caches included. Measured where `/proc` is, in a process of its
-/// own: what other tests have left in this one's allocator would hide it.
+/// Handing back 192 MiB takes less than half of that, caches included. Measured where there is `/proc`, in a process of its own:
+/// memory that other tests have left to this one's allocator would hide it.
 pub async fn recovery_does_not_hold_the_backlog_in_memory<B: ContractBackend>() {
     const EVENTS: u64 = 48 << 10;
     const EVENT_BYTES: usize = 4 << 10;
@@ -183,7 +183,7 @@ pub async fn recovery_does_not_hold_the_backlog_in_memory<B: ContractBackend>() 
     let seqs: Vec<_> = (1..=EVENTS).collect();
     for part in seqs.chunks(256) {
         let mutations = part.iter().map(|seq| Mutation::Publish(event("t", 0, *seq, EVENT_BYTES))).collect();
-        super::bench::safe(bench.storage().submit(Batch { mutations })).await;
+        super::bench::durable(bench.storage().submit(Batch { mutations })).await;
     }
     bench.close().await;
     let this_test = std::process::Command::new(std::env::current_exe().expect("the test has a file"))

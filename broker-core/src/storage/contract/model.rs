@@ -1,5 +1,5 @@
-//! What a storage must remember, worked out from mutations: from those submitted what is expected, from those handed back
-//! what is there.
+//! The state that a storage must remember. Applied to the mutations that were submitted, it gives what is expected; applied to
+//! those handed back, what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,15 @@ use crate::event::Millis;
 use crate::name::TopicName;
 use crate::storage::{Holder, Mutation, Place, Recovery, StorageError, StoredEvent};
 
-/// How often an event was delivered to a subscription, before when it is not due there, and how long it was in flight.
+/// A subscription's state of an event: deliveries made, the time it is due, and the time it was in flight.
 type Hold = (u32, Option<Millis>, u64);
 
-/// An event and the durable subscriptions that it waits for.
+/// An event and its holders, the durable subscriptions that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// The event.
     pub event: StoredEvent,
-    /// By subscription.
+    /// The state for each holder.
     pub holders: BTreeMap<String, Hold>,
 }
 
@@ -25,34 +25,43 @@ impl Held {
     }
 }
 
-/// What is remembered of a topic.
+/// A topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicModel {
     /// The highest sequence used.
     pub last_seq: u64,
-    /// Durable subscriptions, each with the sequence that it began after.
+    /// The durable subscriptions, each with the sequence that it starts after.
     pub subscriptions: BTreeMap<String, u64>,
-    /// Events that somebody holds, by sequence.
+    /// The events, by sequence.
     pub events: BTreeMap<u64, Held>,
 }
 
-/// All that is remembered.
+/// The whole state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
     /// By name.
     pub topics: BTreeMap<String, TopicModel>,
     /// By source.
     pub cursors: BTreeMap<String, String>,
-    /// Where the storage keeps events, as far as it was said.
+    /// The places of events, where they are known.
     pub places: BTreeMap<(String, u64), Place>,
-    /// The latest event of each topic that was handed back as published; moved ones may come in any order.
+    /// The latest `Publish` of each topic. Those must be handed back in order; a `Rewrite` may come at any time.
     handed_back: BTreeMap<String, u64>,
 }
 
 impl Model {
-    /// Takes the effect of one mutation, submitted or handed back.
+    /// Applies a mutation that was submitted or handed back.
     pub fn apply(&mut self, mutation: &Mutation) {
         match mutation {
+            Mutation::Topic { topic, last_seq } if last_seq.0 == 0 => {
+                let is_left = |known: &TopicModel| {
+                    !known.subscriptions.is_empty() || known.events.values().any(|held| !held.holders.is_empty())
+                };
+                if !self.topics.get(topic.as_str()).is_some_and(is_left) {
+                    self.topics.remove(topic.as_str());
+                    self.handed_back.remove(topic.as_str());
+                }
+            }
             Mutation::Topic { topic, last_seq } => self.topic(topic).used(last_seq.0),
             Mutation::Subscribe { topic, subscription, since } => {
                 let topic = self.topic(topic);
@@ -73,11 +82,11 @@ impl Model {
                     }
                 }
             }
-            Mutation::Requeue { topic, subscription, events } => {
-                for requeued in events {
-                    let held = self.topic(topic).events.get_mut(&requeued.key.seq.0);
+            Mutation::Redeliver { topic, subscription, events } => {
+                for redelivery in events {
+                    let held = self.topic(topic).events.get_mut(&redelivery.key.seq.0);
                     if let Some(hold) = held.and_then(|held| held.holders.get_mut(subscription.as_str())) {
-                        *hold = (requeued.deliveries, requeued.due_at, requeued.grace_ms);
+                        *hold = (redelivery.deliveries, redelivery.due_at, redelivery.grace_ms);
                     }
                 }
             }
@@ -97,7 +106,7 @@ impl Model {
         self.topics.entry(name.to_string()).or_default()
     }
 
-    /// Leaves out what a storage may keep or not: events that nobody holds, and topics that nothing was ever in.
+    /// The state without what a storage may keep or drop: events without holders, and topics that were always empty.
     #[must_use]
     pub fn needed(&self) -> Self {
         let mut needed = Self { places: BTreeMap::new(), handed_back: BTreeMap::new(), ..self.clone() };
@@ -108,7 +117,7 @@ impl Model {
         needed
     }
 
-    /// Fails with what differs, if anything does.
+    /// Panics with the difference, if there is one.
     pub fn assert_same(&self, found: &Self, when: &str) {
         let (expected, found) = (self.needed(), found.needed());
         assert_eq!(expected.cursors, found.cursors, "{when}: cursors");

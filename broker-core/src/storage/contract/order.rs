@@ -7,29 +7,29 @@ use futures_util::FutureExt;
 use super::bench::{self, Bench, PATIENCE, cursor, event, key, settle, subscribe, subscription, topic};
 use super::{ContractBackend, Model};
 use crate::event::Millis;
-use crate::storage::{Batch, Level, MAX_OUTSTANDING, Mutation, Requeued, Storage};
+use crate::storage::{Batch, Level, MAX_OUTSTANDING, Mutation, Redelivery, Storage};
 
-/// What the future has come to, without waiting. It would say that it has come to nothing when the task has used up what tokio
-/// lets it do in a row.
+/// The result of `future` if it is complete, without waiting. Outside tokio's budget, which would make a complete future look
+/// incomplete once the task has polled many in a row.
 fn at_once<F: Future>(future: F) -> Option<F::Output> {
     tokio::task::unconstrained(future).now_or_never()
 }
 
-/// When a stage is complete, all stages of that kind before it are; and `safe` is not complete before `written`.
+/// When a stage is complete, so are all earlier stages of its kind, and `durable` does not complete before `written`.
 pub async fn stages_complete_in_the_order_of_submission<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
     let mut seq = 0;
     for round in 0..20 {
         let mut written = Vec::new();
-        let mut safe = Vec::new();
+        let mut durable = Vec::new();
         for _ in 0..MAX_OUTSTANDING {
             seq += 1;
             let commit = bench.storage().submit(Batch { mutations: vec![Mutation::Publish(event("t", 0, seq, 100))] });
             written.push(Some(commit.written));
-            safe.push(Some(commit.safe));
+            durable.push(Some(commit.durable));
         }
-        // Another one each round: what matters is what is complete when it is.
+        // A different stage each round, since what counts is the state of the others at the moment it completes.
         let at = (round * 13 + 7) % MAX_OUTSTANDING;
         let stage = written[at].take().expect("not awaited yet");
         tokio::time::timeout(PATIENCE, stage).await.expect("it completes").expect("it is written");
@@ -38,24 +38,24 @@ pub async fn stages_complete_in_the_order_of_submission<B: ContractBackend>() {
             let done = at_once(stage).unwrap_or_else(|| panic!("{at} is written and {before} is not"));
             done.expect("it is written");
         }
-        let stage = safe[at].take().expect("not awaited yet");
-        tokio::time::timeout(PATIENCE, stage).await.expect("it completes").expect("it is safe");
-        for (before, stage) in safe.iter_mut().enumerate().take(at) {
+        let stage = durable[at].take().expect("not awaited yet");
+        tokio::time::timeout(PATIENCE, stage).await.expect("it completes").expect("it is durable");
+        for (before, stage) in durable.iter_mut().enumerate().take(at) {
             let stage = stage.take().expect("not awaited yet");
-            let done = at_once(stage).unwrap_or_else(|| panic!("{at} is safe and {before} is not"));
-            done.expect("it is safe");
+            let done = at_once(stage).unwrap_or_else(|| panic!("{at} is durable and {before} is not"));
+            done.expect("it is durable");
         }
-        for (index, (written, safe)) in written.into_iter().zip(safe).enumerate().skip(at + 1) {
-            safe.expect("not awaited yet").await.expect("it is safe");
+        for (index, (written, durable)) in written.into_iter().zip(durable).enumerate().skip(at + 1) {
+            durable.expect("not awaited yet").await.expect("it is durable");
             let done = at_once(written.expect("not awaited yet"));
             let in_memory = bench.storage().level() == Level::Memory;
-            assert!(done.is_some() || in_memory, "{index} is safe and not written");
+            assert!(done.is_some() || in_memory, "{index} is durable and not written");
         }
     }
 }
 
-/// Looked at from the moment of submitting: what is safe is written. At [`Level::Memory`] safe comes first.
-pub async fn nothing_is_safe_before_it_is_written<B: ContractBackend>() {
+/// Polled from the moment of submitting, a durable batch is written. At [`Level::Memory`] durable comes first.
+pub async fn nothing_is_durable_before_it_is_written<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
     if bench.storage().level() == Level::Memory {
@@ -64,7 +64,7 @@ pub async fn nothing_is_safe_before_it_is_written<B: ContractBackend>() {
     for seq in 1..=200 {
         let mutations = vec![Mutation::Publish(event("t", 0, seq, 100))];
         let mut commit = bench.storage().submit(Batch { mutations });
-        while at_once(&mut commit.safe).is_none() {
+        while at_once(&mut commit.durable).is_none() {
             if seq % 2 == 0 {
                 tokio::task::yield_now().await;
             } else {
@@ -72,11 +72,11 @@ pub async fn nothing_is_safe_before_it_is_written<B: ContractBackend>() {
             }
         }
         let written = at_once(commit.written);
-        written.unwrap_or_else(|| panic!("{seq} is safe and not written")).expect("it is written");
+        written.unwrap_or_else(|| panic!("{seq} is durable and not written")).expect("it is written");
     }
 }
 
-/// Many tasks submit; a lock says in which order they called. The last call's word stands, for cursors and for counts.
+/// Many tasks submit, and a lock records the order of their calls. The last call decides, for cursors and for counts.
 pub async fn batches_take_effect_in_the_order_of_the_calls_whichever_task_makes_them<B: ContractBackend>() {
     const TASKS: u64 = 8;
     const BATCHES: u64 = 150;
@@ -90,18 +90,18 @@ pub async fn batches_take_effect_in_the_order_of_the_calls_whichever_task_makes_
                 let commit = {
                     let mut calls = calls.lock().expect("no task panics with it");
                     *calls += 1;
-                    let requeued = Requeued { key: key(0, 1), deliveries: *calls, due_at: None, grace_ms: 0 };
+                    let redelivery = Redelivery { key: key(0, 1), deliveries: *calls, due_at: None, grace_ms: 0 };
                     let mutations = vec![
                         cursor("source", *calls),
-                        Mutation::Requeue {
+                        Mutation::Redeliver {
                             topic: topic("t"),
                             subscription: subscription("s"),
-                            events: vec![requeued],
+                            events: vec![redelivery],
                         },
                     ];
                     storage.submit(Batch { mutations })
                 };
-                bench::safe(commit).await;
+                bench::durable(commit).await;
             }
         })
     });
@@ -114,8 +114,8 @@ pub async fn batches_take_effect_in_the_order_of_the_calls_whichever_task_makes_
     assert_eq!(found.topics["t"].events[&1].holders["s"], (last, None, 0));
 }
 
-/// Batches on their way when the storage is dropped: what is there afterwards is a beginning of them, each whole, with at
-/// least all that were written.
+/// Of the batches outstanding when a storage is dropped, a prefix is present afterwards, each batch whole, and at least those
+/// that were written.
 pub async fn a_dropped_storage_holds_whole_batches_and_none_without_those_before_it<B: ContractBackend>() {
     const EACH: u64 = 3;
     let mut bench = Bench::<B>::new();
@@ -145,13 +145,13 @@ pub async fn a_dropped_storage_holds_whole_batches_and_none_without_those_before
     }
 }
 
-/// Within one batch the later mutation stands, as if each had come alone.
+/// Within a batch the later mutation wins, as if each had been submitted alone.
 pub async fn mutations_of_a_batch_take_effect_in_their_order<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
-    let requeue = |seq, deliveries, due: Option<u64>| Mutation::Requeue {
+    let redeliver = |seq, deliveries, due: Option<u64>| Mutation::Redeliver {
         topic: topic("t"),
         subscription: subscription("s"),
-        events: vec![Requeued { key: key(0, seq), deliveries, due_at: due.map(Millis), grace_ms: 0 }],
+        events: vec![Redelivery { key: key(0, seq), deliveries, due_at: due.map(Millis), grace_ms: 0 }],
     };
     let unsubscribe = || Mutation::Unsubscribe { topic: topic("t"), subscription: subscription("s") };
     let mut expected = Model::default();
@@ -164,11 +164,11 @@ pub async fn mutations_of_a_batch_take_effect_in_their_order<B: ContractBackend>
         Mutation::Publish(event("t", 0, 3, 10)),
         Mutation::Publish(event("t", 0, 4, 10)),
         cursor("c", "first"),
-        requeue(2, 1, Some(99)),
-        requeue(2, 2, None),
-        requeue(3, 5, None),
+        redeliver(2, 1, Some(99)),
+        redeliver(2, 2, None),
+        redeliver(3, 5, None),
         settle("t", "s", [3]),
-        requeue(3, 6, None),
+        redeliver(3, 6, None),
         Mutation::Forget { topic: topic("t"), events: vec![key(0, 4)] },
         cursor("c", "second"),
     ];

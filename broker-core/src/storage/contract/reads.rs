@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ContractBackend;
-use super::bench::{Bench, PATIENCE, event, key, safe, settle, subscribe, topic};
+use super::bench::{Bench, PATIENCE, durable, event, key, settle, subscribe, topic};
 use crate::event::{EventKey, Payload};
 use crate::storage::{Batch, Mutation, ReadKey, Storage};
 
@@ -17,7 +17,7 @@ fn payloads(keys: &[EventKey]) -> Vec<Option<Payload>> {
     keys.iter().map(|key| Some(event("t", key.priority.0, key.seq.0, 200).payload)).collect()
 }
 
-/// In whatever order they are asked for, across priorities, more than once, none at all; before and after a restart.
+/// In any order, across priorities, repeated, or none at all; before and after a restart.
 pub async fn events_are_read_in_the_order_of_the_keys<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
@@ -40,7 +40,7 @@ pub async fn events_are_read_in_the_order_of_the_keys<B: ContractBackend>() {
     }
 }
 
-/// `None` for what never was; for what was released `None` or what it was, never another event; and no error.
+/// An unknown event reads as `None`. A released one reads as `None` or as itself, never as another, and is no error.
 pub async fn nothing_is_read_for_what_is_gone<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
@@ -65,7 +65,7 @@ pub async fn nothing_is_read_for_what_is_gone<B: ContractBackend>() {
     assert_eq!(bench.storage().figures().damaged, 0, "what is gone is not damaged");
 }
 
-/// From the moment its batch is written.
+/// An event is readable once its batch is written.
 pub async fn an_event_is_readable_as_soon_as_it_is_written<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
@@ -78,7 +78,7 @@ pub async fn an_event_is_readable_as_soon_as_it_is_written<B: ContractBackend>()
     }
 }
 
-/// Several tasks submit and several read what was written; nobody gets what was not asked for.
+/// Several tasks submit while several read. Each gets the events that it asked for.
 pub async fn readers_and_submitters_run_side_by_side<B: ContractBackend>() {
     const EACH: u64 = 1_000;
     let bench = Bench::<B>::new();
@@ -91,7 +91,7 @@ pub async fn readers_and_submitters_run_side_by_side<B: ContractBackend>() {
             for batch in 0..EACH / 10 {
                 let seqs = batch * 10 + 1..=batch * 10 + 10;
                 let mutations = seqs.clone().map(|seq| Mutation::Publish(event(&name, 0, seq, 100))).collect();
-                let places = safe(storage.submit(Batch { mutations })).await;
+                let places = durable(storage.submit(Batch { mutations })).await;
                 let key_of = |(seq, place)| ReadKey { topic: topic(&name), key: key(0, seq), place };
                 keys.extend(seqs.zip(places).map(key_of));
                 let wanted: Vec<_> = keys.iter().rev().step_by(17).take(20).cloned().collect();

@@ -1,12 +1,12 @@
-//! Claims about what comes back after a clean and an unclean stop.
+//! Claims about the state after a clean and an unclean stop.
 
 use super::bench::{Bench, cursor, event, key, settle, subscribe, subscription, topic};
 use super::model::TopicModel;
 use super::{ContractBackend, Model};
 use crate::event::{Millis, Seq};
-use crate::storage::{Holder, Mutation, Requeued};
+use crate::storage::{Holder, Mutation, Redelivery, Storage as _};
 
-/// Nothing in, nothing out; also after a stop of either kind.
+/// An empty storage stays empty, also after a stop of either kind.
 pub async fn a_new_storage_hands_back_nothing<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.check_after_close("closed without use").await;
@@ -15,8 +15,9 @@ pub async fn a_new_storage_hands_back_nothing<B: ContractBackend>() {
 
 /// A history with every kind of mutation.
 fn history() -> Vec<Vec<Mutation>> {
-    let requeue = |name, events| Mutation::Requeue { topic: topic("orders"), subscription: subscription(name), events };
-    let again = |priority, seq, deliveries, due: Option<u64>| Requeued {
+    let redeliver =
+        |name, events| Mutation::Redeliver { topic: topic("orders"), subscription: subscription(name), events };
+    let again = |priority, seq, deliveries, due: Option<u64>| Redelivery {
         key: key(priority, seq),
         deliveries,
         due_at: due.map(Millis),
@@ -28,22 +29,22 @@ fn history() -> Vec<Vec<Mutation>> {
         vec![subscribe("orders", "billing", 0), subscribe("orders", "audit", 0)],
         (1..=3).map(|seq| Mutation::Publish(event("orders", 0, seq, 300))).collect(),
         vec![Mutation::Publish(timed), cursor("feed", "{\"_data\":\"82\"}")],
-        // Someone who comes later holds only what comes after.
+        // A later subscription holds only later events.
         vec![subscribe("orders", "late", 4), subscribe("quiet", "nobody-publishes", 0)],
         vec![Mutation::Publish(event("orders", -5, 5, 20)), Mutation::Publish(event("other", 1, 7, 20))],
         vec![settle("orders", "billing", [1, 2])],
-        vec![requeue("billing", vec![again(0, 3, 1, None), again(9, 4, 2, Some(1_900_000_000_000))])],
-        vec![requeue("billing", vec![again(0, 3, 2, Some(77))]), requeue("audit", vec![again(0, 1, 7, None)])],
+        vec![redeliver("billing", vec![again(0, 3, 1, None), again(9, 4, 2, Some(1_900_000_000_000))])],
+        vec![redeliver("billing", vec![again(0, 3, 2, Some(77))]), redeliver("audit", vec![again(0, 1, 7, None)])],
         vec![Mutation::Unsubscribe { topic: topic("quiet"), subscription: subscription("nobody-publishes") }],
         vec![settle("orders", "audit", [2]), cursor("feed", "{\"_data\":\"83\"}"), cursor("other feed é", "")],
         vec![Mutation::Publish(event("orders", 0, 6, 20))],
         vec![Mutation::Forget { topic: topic("orders"), events: vec![key(0, 6)] }],
-        // About what is not there: ignored.
-        vec![settle("orders", "nobody", [1]), requeue("late", vec![again(0, 1, 9, None)])],
+        // References to what does not exist are ignored.
+        vec![settle("orders", "nobody", [1]), redeliver("late", vec![again(0, 1, 9, None)])],
     ]
 }
 
-/// After an orderly stop, and after the next one without anything in between.
+/// After a clean stop, and after another one with nothing in between.
 pub async fn everything_comes_back_after_a_close<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     for batch in history() {
@@ -52,12 +53,12 @@ pub async fn everything_comes_back_after_a_close<B: ContractBackend>() {
     for when in ["closed", "closed again", "closed a third time"] {
         bench.check_after_close(when).await;
     }
-    // And it goes on from there.
+    // The sequences continue from there.
     bench.commit(vec![Mutation::Publish(event("orders", 0, 7, 20)), settle("orders", "late", [7])]).await;
     bench.check_after_close("closed after more").await;
 }
 
-/// After a stop without `close`; each batch was awaited.
+/// After a stop without `close`. Each batch was awaited.
 pub async fn everything_written_comes_back_after_a_drop<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     for (number, batch) in history().into_iter().enumerate() {
@@ -88,7 +89,7 @@ pub async fn random_histories_come_back<B: ContractBackend>() {
     }
 }
 
-/// SplitMix64: the same histories on every machine.
+/// SplitMix64, so that the histories are the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -104,7 +105,7 @@ impl Random {
         (self.next() % limit as u64) as usize
     }
 
-    /// Mutations that an engine could submit in the state that `model` tells of.
+    /// Mutations that an engine could submit in the state of `model`.
     fn batch(&mut self, model: &Model) -> Vec<Mutation> {
         let mut model = model.clone();
         let mut batch = Vec::new();
@@ -135,9 +136,9 @@ impl Random {
                 let due = (self.below(2) == 0).then(|| Millis(self.next() >> 20));
                 let deliveries = 1 + self.below(5) as u32;
                 let grace_ms = self.below(3) as u64;
-                let requeued = |key| Requeued { key, deliveries, due_at: due, grace_ms };
-                let events = some(self).into_iter().map(requeued).collect();
-                Mutation::Requeue { topic, subscription, events }
+                let redelivery = |key| Redelivery { key, deliveries, due_at: due, grace_ms };
+                let events = some(self).into_iter().map(redelivery).collect();
+                Mutation::Redeliver { topic, subscription, events }
             }
             6..=9 => Mutation::Settle { topic, subscription, events: some(self) },
             10 => match there.events.values().nth(self.below(keys.len().max(1))) {
@@ -151,7 +152,7 @@ impl Random {
         }
     }
 
-    /// What nobody holds is released, mostly; as an engine would, which also releases what it found at the start.
+    /// Releases most events without holders, as an engine does, which also releases those it found at the start.
     fn releases(&mut self, model: &Model) -> Vec<Mutation> {
         let mut released = Vec::new();
         for (name, there) in &model.topics {
@@ -196,14 +197,15 @@ pub async fn sequences_are_not_used_twice_after_everything_is_gone<B: ContractBa
     }
 }
 
-/// Unsubscribing and subscribing again under the same name: no event, count or settlement of the first one is left.
+/// Unsubscribing and subscribing again under the same name leaves no event, count or settlement of the first subscription.
 pub async fn a_subscription_made_again_holds_nothing_from_before<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0), subscribe("t", "other", 0)]).await;
     bench.commit((1..=4).map(|seq| Mutation::Publish(event("t", 0, seq, 10))).collect()).await;
-    let requeued = Requeued { key: key(0, 2), deliveries: 3, due_at: None, grace_ms: 0 };
-    let requeue = Mutation::Requeue { topic: topic("t"), subscription: subscription("s"), events: vec![requeued] };
-    bench.commit(vec![settle("t", "s", [1]), requeue]).await;
+    let redelivery = Redelivery { key: key(0, 2), deliveries: 3, due_at: None, grace_ms: 0 };
+    let redeliver =
+        Mutation::Redeliver { topic: topic("t"), subscription: subscription("s"), events: vec![redelivery] };
+    bench.commit(vec![settle("t", "s", [1]), redeliver]).await;
     bench.commit(vec![Mutation::Unsubscribe { topic: topic("t"), subscription: subscription("s") }]).await;
     bench.check_after_close("unsubscribed").await;
     bench.commit(vec![subscribe("t", "s", 4), Mutation::Publish(event("t", 0, 5, 10))]).await;
@@ -215,8 +217,8 @@ pub async fn a_subscription_made_again_holds_nothing_from_before<B: ContractBack
     assert_eq!(holds, [5]);
 }
 
-/// Events that were published when nobody durable was there, between others.
-pub async fn an_event_without_holders_takes_nobody_else_with_it<B: ContractBackend>() {
+/// Events published while there was no durable subscription, among others.
+pub async fn an_event_without_holders_takes_no_other_with_it<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     let places = bench.commit((1..=3).map(|seq| Mutation::Publish(event("t", 0, seq, 10))).collect()).await;
     bench.commit(vec![subscribe("t", "s", 3), Mutation::Publish(event("t", 0, 4, 10))]).await;
@@ -227,20 +229,21 @@ pub async fn an_event_without_holders_takes_nobody_else_with_it<B: ContractBacke
     assert_eq!(bench.expected.needed().topics["t"].events.len(), 1);
 }
 
-/// A rewrite stands for the event and everything that was done with it before.
+/// A rewrite replaces the event and everything recorded about it before.
 pub async fn a_moved_event_comes_back_with_exactly_its_holders<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(["a", "b", "c"].map(|name| subscribe("t", name, 0)).to_vec()).await;
     let old = bench.commit((1..=3).map(|seq| Mutation::Publish(event("t", 0, seq, 100))).collect()).await;
-    let requeued = Requeued { key: key(0, 1), deliveries: 4, due_at: Some(Millis(5)), grace_ms: 6 };
-    let requeue = Mutation::Requeue { topic: topic("t"), subscription: subscription("b"), events: vec![requeued] };
-    bench.commit(vec![settle("t", "a", [1, 2]), requeue]).await;
+    let redelivery = Redelivery { key: key(0, 1), deliveries: 4, due_at: Some(Millis(5)), grace_ms: 6 };
+    let redeliver =
+        Mutation::Redeliver { topic: topic("t"), subscription: subscription("b"), events: vec![redelivery] };
+    bench.commit(vec![settle("t", "a", [1, 2]), redeliver]).await;
     let moved = bench.expected.topics["t"]
         .events
         .values()
         .map(|held| Mutation::Rewrite { event: held.event.clone(), holders: holders(held) });
     let new = bench.commit(moved.collect()).await;
-    // The engine lets go of an old place when it has a new one.
+    // The engine releases the old place once it has the new one.
     let left = (1..).zip(old).zip(new).filter(|((_, old), new)| old != new);
     let release = |((seq, place), _)| Mutation::Release { topic: topic("t"), key: key(0, seq), place };
     bench.commit(left.map(release).collect()).await;
@@ -254,7 +257,7 @@ pub async fn a_moved_event_comes_back_with_exactly_its_holders<B: ContractBacken
     );
 }
 
-/// A cursor is there if and only if the events are that came with it.
+/// A cursor is present if and only if the events of its batch are.
 pub async fn cursors_come_back_with_the_batch_that_they_came_with<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
@@ -267,7 +270,7 @@ pub async fn cursors_come_back_with_the_batch_that_they_came_with<B: ContractBac
     }
 }
 
-/// An import says what a topic has used; nothing else does, if all of it was acknowledged.
+/// Once all its events are acknowledged, only the import's mutation says which sequences a topic has used.
 pub async fn a_topic_comes_back_with_the_sequence_that_an_import_gave_it<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
     let used = |name: &str, last_seq| Mutation::Topic { topic: topic(name), last_seq: Seq(last_seq) };
@@ -278,4 +281,47 @@ pub async fn a_topic_comes_back_with_the_sequence_that_an_import_gave_it<B: Cont
         let last_seq = |name: &str| found.topics.get(name).map(|topic| topic.last_seq);
         assert_eq!((last_seq("used"), last_seq("held")), (Some(77), Some(9)), "{when}");
     }
+}
+
+/// A topic of which nothing is left does not come back. One of its name begins anew, with the same sequences; where a subscription is
+/// left, nothing is forgotten.
+pub async fn a_forgotten_topic_is_gone_and_another_of_its_name_keeps_its_events<B: ContractBackend>() {
+    let mut bench = Bench::<B>::new();
+    let unsubscribe = || Mutation::Unsubscribe { topic: topic("reply"), subscription: subscription("s") };
+    let publish = |seq: u64| Mutation::Publish(event("reply", 0, seq, 10));
+    bench.commit(vec![subscribe("kept", "s", 0), subscribe("reply", "s", 0)]).await;
+    let places = bench.commit(vec![publish(1), publish(2), Mutation::Publish(event("kept", 0, 1, 10))]).await;
+    let release = |seq: u64, place| Mutation::Release { topic: topic("reply"), key: key(0, seq), place };
+    bench.commit(vec![settle("reply", "s", [1]), release(1, places[0]), Mutation::forgotten(topic("reply"))]).await;
+    bench.check_after_close("where a subscription is left").await;
+    bench.commit(vec![unsubscribe(), release(2, bench.read_key("reply", key(0, 2)).place)]).await;
+    bench.commit(vec![Mutation::forgotten(topic("reply")), Mutation::forgotten(topic("unknown"))]).await;
+    assert!(!bench.expected.topics.contains_key("reply"));
+    bench.check_after_close("once it is forgotten").await;
+    // Forgotten with an event that no subscription held, and used again in the same batch.
+    let places = bench.commit(vec![publish(1)]).await;
+    let again = vec![
+        release(1, places[0]),
+        Mutation::forgotten(topic("reply")),
+        subscribe("reply", "s", 0),
+        publish(1),
+        Mutation::Publish(event("reply", 0, 2, 100)),
+    ];
+    bench.commit(again).await;
+    let wanted = [1, 2].map(|seq| bench.read_key("reply", key(0, seq)));
+    let found = bench.storage().read(wanted.to_vec()).await.expect("it can read");
+    assert!(found.iter().all(Option::is_some), "{found:?}");
+    bench.check_after_drop("used again");
+    bench.check_after_close("used again").await;
+    let found = bench.drop_and_reopen();
+    assert_eq!(found.topics["reply"].events.len(), 2);
+    bench.commit(vec![unsubscribe(), Mutation::forgotten(topic("reply"))]).await;
+    for n in 0..1000 {
+        let name = format!("reply{n}");
+        bench.commit(vec![subscribe(&name, "s", 0)]).await;
+        let unsubscribe = Mutation::Unsubscribe { topic: topic(&name), subscription: subscription("s") };
+        bench.commit(vec![unsubscribe, Mutation::forgotten(topic(&name))]).await;
+    }
+    let found = bench.close_and_reopen().await;
+    assert_eq!(found.topics.keys().collect::<Vec<_>>(), ["kept"]);
 }

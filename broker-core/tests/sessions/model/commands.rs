@@ -1,18 +1,18 @@
-//! What a line does.
+//! The effect of each command.
 
 use serde_json::Value;
 
-use super::{Checked, Model};
-use crate::script::{INTERRUPT, MAX_LINE, NO_TEXT};
+use super::{Checked, Late, Model};
+use crate::script::{MAX_LINE, NO_OPERATION, NO_TEXT};
 use crate::seen::{Expect, Seen};
 
 impl Model {
-    /// A line of a client, and all that comes of it; `alone` if it was sent by itself.
+    /// Executes a client's line and all its consequences. `alone` if it was sent by itself.
     pub(crate) fn line(&mut self, connection: usize, line: &str, seen: &mut Seen, alone: bool) -> Checked {
         if line.contains(NO_TEXT) {
             return seen.reply(connection, &Expect::line("error: line is not valid UTF-8"));
         }
-        let line = &line.replace(INTERRUPT, "");
+        let line = &line.replace(NO_OPERATION, "");
         if line.len() > MAX_LINE {
             return seen.reply(connection, &Expect::line(format!("error: line exceeds {MAX_LINE} bytes")));
         }
@@ -38,7 +38,7 @@ impl Model {
             other => other,
         };
         let say = |seen: &mut Seen, text: String| seen.reply(connection, &Expect::Line(text));
-        // Everything after the second word, as it is.
+        // Everything after the second word, unchanged.
         let rest = || {
             let trimmed = line.trim();
             let (_, rest) = trimmed.split_once([' ', '\t']).unwrap_or_default();
@@ -63,9 +63,9 @@ impl Model {
                 self.settle(seen)
             }
             ("ack", [topic, ids @ ..]) if !ids.is_empty() => self.acknowledge(connection, topic, ids, seen),
-            ("nack", [topic, id]) => self.requeue(connection, topic, id, 0, seen),
+            ("nack", [topic, id]) => self.nack(connection, topic, id, 0, seen),
             ("nack", [topic, id, delay]) => match delay.parse() {
-                Ok(delay) => self.requeue(connection, topic, id, delay, seen),
+                Ok(delay) => self.nack(connection, topic, id, delay, seen),
                 Err(_) => seen.reply(connection, &Expect::Begins(format!(r#"error: invalid delay "{delay}": "#))),
             },
             ("touch", [topic, id]) => self.touch(connection, topic, id, seen),
@@ -178,20 +178,17 @@ impl Model {
         let mut answers: Vec<String> = Vec::new();
         let mut made_room = false;
         if *ids == ["*"] {
-            let events = &mut self.subscription(topic, at).events;
-            let before = events.len();
-            events.retain(|held| !held.is_in_flight_on(connection));
-            let count = before - events.len();
+            let count = self.subscription(topic, at).acknowledge(|held| held.is_in_flight_on(connection));
             made_room = count > 0;
-            self.subscription(topic, at).counters.acknowledged += count as u64;
             answers.extend((!quiet).then(|| format!("acknowledged {count} events")));
         } else {
             for id in ids {
-                let found = self.acknowledge_one(connection, topic, at, id);
-                made_room |= found == Some(true);
-                match found {
-                    None => answers.push(format!("no_event_error: {id}")),
-                    Some(_) => answers.extend((!quiet).then(|| format!("acknowledged from logs ev_id={id}"))),
+                match self.acknowledge_one(connection, topic, at, id) {
+                    Ok(was_in_flight) => {
+                        made_room |= was_in_flight;
+                        answers.extend((!quiet).then(|| format!("acknowledged from logs ev_id={id}")));
+                    }
+                    Err(answer) => answers.push(answer),
                 }
             }
         }
@@ -207,35 +204,44 @@ impl Model {
         self.settle(seen)
     }
 
-    /// Whether there was something of this id to acknowledge; true if it was in flight here.
-    fn acknowledge_one(&mut self, connection: usize, topic: &str, at: usize, id: &str) -> Option<bool> {
+    /// Acknowledges an event. Returns whether it was in flight on the connection, or the answer that there is none.
+    fn acknowledge_one(&mut self, connection: usize, topic: &str, at: usize, id: &str) -> Result<bool, String> {
         let subscription = self.subscription(topic, at);
         if let Some(held) = subscription.flight(connection, id) {
-            subscription.events.remove(held);
-            subscription.counters.acknowledged += 1;
-            return Some(true);
+            let sequence = subscription.events[held].sequence;
+            subscription.acknowledge(|held| held.sequence == sequence);
+            return Ok(true);
         }
-        if subscription.events.iter().any(|held| held.id == id && !held.waits()) {
-            // In flight on another connection.
-            return None;
+        let is_elsewhere = subscription.events.iter().any(|held| held.id == id && !held.waits());
+        if !is_elsewhere {
+            // What has been delivered and came back; of several, the one delivered first.
+            let came_back = subscription.events.iter().filter(|held| held.id == id && held.deliveries > 0);
+            if let Some(sequence) = came_back.min_by_key(|held| held.order).map(|held| held.sequence) {
+                subscription.acknowledge(|held| held.sequence == sequence);
+                let late = |late: &Late| late.connection == connection && late.sequence == sequence;
+                if let Some(late) = subscription.late.iter().position(late) {
+                    subscription.late.remove(late);
+                }
+                return Ok(false);
+            }
         }
-        // A delivery that timed out may be acknowledged once, whatever has become of its event.
-        let late = subscription.late.iter().position(|(who, what)| *who == connection && what == id);
-        if let Some(late) = late {
+        // A delivery that has timed out may be acknowledged once, if its event has been acknowledged since.
+        let late = |late: &Late| late.connection == connection && late.id == id;
+        if let Some(late) = subscription.late.iter().position(|one| late(one) && one.acknowledged) {
             subscription.late.remove(late);
+            return Ok(false);
         }
-        let waiting = subscription.events.iter().enumerate().filter(|(_, held)| held.id == id);
-        // Of several the one that was delivered first, else the one that will be next.
-        let order = |order: u64| if order > 0 { order } else { u64::MAX };
-        let waiting = waiting.min_by_key(|(_, held)| (order(held.order), held.place())).map(|(held, _)| held);
-        if let Some(held) = waiting {
-            subscription.events.remove(held);
-            subscription.counters.acknowledged += 1;
+        if !is_elsewhere {
+            subscription.late.retain(|one| !late(one));
         }
-        waiting.or(late).map(|_| false)
+        Err(if subscription.refused.insert((connection, id.to_owned())) {
+            format!("no_event_error: {id}")
+        } else {
+            format!("error: event {id} is no longer held here")
+        })
     }
 
-    /// Finds what is in flight on the connection under an id, or answers that there is nothing.
+    /// Finds the event in flight on the connection under an id, or expects the reply that there is none.
     fn in_flight(
         &mut self,
         connection: usize,
@@ -251,7 +257,7 @@ impl Model {
         Ok(flight.map(|flight| (at, flight)))
     }
 
-    fn requeue(&mut self, connection: usize, topic: &str, id: &str, delay: u64, seen: &mut Seen) -> Checked {
+    fn nack(&mut self, connection: usize, topic: &str, id: &str, delay: u64, seen: &mut Seen) -> Checked {
         let Some((at, held)) = self.in_flight(connection, topic, id, seen)? else { return Ok(()) };
         let due = if delay > 0 { self.now + delay + 1 } else { 0 };
         self.come_back(topic, at, held, due);

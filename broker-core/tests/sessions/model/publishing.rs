@@ -1,4 +1,4 @@
-//! `pub`: which events it replaces, and what becomes of those for which there is no room.
+//! `pub`: which events it replaces, and what happens when there is no room.
 
 use broker_core::policy::{DuplicateId, Overflow};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Checked, Held, Model, is_dead_letter_topic};
 use crate::seen::{Expect, Seen};
 
-/// What comes after the topic where it is not an event. The generator takes these from here.
+/// Malformed events. The generator uses the same list.
 pub(crate) const BAD_EVENTS: [&str; 12] = [
     "{",
     "[1]",
@@ -24,9 +24,9 @@ pub(crate) const BAD_EVENTS: [&str; 12] = [
 
 /// Whether a full subscription keeps the new event.
 enum Room {
-    /// Another one goes.
+    /// Another event is dropped.
     Made,
-    /// It is the least urgent itself.
+    /// The new event is the least urgent, and is dropped.
     None,
 }
 
@@ -60,7 +60,7 @@ impl Model {
         let replaces = |held: &Held| policy.duplicate_id == DuplicateId::Replace && held.waits() && held.id == id;
         let priority = event["priority"].as_i64().unwrap_or(0);
 
-        // Which subscriptions are full, and whether the new event is the one that goes.
+        // The full subscriptions, and for each whether the new event is the one to drop.
         let mut rooms: Vec<(usize, Room)> = Vec::new();
         for (at, subscription) in topic.subscriptions.iter().enumerate() {
             let Some(subscription) = subscription else { continue };
@@ -77,11 +77,11 @@ impl Model {
             rooms.push((at, room));
         }
         topic.published += 1;
-        let nobody_keeps_it = policy.overflow == Overflow::DropLowest
+        let is_dropped = policy.overflow == Overflow::DropLowest
             && !rooms.is_empty()
             && rooms.len() == topic.all().count()
             && rooms.iter().all(|(_, room)| matches!(room, Room::None));
-        if nobody_keeps_it {
+        if is_dropped {
             topic.subscriptions.iter_mut().flatten().for_each(|subscription| subscription.counters.dropped += 1);
             return if confirm { seen.reply(connection, &confirmation("dropped", "")) } else { Ok(()) };
         }
@@ -95,7 +95,7 @@ impl Model {
             msg: event["msg"].to_string(),
             published: now,
             expires: ttl.map(|ttl| now + ttl),
-            // The millisecond that has begun is over before it is counted: not before the delay.
+            // The current millisecond counts only once it is over, so the event is never early.
             due: if delay > 0 { now + delay + 1 } else { 0 },
             flown: 0,
             deliveries: 0,

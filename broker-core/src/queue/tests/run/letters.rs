@@ -98,8 +98,15 @@ impl Run {
     }
 
     pub(super) fn peek(&mut self, sub: SubscriptionId, in_model: usize) {
-        let got: Vec<_> = self.topic.peek(sub, 1000, usize::MAX, self.now);
+        let got: Vec<_> = self.topic.peek(sub, 1000, usize::MAX, self.now, None);
+        let (mut paged, mut after) = (Vec::new(), None);
+        // One event at a time: a page ends with the event that fills it.
+        while let Some(peeked) = self.topic.peek(sub, 1000, 1, self.now, after).first() {
+            after = Some(peeked.key);
+            paged.push((peeked.key.seq.0, peeked.redelivered));
+        }
         let got: Vec<_> = got.iter().map(|peeked| (peeked.key.seq.0, peeked.redelivered)).collect();
+        assert_eq!(paged, got);
         assert_eq!(got, self.model.peek(in_model, self.now.0));
     }
 

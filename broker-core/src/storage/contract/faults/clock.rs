@@ -1,5 +1,5 @@
-//! Claims about a wall clock that jumps between two starts. (One that is set while the broker runs moves nothing: the engine
-//! goes by the monotonic clock from its start on.)
+//! Claims about a wall clock that jumps between two starts. A clock that is set while the broker runs has no effect: from its
+//! start on the engine uses the monotonic clock.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::local::LocalEngine;
 const HOUR_MS: i64 = 3_600_000;
 const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
 
-/// How far an event is ahead that must not come too early, and one that must not come too late.
+/// The delays of an event that must not come too early, and of one that must not come too late.
 const LONG_MS: u64 = 600_000;
 const SHORT_MS: u64 = 300;
 
 type Opened<B> = (LocalEngine<<B as ContractBackend>::Storage>, Arc<<B as ContractBackend>::Storage>);
 
-/// Publishes an event with a time to live and a delay; 0: without.
+/// Publishes an event with a time to live and a delay, of which 0 means none.
 async fn publish(engine: &dyn Engine, id: &str, ttl_ms: u64, delay_ms: u64) {
     let (topic, mut event) = new_event("t", id, 0, 20);
     (event.ttl_ms, event.delay_ms) = (ttl_ms, delay_ms);
@@ -39,8 +39,8 @@ async fn start<B: ContractBackend>(faults: &Faults, dir: &Path, ahead_ms: i64) -
     open_engine::<B>(dir, 1 << 20).await
 }
 
-/// An hour back, and a year forward: events keep their order, nothing is delayed for longer than it was to be, and what has
-/// expired does so and nothing else.
+/// With the clock set back an hour, and forward a year, events keep their order, no delay grows, and exactly the events past
+/// their time to live expire.
 pub fn order_delays_and_expiry_survive_a_clock_that_jumps<B: ContractBackend>(faults: &Faults) {
     let dir = scratch();
     runtime().block_on(async {

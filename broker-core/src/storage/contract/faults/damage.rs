@@ -1,4 +1,4 @@
-//! Claims about files that are cut, or have a bit flipped.
+//! Claims about truncated files and flipped bits.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,17 +8,18 @@ use std::path::{Path, PathBuf};
 use super::super::bench::{cursor, event, files, key, settle, subscribe, topic};
 use super::super::{ContractBackend, Model};
 use super::preload::Faults;
-use super::workload::{batches, chain, commit_all, open, runtime, scratch};
+use super::workload::{batches, commit_all, open, runtime, scratch};
+use crate::error_chain;
 use crate::event::Payload;
 use crate::storage::{Mutation, ReadKey, Storage, StorageError, StorageErrorKind};
 
-/// Set by hand: every cut is tried, and many more bits, which takes minutes.
+/// Set by hand to try every cut and many more bits, which takes minutes.
 const ALL: &str = "FAULTS_OF_HERALD_ALL";
 
 /// Cuts tried in one file. Those near both ends of what the last batch wrote are tried byte by byte, the others in steps.
 const CUTS: usize = 400;
 
-/// Bits flipped, and many more.
+/// Bits flipped, ordinarily and by the thorough run.
 const FLIPS: [usize; 2] = [150, 5_000];
 
 fn is_thorough() -> bool {
@@ -28,7 +29,7 @@ fn is_thorough() -> bool {
 /// The files below a directory, with their bytes.
 type Files = Vec<(PathBuf, Vec<u8>)>;
 
-/// Puts files with their directories below an empty `dir`.
+/// Writes files, with their directories, below an empty `dir`.
 fn restore(from: &Path, all: &Files, dir: &Path) {
     for (path, bytes) in all {
         let path = dir.join(path.strip_prefix(from).expect("it is below"));
@@ -37,7 +38,7 @@ fn restore(from: &Path, all: &Files, dir: &Path) {
     }
 }
 
-/// A storage that stopped without closing: the files before and after its last batch, and the states that belong to them.
+/// A storage that stopped without closing: its files before and after the last batch, and the corresponding states.
 fn before_and_after<B: ContractBackend>(data: &Path) -> ([Files; 2], [Model; 2]) {
     let (storage, found, _) = open::<B>(data).expect("a new one opens");
     let mut all = batches();
@@ -45,13 +46,14 @@ fn before_and_after<B: ContractBackend>(data: &Path) -> ([Files; 2], [Model; 2])
     let seen = commit_all(&storage, &found, all);
     assert!(seen.error.is_none(), "{:?}", seen.error);
     let before = files(data);
-    let state = seen.history[seen.safe].clone();
+    let state = seen.history[seen.durable].clone();
     let seen = commit_all(&storage, &state, vec![last]);
     assert!(seen.error.is_none(), "{:?}", seen.error);
     ([before, files(data)], [state, seen.history[1].clone()])
 }
 
-/// Whatever is missing of what the last batch wrote, all before it is there, and the batch is there whole or not at all.
+/// However much of the last batch's bytes is missing, everything before it is present, and the batch is present whole or not
+/// at all.
 pub fn a_file_cut_anywhere_in_its_last_batch_keeps_what_was_before<B: ContractBackend>(_faults: &Faults) {
     let dir = scratch();
     let data = dir.path().join("data");
@@ -61,7 +63,7 @@ pub fn a_file_cut_anywhere_in_its_last_batch_keeps_what_was_before<B: ContractBa
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let old = before.iter().find(|(other, _)| other == path).map_or(&[][..], |(_, bytes)| bytes);
         let first = old.iter().zip(bytes).take_while(|(a, b)| a == b).count();
-        // An index that SQLite makes anew, and notes that are written over, are no records.
+        // SQLite's index, which is rebuilt, and notes, which are overwritten, are not records.
         if first == bytes.len() || name.ends_with("-shm") || name == "LOCK" || name == "mark" {
             continue;
         }
@@ -72,7 +74,7 @@ pub fn a_file_cut_anywhere_in_its_last_batch_keeps_what_was_before<B: ContractBa
             restore(&data, &cut, copy.path());
             let what = format!("{name} cut at {at} of {first} to {}", bytes.len());
             let (storage, found, report) =
-                open::<B>(copy.path()).unwrap_or_else(|error| panic!("{what}: {}", chain(&error)));
+                open::<B>(copy.path()).unwrap_or_else(|error| panic!("{what}: {}", error_chain(&error)));
             let is_one_of_them = states.iter().any(|state| state.needed() == found.needed());
             assert!(is_one_of_them && report.damaged == 0, "{what}: {report:?}, {:#?}", found.needed());
             drop(storage);
@@ -110,7 +112,7 @@ fn make_long<B: ContractBackend>(data: &Path) -> Model {
     seen.history.last().cloned().unwrap_or_default()
 }
 
-/// xorshift: enough to choose bits.
+/// xorshift, good enough to choose bits.
 fn random(state: &mut u64) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -118,8 +120,8 @@ fn random(state: &mut u64) -> usize {
     (*state >> 11) as usize
 }
 
-/// One bit anywhere in any file: either nothing is different, or it is counted as damage, or the storage refuses to start and
-/// says where. What is handed back is what was written; what is read for it is that or nothing.
+/// A bit flipped anywhere in any file has no effect, or is counted as damage, or the storage refuses to start and says where.
+/// Only events that were written are handed back, and a read returns the right payload or none.
 pub fn a_flipped_bit_is_never_silent<B: ContractBackend>(_faults: &Faults) {
     let dir = scratch();
     let data = dir.path().join("data");
@@ -128,7 +130,7 @@ pub fn a_flipped_bit_is_never_silent<B: ContractBackend>(_faults: &Faults) {
     let total: usize = all.iter().map(|(_, bytes)| bytes.len()).sum();
     let mut seed = 0x9e37_79b9_7f4a_7c15;
     for number in 0..FLIPS[usize::from(is_thorough())] {
-        // Every third in a small file, which would hardly ever be met.
+        // Every third one in a small file, which random choice would hardly ever hit.
         let (index, byte) = if number % 3 == 0 {
             let index = random(&mut seed) % all.len();
             if all[index].1.is_empty() {
@@ -165,12 +167,12 @@ pub fn a_flipped_bit_is_never_silent<B: ContractBackend>(_faults: &Faults) {
 }
 
 fn assert_refusal(error: &StorageError, dir: &Path, what: &str) {
-    let text = chain(error);
+    let text = error_chain(error);
     assert_eq!(error.kind(), StorageErrorKind::Unusable, "{what}: {text}");
     assert!(text.contains(&dir.display().to_string()), "{what}: it says where: {text}");
 }
 
-/// Nothing is there that was not written.
+/// Checks that nothing was handed back that was not written.
 fn assert_sound(storage: &impl Storage, expected: &Model, found: &Model, what: &str) {
     let (mut keys, mut payloads): (Vec<ReadKey>, Vec<Payload>) = (Vec::new(), Vec::new());
     for (name, there) in &found.topics {
@@ -185,7 +187,7 @@ fn assert_sound(storage: &impl Storage, expected: &Model, found: &Model, what: &
         }
     }
     let read = runtime().block_on(storage.read(keys));
-    let read = read.unwrap_or_else(|error| panic!("{what}: {}", chain(&error)));
+    let read = read.unwrap_or_else(|error| panic!("{what}: {}", error_chain(&error)));
     let same = read.iter().zip(&payloads).all(|(read, payload)| read.as_ref().is_none_or(|read| read == payload));
     assert!(same, "{what}: something else was read than was written");
 }

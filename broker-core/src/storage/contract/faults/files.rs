@@ -1,4 +1,4 @@
-//! Claims about files that are missing, and files that are somebody else's.
+//! Claims about missing files, and files of another origin.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use super::super::bench::files;
 use super::super::{ContractBackend, Model};
 use super::preload::Faults;
-use super::workload::{batches, chain, check, commit_all, open, runtime, scratch};
+use super::workload::{batches, check, commit_all, open, runtime, scratch};
+use crate::error_chain;
 use crate::storage::{Storage, StorageErrorKind};
 
-/// Fills a storage and stops it in one way or the other.
+/// Fills a storage and stops it, cleanly or not.
 fn fill<B: ContractBackend>(data: &Path, closed: bool) -> super::workload::Seen {
     let (storage, found, _) = open::<B>(data).expect("a new one opens");
     let seen = commit_all(&storage, &found, batches());
@@ -29,9 +30,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// One file is gone, after a stop of either kind. Then everything is there all the same, or what is not is counted, or the storage
-/// refuses to start; and the other files are not removed for it. Only that a storage's one file is gone cannot be told from
-/// a directory that was never used, and a log of SQLite that is gone from one that was moved into the database.
+/// One file is missing, after a stop of either kind. Then either everything is still handed back, or the loss is counted, or the
+/// storage refuses to start, and no other file is removed. Two cases cannot be detected: the missing only file of a storage
+/// looks like an unused directory, and SQLite's missing write-ahead log like one that has been checkpointed.
 pub fn a_missing_file_is_never_silent<B: ContractBackend>(_faults: &Faults) {
     for closed in [true, false] {
         let dir = scratch();
@@ -42,7 +43,7 @@ pub fn a_missing_file_is_never_silent<B: ContractBackend>(_faults: &Faults) {
             runtime().block_on(storage.close()).expect("the last sync succeeds");
             None
         } else {
-            // Copied while it is open: as after a kill.
+            // Copied while it is open, which is the state after a kill.
             Some(storage)
         };
         let whole = dir.path().join("whole");
@@ -60,13 +61,13 @@ pub fn a_missing_file_is_never_silent<B: ContractBackend>(_faults: &Faults) {
             match catch_unwind(AssertUnwindSafe(|| open::<B>(there.path()))) {
                 Err(_panic) => panic!("{what}: it panicked"),
                 Ok(Err(error)) => {
-                    assert_eq!(error.kind(), StorageErrorKind::Unusable, "{what}: {}", chain(&error));
+                    assert_eq!(error.kind(), StorageErrorKind::Unusable, "{what}: {}", error_chain(&error));
                     for (path, bytes) in left.into_iter().filter(|(path, _)| !is_note(path)) {
                         assert!(fs::read(&path).ok() == Some(bytes), "{what}: {} was changed", path.display());
                     }
                 }
                 Ok(Ok((_storage, found, report))) => {
-                    let all = seen.history[seen.safe].needed() == found.needed();
+                    let all = seen.history[seen.durable].needed() == found.needed();
                     let one_file = with_data == 1 && !is_note(missing) && found.needed() == Model::default();
                     let log = missing.to_string_lossy().ends_with("-wal");
                     let older = log && seen.history.iter().any(|state| state.needed() == found.needed());
@@ -81,13 +82,13 @@ pub fn a_missing_file_is_never_silent<B: ContractBackend>(_faults: &Faults) {
     }
 }
 
-/// Whether a file holds nothing that was published.
+/// Whether a file holds no published event.
 fn is_note(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name == "LOCK" || name == "mark" || name.ends_with("-shm")
 }
 
-/// What else is in the directory stays as it is, and is no damage.
+/// Other files in the directory stay unchanged, and do not count as damage.
 pub fn stray_files_and_directories_are_left_alone<B: ContractBackend>(_faults: &Faults) {
     for closed in [true, false] {
         let dir = scratch();

@@ -1,4 +1,4 @@
-//! Claims about directories and files that belong to somebody else.
+//! Claims about directories and files of another user.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,17 +8,18 @@ use std::process::Command;
 use super::super::ContractBackend;
 use super::super::bench::files;
 use super::preload::{Faults, other_user};
-use super::workload::{batches, chain, commit_all, open, runtime, scratch};
+use super::workload::{batches, commit_all, open, runtime, scratch};
+use crate::error_chain;
 use crate::storage::{Storage, StorageErrorKind};
 
-/// Names the directory that the process of another user is to open.
+/// The directory that the process of another user has to open.
 const DIRECTORY: &str = "FAULTS_OF_HERALD_DIRECTORY";
 
-/// How the directories and files of a storage are made inaccessible.
+/// The ways in which a storage's directories and files are made inaccessible.
 const MODES: [(u32, u32); 3] = [(0o555, 0o444), (0o555, 0o644), (0o000, 0o000)];
 
-/// A directory that belongs to another user, or cannot be written, listed or made: refused with what it is and what to do, and
-/// nothing in it changes.
+/// A directory of another user, or one that cannot be written, listed or created, is refused with an error that says what it is
+/// and what to do. Nothing in it changes.
 pub fn what_belongs_to_another_user_is_refused_untouched<B: ContractBackend>(_faults: &Faults) {
     if let Some(dir) = std::env::var_os(DIRECTORY) {
         return is_refused::<B>(Path::new(&dir));
@@ -26,14 +27,14 @@ pub fn what_belongs_to_another_user_is_refused_untouched<B: ContractBackend>(_fa
     let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let top = scratch();
     fs::set_permissions(top.path(), Permissions::from_mode(0o755)).expect("it is ours");
-    // Where this program is, another user may not be let.
+    // Another user may have no access to the directory of this program.
     let program = top.path().join("program");
     if is_root {
         fs::copy(std::env::current_exe().expect("this program has a path"), &program).expect("it can be copied");
     }
     let attempt = |dir: &Path, what: &str| {
         if !is_root {
-            // Root may do everything; anybody else is stopped by the modes alone.
+            // Modes stop everyone but root, who runs the test as another user below.
             return is_refused::<B>(dir);
         }
         let mut command = Command::new("setpriv");
@@ -55,7 +56,7 @@ pub fn what_belongs_to_another_user_is_refused_untouched<B: ContractBackend>(_fa
         set_modes_back(&data);
         assert!(files(&data) == before, "nothing in it changes");
         let (_storage, found, _) = open::<B>(&data).expect("its owner opens it");
-        seen.history[seen.safe].assert_same(&found, "its owner opens it");
+        seen.history[seen.durable].assert_same(&found, "its owner opens it");
     }
     let empty = top.path().join("empty");
     fs::create_dir(&empty).expect("it can be made");
@@ -67,7 +68,7 @@ pub fn what_belongs_to_another_user_is_refused_untouched<B: ContractBackend>(_fa
 
 fn is_refused<B: ContractBackend>(dir: &Path) {
     let error = open::<B>(dir).err().expect("it is refused");
-    let text = chain(&error);
+    let text = error_chain(&error);
     assert_eq!(error.kind(), StorageErrorKind::Unusable, "{text}");
     assert!(text.contains(&dir.display().to_string()), "it says what: {text}");
     assert!(text.contains("permission denied") && text.contains("must own"), "it says why, and what to do: {text}");

@@ -1,4 +1,4 @@
-//! Runs a test in a process of its own with a library in front of the C library, which fails what it is told to.
+//! Runs a test in a process of its own with a preloaded library that makes chosen operations fail.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,17 +8,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
-/// The library.
+/// The source of the library.
 const SOURCE: &str = include_str!("preload.c");
 
-/// Names the file through which the library is told what to do; set in the process that has it in front.
+/// Names the library's control file. Set in the process that has it preloaded.
 const CONTROL: &str = "FAULTS_OF_HERALD";
 
-/// How long that file is; as `struct control` in the library.
+/// The size of that file, which is `struct control` in the library.
 const CONTROL_BYTES: usize = 4096;
 const BELOW_AT: usize = 64;
 
-/// What such a process may have as address space, in KiB: damage must not make anything reserve without bounds.
+/// The address space of such a process, in KiB: damaged lengths must not cause unbounded allocations.
 const ADDRESS_SPACE_KIB: u64 = 8 << 20;
 
 /// Kinds of operations on files.
@@ -26,9 +26,9 @@ const ADDRESS_SPACE_KIB: u64 = 8 << 20;
 pub struct Operations(u64);
 
 impl Operations {
-    /// What needs space: writing, growing a file, making or renaming a file or directory.
+    /// Operations that need space: writing, growing a file, creating or renaming a file or directory.
     pub const SPACE: Self = Self(1 | 2 | 4);
-    /// What changes anything, short of syncing.
+    /// Operations that change anything, except syncs.
     pub const CHANGES: Self = Self(1 | 2 | 4 | 8);
     /// Syncing files and directories.
     pub const SYNCS: Self = Self(16);
@@ -45,20 +45,20 @@ pub enum Errno {
     NoSpace = 28,
 }
 
-/// What goes wrong.
+/// A plan of what fails.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// At operations of these kinds.
+    /// The kinds of operations that fail.
     pub operations: Operations,
-    /// At the one with this number, from 0.
+    /// The number of the first that fails, from 0.
     pub at: u64,
-    /// With this error.
+    /// The error that it fails with.
     pub error: Errno,
-    /// At all later ones too, until it is disarmed.
+    /// Whether all later ones fail too, until it is disarmed.
     pub lasting: bool,
 }
 
-/// The way to the library in front of this process.
+/// The control of a preloaded library.
 #[derive(Debug)]
 pub struct Faults {
     control: Mutex<File>,
@@ -70,7 +70,7 @@ impl Faults {
         Self { control: Mutex::new(control) }
     }
 
-    /// Works the library of another process, whose control file is `path`; the file is made. See [`environment`].
+    /// Controls the library of another process by the file `path`, which it creates. See [`environment`].
     #[must_use]
     pub fn of_another_process(path: &Path) -> Self {
         std::fs::write(path, [0; CONTROL_BYTES]).expect("the control file can be made");
@@ -92,7 +92,7 @@ impl Faults {
         file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(bytes)).expect("it can be written");
     }
 
-    /// From now on operations on what is in `below` go wrong as planned.
+    /// Makes operations on files below `below` fail as planned, from now on.
     pub fn arm(&self, below: &Path, plan: Plan) {
         self.disarm();
         let below = below.as_os_str().as_encoded_bytes();
@@ -102,16 +102,16 @@ impl Faults {
         self.write(BELOW_AT as u64, &path);
         let words = [plan.at, plan.error as u64, u64::from(plan.lasting), 0, 0];
         self.write(8, &words.map(u64::to_ne_bytes).concat());
-        // Last: it says that the rest counts.
+        // Written last, since it makes the rest take effect.
         self.write(0, &plan.operations.0.to_ne_bytes());
     }
 
-    /// Nothing goes wrong any more: there is space again, the disk works.
+    /// Stops the faults: there is space again, the disk works.
     pub fn disarm(&self) {
         self.write(0, &[0; 8]);
     }
 
-    /// Whether something has gone wrong since it was armed.
+    /// Whether an operation has failed since it was armed.
     #[must_use]
     pub fn happened(&self) -> bool {
         self.word(5) > 0
@@ -123,14 +123,13 @@ impl Faults {
     }
 }
 
-/// The environment that puts the library, compiled in `dir`, in front of a process, worked through the file `control`.
+/// The environment that preloads the library, compiled in `dir`, into a process, controlled by the file `control`.
 #[must_use]
 pub fn environment(dir: &Path, control: &Path) -> [(&'static str, PathBuf); 2] {
     [("LD_PRELOAD", build(dir)), (CONTROL, control.to_owned())]
 }
 
-/// Lets the process of another user that `command` will start run a test's body without the library: it may not be let to the
-/// files.
+/// Lets the process that `command` starts run a test's body without the library, which another user may not be able to read.
 pub(super) fn other_user(command: &mut Command) {
     command.env_remove("LD_PRELOAD").env(CONTROL, "/dev/null");
 }
@@ -146,8 +145,8 @@ fn build(dir: &Path) -> PathBuf {
     library
 }
 
-/// Runs `body`, which is all of the test `name`, in a process with the library in front: this one, if it has that, or
-/// a new one of the same program.
+/// Runs `body`, which is all of the test `name`, in a process with the library preloaded: this one if it is, or else a new one
+/// of the same program.
 pub fn run(name: &str, body: impl FnOnce(&Faults)) {
     if let Some(control) = std::env::var_os(CONTROL) {
         body(&Faults::open(Path::new(&control)));
