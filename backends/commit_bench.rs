@@ -1,4 +1,4 @@
-//! What `benches/commit.rs` of each storage does: so that all are measured alike.
+//! The benchmark shared by `benches/commit.rs` of each storage, so that all are measured alike.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use broker_core::storage::{Batch, Mutation, Place, Recovery, Storage, StorageErr
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use tokio::runtime::Runtime;
 
-/// Events of a commit.
+/// The numbers of events per commit.
 const EVENTS: [u64; 3] = [1, 32, 256];
 
 /// The length of an event, as in `herald bench`.
@@ -37,7 +37,7 @@ fn batch(topic: &TopicName, payload: &Payload, first: u64, events: u64) -> Batch
     Batch { mutations: (first..first + events).map(publish).collect() }
 }
 
-/// Measures a commit, one after the other, from handing it over to its being safe, in the empty storage that `open` makes.
+/// Measures sequential commits to the empty storage that `open` creates, each from submission until it is durable.
 pub(crate) fn measure<S: Storage>(c: &mut Criterion, durability: &str, open: impl Fn() -> S) {
     let runtime = Runtime::new().expect("a runtime");
     let topic = TopicName::new("bench").expect("a good name");
@@ -58,7 +58,7 @@ pub(crate) fn measure<S: Storage>(c: &mut Criterion, durability: &str, open: imp
                     let commit = storage.submit(batch);
                     runtime.block_on(async {
                         commit.written.await.expect("the disk takes it");
-                        commit.safe.await.expect("the disk keeps it");
+                        commit.durable.await.expect("the disk keeps it");
                     });
                 },
                 BatchSize::SmallInput,

@@ -1,5 +1,6 @@
-//! What the examples of the storages that keep state have in common: what a commit costs on this disk, at each durability and batch
-//! size; how fast a backlog is handed back and read. Each example says what `Backend`, `Config` and `Durability` are.
+//! The measurement shared by the `commit_rate` examples of sled and SQLite: the cost of a commit on this disk at each durability
+//! and batch size, and the speed at which a backlog is recovered, read and acknowledged. Each example defines `Backend`, `Config`
+//! and `Durability`.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -16,10 +17,10 @@ use super::{Backend, Config, Durability};
 
 const EVENT_BYTES: usize = 256;
 
-/// The backlog that is recovered, read and drained.
+/// The events of the backlog that is recovered, read and drained.
 const BACKLOG: u64 = 1_000_000;
 
-/// Counts events and keeps nothing.
+/// Counts recovered events and discards them.
 #[derive(Default)]
 struct Count(u64);
 
@@ -58,7 +59,7 @@ fn batch(payload: &Payload, first: u64, events: u64) -> Batch {
     Batch { mutations: (first..first + events).map(publish).collect() }
 }
 
-/// What acknowledging makes of it: the only subscription is done with each event, so it is released.
+/// The mutations of acknowledgements: the only subscription settles each event, so it is released.
 fn acknowledgements(first: u64, events: u64) -> Batch {
     let subscription = SubscriptionName::new("s").expect("a good name");
     let keys: Vec<_> = (first..first + events).map(key).collect();
@@ -75,7 +76,7 @@ fn open(config: Config) -> Result<(Backend, RecoveryReport, u64), StorageError> 
     Ok((storage, report, count.0))
 }
 
-/// Commits batches for a while, `outstanding` at a time, and returns how long each took to be safe.
+/// Commits batches for `time`, `outstanding` at a time, and returns the elapsed time and how long each took to become durable.
 async fn commit(storage: &Backend, events: u64, outstanding: usize, time: Duration) -> (Duration, Vec<Duration>) {
     let payload = payload();
     let began = Instant::now();
@@ -91,13 +92,13 @@ async fn commit(storage: &Backend, events: u64, outstanding: usize, time: Durati
         if waiting.len() >= outstanding || !more {
             let Some((submitted, commit)) = waiting.pop_front() else { return (began.elapsed(), took) };
             commit.written.await.expect("the disk takes it");
-            commit.safe.await.expect("the disk keeps it");
+            commit.durable.await.expect("the disk keeps it");
             took.push(submitted.elapsed());
         }
     }
 }
 
-/// Submits batches of 256 one behind the other and waits for the last one.
+/// Submits the backlog in batches of 256, with up to 64 outstanding, and waits until all are durable.
 async fn pass(storage: &Backend, make: impl Fn(u64, u64) -> Batch) -> Result<Duration, StorageError> {
     let began = Instant::now();
     let mut waiting = VecDeque::new();
@@ -106,11 +107,11 @@ async fn pass(storage: &Backend, make: impl Fn(u64, u64) -> Batch) -> Result<Dur
         if waiting.len() >= 64
             && let Some(commit) = waiting.pop_front()
         {
-            commit.safe.await?;
+            commit.durable.await?;
         }
     }
     for commit in waiting {
-        commit.safe.await?;
+        commit.durable.await?;
     }
     Ok(began.elapsed())
 }
@@ -147,7 +148,7 @@ async fn backlog(dir: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
     let (storage, ..) = open(config.clone())?;
     let subscription = SubscriptionName::new("s")?;
     let subscribe = Mutation::Subscribe { topic: topic(), subscription, since: Seq(0) };
-    storage.submit(Batch { mutations: vec![subscribe] }).safe.await?;
+    storage.submit(Batch { mutations: vec![subscribe] }).durable.await?;
     let payload = payload();
     let took = pass(&storage, |first, events| batch(&payload, first, events)).await?;
     println!("publishing {BACKLOG} events: {:.0} events/s", per_second(BACKLOG, took));

@@ -1,28 +1,29 @@
-//! What storages over an embedded database share. No storage itself: those in `../sled` and `../sqlite` are.
+//! The parts shared by storages over an embedded database, `../sled` and `../sqlite`. Each of those has its own format, recovery
+//! and rules for syncing; everything around them is here.
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | `durability` and `on_damage` | [`Durability`], [`OnDamage`] |
-//! | who has the data directory | [`Lock`] |
-//! | the bounded queue into the writing thread | [`Inbox`] |
-//! | the writing thread's loop: groups, syncs, what a failure means for those who wait | [`Writer`], over what a database does for it, [`Database`] |
-//! | whether the storage serves, is closed, has failed; its counters | [`State`] |
-//! | the files below `damaged/` for what a repair moves out | [`Side`] |
-//! | what goes wrong with files and directories | [`FileError`] |
+//! | the storage as the engine sees it, over a [`Database`] | [`EmbeddedStorage`] |
+//! | the bounded queue into the writing thread | `write_queue` |
+//! | the writing thread's loop (groups, syncs, failures), over a [`DatabaseWriter`] | `writer` |
+//! | whether the storage serves, is closed or has failed; its counters | [`State`] |
+//! | topics and subscriptions by name, with their ids in keys and rows | [`Topics`], [`TopicIds`] |
+//! | `herald fsck`: the lock and the rounds of a repair, over an [`Examine`] | [`EmbeddedCheck`] |
+//! | the files in `damaged/` that a repair moves records to | [`SideFile`] |
 //!
+//! The lock of the data directory and durable changes to it are in [`durable_files`].
 
-mod file_error;
-mod inbox;
-mod lock;
-mod settings;
-mod side;
+mod check;
+mod side_file;
 mod state;
+mod storage;
+mod topics;
+mod write_queue;
 mod writer;
 
-pub use file_error::{FileError, sync_dir};
-pub use inbox::Inbox;
-pub use lock::Lock;
-pub use settings::{Durability, OnDamage};
-pub use side::Side;
+pub use check::{EmbeddedCheck, Examine};
+pub use side_file::SideFile;
 pub use state::State;
-pub use writer::{Database, Writer};
+pub use storage::{Database, EmbeddedStorage};
+pub use topics::{Subscription, Topic, TopicIds, Topics};
+pub use writer::DatabaseWriter;

@@ -1,4 +1,9 @@
-//! The loop of the thread that writes: takes all waiting batches, has them written as a group, synced once, and tells those who wait.
+//! The loop of the writing thread: it takes every waiting batch, writes them as a group, syncs once, and completes their stages.
+//!
+//! ```text
+//!   queue:  a b c ──▶ write [a b c] ──▶ `written` of a, b, c ──▶ sync ──▶ `durable` of a, b, c
+//!           d e       (waits)
+//! ```
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -6,80 +11,76 @@ use std::time::{Duration, Instant};
 
 use broker_core::storage::{Batch, Mutation, Place, StorageError, StorageErrorKind};
 
-use crate::inbox::{Inbox, Request, Waiting};
-use crate::settings::Durability;
 use crate::state::State;
+use crate::write_queue::{Request, Waiting, WriteQueue};
+use broker_core::settings::Durability;
 
-/// How often the database is looked after.
+/// The time between two rounds of maintenance.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What an embedded database does for its [`Writer`], on the writer's thread.
+/// The writing thread's side of an embedded database.
 ///
-/// After `write` or `sync` has failed nothing is asked of it any more: a failed sync is never tried again, since the kernel may have
-/// dropped what it could not write, and would report success.
-pub trait Database: Send + 'static {
-    /// What goes wrong.
+/// After a failed `write` or `sync` no method is called again. A failed sync is never retried: the kernel may have dropped the
+/// data and would report success.
+pub trait DatabaseWriter: Send + 'static {
+    /// Its errors.
     type Error: Into<StorageError>;
 
-    /// Mutations after which a group is committed although more batches wait, so that what is in memory for it stays small and
-    /// nobody waits too long. A single batch may have more.
+    /// The number of mutations at which a group is committed even though more batches wait. It bounds a group's memory and its
+    /// latency. A single batch may exceed it.
     const GROUP: usize;
 
-    /// Writes batches in their order: afterwards they survive the end of the process, and each is there as a whole or not at
-    /// all.
+    /// The same limit on a full disk, where a group's log has to fit into the space left.
+    const GROUP_WHEN_FULL: usize = 64;
+
+    /// Writes batches in order, each atomically. Afterwards they survive the end of the process.
     ///
     /// # Errors
-    /// When that is not certain of all of them.
+    /// When the outcome of any batch is uncertain.
     fn write(&mut self, batches: &[Batch]) -> Result<(), Self::Error>;
 
-    /// Makes all that was written survive a power failure. Called after each group with `durability = "always"`; has nothing to do
-    /// where `write` did that already.
+    /// Makes everything written survive a power failure. Called after each group with `durability = "always"`; a no-op if `write`
+    /// already syncs.
     ///
     /// # Errors
-    /// When that is not certain.
+    /// When the outcome is uncertain.
     fn sync(&mut self) -> Result<(), Self::Error>;
 
-    /// Gives space back and the like, once a second or so. `idle`: nothing has been asked for meanwhile; `all_synced`: nothing
-    /// written is unsynced; `somebody_waits` says when to stop. Returns whether it has synced all that was written.
+    /// Performs maintenance such as freeing space, about once a second. Returns whether it has synced everything written.
+    ///
+    /// `idle`: no batch has arrived since the last round. `all_synced`: everything written is synced. `batches_wait` returns true
+    /// once batches wait, and maintenance should stop.
     ///
     /// # Errors
-    /// When the database is of no use any more.
-    fn look_after(
-        &mut self,
-        idle: bool,
-        all_synced: bool,
-        somebody_waits: &dyn Fn() -> bool,
-    ) -> Result<bool, Self::Error>;
+    /// When the database cannot be used any more.
+    fn maintain(&mut self, idle: bool, all_synced: bool, batches_wait: &dyn Fn() -> bool) -> Result<bool, Self::Error>;
 
-    /// All is written and synced, and nothing more comes.
+    /// Called last, after everything is written and synced.
     fn finish(&mut self) {}
 }
 
 /// The writing thread's state.
-pub struct Writer<D> {
+pub(crate) struct Writer<D> {
     database: D,
     state: Arc<State>,
-    inbox: Arc<Inbox>,
-    /// When the first write that is not synced happened.
+    queue: Arc<WriteQueue>,
+    /// The time of the first unsynced write.
     unsynced_since: Option<Instant>,
-    /// The time between two syncs with `durability = "interval"`.
-    interval: Duration,
-    looked_after: Instant,
+    maintained_at: Instant,
 }
 
-impl<D: Database> Writer<D> {
-    /// Starts the thread called `name`. It ends after [`Inbox::end`].
+impl<D: DatabaseWriter> Writer<D> {
+    /// Starts the thread called `name`. It ends after [`WriteQueue::end`].
     ///
     /// # Errors
-    /// When the operating system has no thread for it.
-    pub fn start(
+    /// When the operating system cannot start a thread.
+    pub(crate) fn start(
         name: &str,
         database: D,
         state: Arc<State>,
-        inbox: Arc<Inbox>,
-        interval: Duration,
+        queue: Arc<WriteQueue>,
     ) -> Result<JoinHandle<()>, StorageError> {
-        let mut writer = Self { database, state, inbox, unsynced_since: None, interval, looked_after: Instant::now() };
+        let mut writer = Self { database, state, queue, unsynced_since: None, maintained_at: Instant::now() };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || writer.run());
         thread.map_err(|error| {
             StorageError::new(StorageErrorKind::Failed, format!("cannot start the thread {name}")).with_source(error)
@@ -89,15 +90,16 @@ impl<D: Database> Writer<D> {
     fn run(&mut self) {
         let mut requests = Vec::new();
         loop {
-            self.inbox.take(&mut requests, self.pause());
+            self.queue.take(&mut requests, self.pause());
             let idle = requests.is_empty();
             let mut closing = false;
             let mut group = Group::default();
+            let most = if self.state.reserve().is_spent() { D::GROUP_WHEN_FULL } else { D::GROUP };
             for request in requests.drain(..) {
                 match request {
                     Request::Commit(batch, waiting) => {
                         group.add(batch, waiting);
-                        if group.mutations >= D::GROUP {
+                        if group.mutations >= most {
                             self.commit(std::mem::take(&mut group));
                         }
                     }
@@ -116,33 +118,39 @@ impl<D: Database> Writer<D> {
                 }
                 return;
             }
-            if self.looked_after.elapsed() >= TICK {
-                self.look_after(idle);
+            if self.maintained_at.elapsed() >= TICK {
+                self.maintain(idle);
             }
         }
     }
 
     fn sync_is_due(&self) -> bool {
         self.state.durability() == Durability::Interval
-            && self.unsynced_since.is_some_and(|since| since.elapsed() >= self.interval)
+            && self.unsynced_since.is_some_and(|since| since.elapsed() >= self.state.sync_interval())
     }
 
-    /// How long to wait for requests.
+    /// The longest wait for requests.
     fn pause(&self) -> Duration {
         match self.unsynced_since {
             Some(since) if self.state.durability() == Durability::Interval => {
-                self.interval.saturating_sub(since.elapsed()).min(TICK)
+                self.state.sync_interval().saturating_sub(since.elapsed()).min(TICK)
             }
             _ => TICK,
         }
     }
 
-    /// Commits batches together: completes `written` when they are written, `safe` by the durability.
+    /// Commits a group: completes `written` once it is written, and `durable` at the point that the durability promises.
     fn commit(&mut self, group: Group) {
         let Group { batches, waiting, .. } = group;
         let written = match self.state.failure().cloned() {
             Some(error) => Err(error),
-            None => self.database.write(&batches).map_err(|error| self.fail(error)),
+            None => match self.state.reserve().before_writing(bytes(&batches)) {
+                Ok(()) => self.database.write(&batches).map_err(|error| self.fail(error)),
+                Err(error) => {
+                    self.state.fail(&error);
+                    Err(error)
+                }
+            },
         };
         if written.is_ok() {
             self.state.count_batches(batches.len());
@@ -153,13 +161,13 @@ impl<D: Database> Writer<D> {
             let events = |mutation: &&Mutation| matches!(mutation, Mutation::Publish(_) | Mutation::Rewrite { .. });
             let places = vec![Place::default(); batch.mutations.iter().filter(events).count()];
             waiting.written.complete(written.clone().map(|()| places));
-            stages.push(waiting.safe);
+            stages.push(waiting.durable);
         }
-        let safe = written.and_then(|()| match self.state.durability() {
+        let durable = written.and_then(|()| match self.state.durability() {
             Durability::Always => self.sync(),
             Durability::Interval | Durability::Never => Ok(()),
         });
-        stages.into_iter().flatten().for_each(|stage| stage.complete(safe.clone()));
+        stages.into_iter().flatten().for_each(|stage| stage.complete(durable.clone()));
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
@@ -168,20 +176,20 @@ impl<D: Database> Writer<D> {
         self.database.sync().map_err(|error| self.fail(error))
     }
 
-    /// Syncs what was written and is not synced, unless the storage has failed.
+    /// Syncs unsynced writes, unless the storage has failed.
     fn sync_later(&mut self) {
         if self.unsynced_since.is_some() && self.state.failure().is_none() {
-            let _everyone_is_told_by_the_failure = self.sync();
+            let _the_state_keeps_the_failure = self.sync();
         }
     }
 
-    fn look_after(&mut self, idle: bool) {
-        self.looked_after = Instant::now();
+    fn maintain(&mut self, idle: bool) {
+        self.maintained_at = Instant::now();
         if self.state.failure().is_some() {
             return;
         }
-        let inbox = &self.inbox;
-        match self.database.look_after(idle, self.unsynced_since.is_none(), &|| !inbox.is_empty()) {
+        let queue = &self.queue;
+        match self.database.maintain(idle, self.unsynced_since.is_none(), &|| !queue.is_empty()) {
             Ok(true) => self.unsynced_since = None,
             Ok(false) => {}
             Err(error) => {
@@ -198,17 +206,29 @@ impl<D: Database> Writer<D> {
 }
 
 impl<D> Drop for Writer<D> {
-    /// Also when the thread panics: nobody must wait for what will not happen.
+    /// Fails the waiting batches, even after a panic, so that no stage stays incomplete.
     fn drop(&mut self) {
         let gone = if std::thread::panicking() {
-            let error = StorageError::new(StorageErrorKind::Failed, "the writing thread has panicked");
+            let error = StorageError::new(StorageErrorKind::Failed, "the writing thread panicked");
             self.state.fail(&error);
             error
         } else {
             StorageError::closed()
         };
-        self.inbox.close(&gone);
+        self.queue.close(&gone);
     }
+}
+
+/// The approximate size of the events and large cursors in `batches`, for the reserve.
+fn bytes(batches: &[Batch]) -> u64 {
+    /// The names, times and checksum stored with an event.
+    const BESIDES: usize = 100;
+    let of = |mutation: &Mutation| match mutation {
+        Mutation::Publish(event) | Mutation::Rewrite { event, .. } => event.payload.len() + BESIDES,
+        Mutation::Cursor { source, value } if value.len() > 4096 => source.len() + value.len(),
+        _ => 0,
+    };
+    batches.iter().flat_map(|batch| &batch.mutations).map(of).sum::<usize>() as u64
 }
 
 /// Batches that are committed together.

@@ -1,11 +1,11 @@
-//! What a commit costs on this disk, at each durability and batch size; how fast a log is recovered and read.
+//! Measures the cost of a commit on this disk, at each durability and batch size, and how fast a log is recovered and read.
 //!
 //! ```text
 //! cargo run --release -p backend-json-log --example commit_rate [directory on the disk to measure] [seconds per line]
 //! ```
 //!
 //! The directory must be on the disk in question: `/tmp` is often in memory.
-#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+#![expect(clippy::print_stdout, reason = "it prints its results")]
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -45,7 +45,7 @@ fn batch(topic: &TopicName, payload: &Payload, first: u64, events: u64) -> Batch
     Batch { mutations: (first..first + events).map(publish).collect() }
 }
 
-/// Commits batches for a while, `outstanding` at a time, and returns how long each took to be safe.
+/// Commits batches for `time`, `outstanding` at a time, and returns the elapsed time and how long each took to become durable.
 async fn commit(
     storage: &JsonLogStorage,
     events: u64,
@@ -68,7 +68,7 @@ async fn commit(
         if waiting.len() >= outstanding || !more {
             let Some((submitted, commit)) = waiting.pop_front() else { return (began.elapsed(), took) };
             commit.written.await.expect("the disk takes it");
-            commit.safe.await.expect("the disk keeps it");
+            commit.durable.await.expect("the disk keeps it");
             took.push(submitted.elapsed());
         }
     }

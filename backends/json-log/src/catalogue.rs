@@ -1,4 +1,5 @@
-//! What every segment begins with: the state that would otherwise be spread over segments that are gone.
+//! The catalogue at the start of every segment: topics, durable subscriptions and cursors. Their own records are spread over older
+//! segments, which may have been freed.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use broker_core::table::Table;
 
 use crate::format::{CatalogueLine, encode_catalogue_line};
 
-/// Topics with their last sequence, durable subscriptions, and the cursors of sources.
+/// The topics with their last sequence, the durable subscriptions, and the cursors of sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Catalogue {
     topics: Table<TopicName, TopicState>,
@@ -29,12 +30,22 @@ impl Catalogue {
         self.topics.get(topic).map_or(Seq(0), |state| state.last_seq)
     }
 
-    /// Keeps up with a mutation.
+    /// Whether it holds this durable subscription, created at `since`.
+    pub(crate) fn has(&self, topic: &TopicName, subscription: &SubscriptionName, since: Seq) -> bool {
+        self.topics.get(topic).is_some_and(|state| state.subscriptions.get(subscription) == Some(&since))
+    }
+
+    /// Applies a mutation.
     pub(crate) fn apply(&mut self, mutation: &Mutation) {
         match mutation {
             Mutation::Publish(event) | Mutation::Rewrite { event, .. } => {
                 let state = self.topic(&event.topic);
                 state.last_seq = state.last_seq.max(event.key.seq);
+            }
+            Mutation::Topic { topic, last_seq: Seq(0) } => {
+                if self.topics.get(topic).is_some_and(|state| state.subscriptions.is_empty()) {
+                    self.topics.remove(topic);
+                }
             }
             Mutation::Topic { topic, last_seq } => {
                 let state = self.topic(topic);
@@ -60,25 +71,28 @@ impl Catalogue {
                     self.cursors.insert(source.clone(), value.clone());
                 }
             },
-            Mutation::Settle { .. } | Mutation::Requeue { .. } | Mutation::Forget { .. } | Mutation::Release { .. } => {
-            }
+            Mutation::Settle { .. }
+            | Mutation::Redeliver { .. }
+            | Mutation::Forget { .. }
+            | Mutation::Release { .. } => {}
         }
     }
 
     fn topic(&mut self, topic: &TopicName) -> &mut TopicState {
-        // Not `entry`: that would clone the name for every event.
+        // `entry` would clone the name for every event.
         if !self.topics.contains_key(topic) {
             self.topics.insert(topic.clone(), TopicState::default());
         }
         self.topics.get_mut(topic).expect("it was put there if it was missing")
     }
 
-    /// How many lines it takes.
+    /// The number of its lines.
     pub(crate) fn lines(&self) -> u64 {
-        (self.topics.len() + self.subscriptions + self.cursors.len()) as u64
+        (self.topics.len() + 2 * self.subscriptions + self.cursors.len()) as u64
     }
 
-    /// Appends its lines: each topic before its subscriptions.
+    /// Appends its lines: each topic before its subscriptions, and all subscriptions once more at the end. The oldest segment may
+    /// hold the only record of a subscription, and a single damaged line must not lose every event waiting for it.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let mut left = self.lines();
         let mut push = |line: CatalogueLine<'_>| {
@@ -94,10 +108,17 @@ impl Catalogue {
         for (source, value) in &self.cursors {
             push(CatalogueLine::Cursor { source, value });
         }
+        for (topic, state) in &self.topics {
+            for (subscription, since) in &state.subscriptions {
+                push(CatalogueLine::Subscription { topic, subscription, since: *since });
+            }
+        }
     }
 
-    /// What makes this state the one that `recorded` says; it is more only where records were lost. With `complete`, what it
-    /// does not hold is gone.
+    /// The mutations that turn this state into `recorded`; empty unless records were lost. If `recorded` is `complete`, anything
+    /// missing from it was removed; otherwise its own lines may be lost, so nothing is removed.
+    ///
+    /// Topics missing from `recorded` are forgotten last, because the records that removed their subscriptions may be lost as well.
     pub(crate) fn differences(&self, recorded: &Self, complete: bool) -> Vec<Mutation> {
         let mut out = Vec::new();
         for (topic, state) in &recorded.topics {
@@ -114,7 +135,7 @@ impl Catalogue {
                 match since_of(recorded, &topic, &subscription) {
                     Some(recorded) if recorded == *since => {}
                     None if !complete => {}
-                    // Made anew or gone: the record of its end was lost.
+                    // Removed, and perhaps created again: the record of its removal was lost.
                     _ => out.push(Mutation::Unsubscribe { topic, subscription }),
                 }
             }
@@ -127,6 +148,8 @@ impl Catalogue {
                 }
             }
         }
+        let forgotten = self.topics.keys().filter(|topic| !recorded.topics.contains_key(*topic));
+        out.extend(forgotten.filter(|_| complete).map(|topic| Mutation::forgotten(topic.clone())));
         for (source, value) in &recorded.cursors {
             if self.cursors.get(source) != Some(value) {
                 out.push(Mutation::Cursor { source: source.clone(), value: value.clone() });

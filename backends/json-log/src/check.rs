@@ -1,4 +1,4 @@
-//! What is wrong with a log that no broker has, found without changing a byte of it.
+//! `herald fsck`: finds damage in a log that no broker uses, without changing it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -6,49 +6,49 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use broker_core::storage::StorageError;
-use broker_core::storage::check::{At, Check, Checked, Finding, Inspector, Repaired, SIDE_FOLDER, Severity};
+use broker_core::storage::check::{At, Check, Checked, Finding, Findings, Inspector, Repaired, SIDE_FOLDER, Severity};
+use durable_files::{DataFile, Entry, Files, Lock, SystemFiles, read_full};
 
-use crate::config::{JsonLogConfig, OnDamage};
+use crate::config::JsonLogConfig;
+use crate::directory;
 use crate::error::JsonLogError;
-use crate::files::{DataFile, Entry, Files, LockGuard, SystemFiles, read_full};
+use crate::observer::{Observed, Observer};
 use crate::recovery::examine;
 use crate::repair::{self, DRAFT_ENDING};
 use crate::segment::parse_file_name;
 use crate::shared::Shared;
-use crate::witness::{Seen, Witness};
-use crate::{lock, storage};
+use broker_core::settings::OnDamage;
 
-/// Checks and repairs a log that no broker has.
+/// Checks and repairs a log that no broker uses.
 #[derive(Debug)]
 pub struct JsonLogCheck {
     config: JsonLogConfig,
     files: Arc<dyn Files>,
-    /// `None` where no broker has ever been: then there is nothing to lock.
-    lock: Option<Box<dyn LockGuard>>,
+    /// `None` if no broker has ever used the directory: there is no lock file.
+    lock: Option<Lock>,
 }
 
 impl JsonLogCheck {
-    /// Takes the directory, without a trace of it.
+    /// Locks the directory without leaving a trace in it.
     ///
     /// # Errors
-    /// `Locked`: a broker has it. `Unusable`: it is of another kind, or a newer release's. `Failed`: it cannot be read, or is
-    /// not there.
+    /// `Locked`: a broker uses it. `Unusable`: it belongs to another kind of storage or a newer release. `Failed`: it is missing or
+    /// cannot be read.
     pub fn open(config: JsonLogConfig) -> Result<Self, StorageError> {
         Self::open_with(config, Arc::new(SystemFiles))
     }
 
-    /// The same over other files than the operating system's.
+    /// The same over another implementation of [`Files`].
     ///
     /// # Errors
     /// Those of [`JsonLogCheck::open`].
     pub fn open_with(mut config: JsonLogConfig, files: Arc<dyn Files>) -> Result<Self, StorageError> {
         config.validate()?;
-        // Every finding is wanted, and nothing is to be removed.
+        // A check goes on past damage, and removes nothing.
         config.on_damage = OnDamage::Serve;
         config.clean_on_start = false;
-        let entries = files.list(&config.path).map_err(|source| JsonLogError::io("list", &config.path, source))?;
-        storage::look(&*files, &config.path, &entries)?;
-        let lock = lock::acquire_quietly(&*files, &config.path)?;
+        let lock = Lock::acquire_existing(&*files, &config.path)?;
+        directory::look(&*files, &config.path)?;
         Ok(Self { config, files, lock })
     }
 
@@ -74,28 +74,29 @@ impl Check for JsonLogCheck {
             entries.iter().filter(|entry| parse_file_name(&entry.name).is_some()).map(|entry| entry.len).sum();
         let shared = Shared::new(self.config.clone(), self.files.clone());
         examine(&shared, &mut finder)?;
-        let mut checked = finder.checked;
+        let mut checked = finder.findings.checked;
         checked.bytes = finder.total;
         Ok(checked)
     }
 
     fn repair(&mut self, inspector: &mut dyn Inspector) -> Result<Repaired, StorageError> {
-        /// Taking one damage away can bring another to light, such as the batches that a lost segment held.
+        /// Removing one damage can reveal another, such as the batches of a lost segment.
         const ROUNDS: u32 = 4;
         let dir = self.config.path.clone();
         let mut repaired = Repaired::default();
         for _round in 0..ROUNDS {
-            // The lock for writing is another one, with a note of who has it.
+            // The check's lock leaves no trace; a repair creates and signs the lock file, like a broker.
             drop(self.lock.take());
-            let guard = lock::acquire(&*self.files, &dir)?;
-            let round = repair::repair(&self.config, &self.files, guard, inspector)?;
-            self.lock = lock::acquire_quietly(&*self.files, &dir)?;
+            let mut lock = Lock::acquire(&*self.files, &dir)?;
+            lock.sign()?;
+            let round = repair::repair(&self.config, &self.files, lock, inspector)?;
+            self.lock = Lock::acquire_existing(&*self.files, &dir)?;
             repaired.records += round.records;
             repaired.side_files.extend(round.side_files);
-            let mut nobody = Unheard;
-            let mut left = Finder::new(&dir, &mut nobody);
+            let mut unheard = Unheard;
+            let mut left = Finder::new(&dir, &mut unheard);
             examine(&Shared::new(self.config.clone(), self.files.clone()), &mut left)?;
-            if left.checked.damage == 0 {
+            if left.findings.checked.damage == 0 {
                 return Ok(repaired);
             }
         }
@@ -103,38 +104,36 @@ impl Check for JsonLogCheck {
     }
 }
 
-/// Nobody hears of what is left between two rounds.
+/// Drops the findings of a repair's own checks: the check before the repair reported them.
 struct Unheard;
 
 impl Inspector for Unheard {
     fn finding(&mut self, _finding: Finding) {}
 }
 
-/// Turns what reading makes of a log into findings.
+/// Turns observations about a log into findings.
 struct Finder<'i> {
     dir: &'i Path,
-    inspector: &'i mut dyn Inspector,
-    checked: Checked,
+    findings: Findings<'i>,
     total: u64,
-    /// The segment that is being read.
+    /// The segment being read.
     path: PathBuf,
     file: Option<Arc<dyn DataFile>>,
     end: u64,
-    /// Where its records begin is not known yet.
+    /// Whether the segment's header or catalogue is being read.
     in_names: bool,
     bad_names: bool,
     done: u64,
 }
 
-/// The beginning of a bad line that a finding shows.
+/// The bytes of a bad line that a finding shows.
 const EXCERPT: usize = 72;
 
 impl<'i> Finder<'i> {
     fn new(dir: &'i Path, inspector: &'i mut dyn Inspector) -> Self {
         Self {
             dir,
-            inspector,
-            checked: Checked::default(),
+            findings: Findings::new(inspector),
             total: 0,
             path: PathBuf::new(),
             file: None,
@@ -145,17 +144,16 @@ impl<'i> Finder<'i> {
         }
     }
 
-    fn report(&mut self, severity: Severity, file: PathBuf, at: At, what: String, repair: &str, loses: &str) {
-        match severity {
-            Severity::Damage => self.checked.damage += 1,
-            Severity::Note => self.checked.notes += 1,
-        }
+    fn note(&mut self, file: PathBuf, what: &str, repair: &str, loses: &str) {
+        let (severity, at, what) = (Severity::Note, At::Whole, what.to_owned());
         let (repair, loses) = (repair.to_owned(), loses.to_owned());
-        self.inspector.finding(Finding { severity, file, at, what, repair, loses });
+        self.findings.add(Finding { severity, file, at, what, repair, loses });
     }
 
     fn damage(&mut self, offset: u64, what: String, repair: &str, loses: &str) {
-        self.report(Severity::Damage, self.path.clone(), At::Byte(offset), what, repair, loses);
+        let (severity, file, at) = (Severity::Damage, self.path.clone(), At::Byte(offset));
+        let (repair, loses) = (repair.to_owned(), loses.to_owned());
+        self.findings.add(Finding { severity, file, at, what, repair, loses });
     }
 
     fn stray(&mut self, entry: &Entry) {
@@ -164,11 +162,10 @@ impl<'i> Finder<'i> {
         }
         let (path, ending) = (self.dir.join(&entry.name), Path::new(&entry.name).extension());
         if ending == Some(OsStr::new("jsonl")) {
-            let what = "not a file of the log, although it ends in .jsonl: it is not read".to_owned();
-            self.report(Severity::Note, path, At::Whole, what, "leaves it", "nothing");
+            self.note(path, "a .jsonl file that is not a segment; it is ignored", "leaves it", "nothing");
         } else if ending == Some(OsStr::new(DRAFT_ENDING)) {
-            let what = "the draft of a repair that was interrupted: it is not read".to_owned();
-            self.report(Severity::Note, path, At::Whole, what, "removes it", "nothing: what it was made of is there");
+            let what = "a draft of an interrupted repair; it is ignored";
+            self.note(path, what, "removes it", "nothing: the original segment still exists");
         }
     }
 
@@ -180,22 +177,22 @@ impl<'i> Finder<'i> {
             return self.damage(
                 offset,
                 what,
-                &format!("moves the line to {SIDE_FOLDER}/ and writes the segment's header and names anew, as far as they are known"),
-                "nothing, if the segment before it is there; else what no other line says: a subscription, a topic's last sequence, \
-                 or a source's place",
+                &format!("moves the line to {SIDE_FOLDER}/ and rewrites the segment's header and catalogue from what is known"),
+                "nothing if the previous segment exists; otherwise whatever only this line holds: a subscription, a topic's last \
+                 sequence, or a source's position",
             );
         }
         let is_event = memchr::memmem::find(excerpt.as_bytes(), br#""seq":"#).is_some();
         let loses = if is_event {
-            "this event, for all who wait for it"
+            "this event, for every subscription that holds it"
         } else {
-            "this record: an event, or, if it says what was done with events, these are delivered again"
+            "this record: an event, or the settlement of events, which are then delivered again"
         };
         let repair = format!("moves the line to {SIDE_FOLDER}/ and notes in the log that it is gone");
         self.damage(offset, what, &repair, loses);
     }
 
-    /// The beginning of a line, for people.
+    /// The beginning of a line in printable form.
     fn excerpt(&self, offset: u64, len: u64) -> String {
         let mut start = vec![0; EXCERPT.min(usize::try_from(len).unwrap_or(EXCERPT))];
         let read = self.file.as_ref().and_then(|file| read_full(&**file, &mut start, offset).ok()).unwrap_or_default();
@@ -205,69 +202,75 @@ impl<'i> Finder<'i> {
     }
 }
 
-impl Witness for Finder<'_> {
-    fn see(&mut self, seen: Seen<'_>) -> Result<(), StorageError> {
-        match seen {
-            Seen::Segment { segment, file, end, .. } => {
+impl Observer for Finder<'_> {
+    fn observe(&mut self, observed: Observed<'_>) -> Result<(), StorageError> {
+        match observed {
+            Observed::Segment { segment, file, end, .. } => {
                 self.path.clone_from(&segment.path);
                 (self.file, self.end) = (Some(file.clone()), end);
                 (self.in_names, self.bad_names) = (true, false);
             }
-            Seen::Header(_) => self.checked.records += 1,
-            Seen::Catalogue { whole, .. } => {
+            Observed::Header(_) => self.findings.checked.records += 1,
+            Observed::Catalogue { whole, .. } => {
                 self.in_names = false;
                 if !whole && !self.bad_names && self.end > 0 {
                     self.damage(
                         0,
-                        "the header, or lines of the names that a segment begins with, are missing".to_owned(),
-                        "writes the segment's header and names anew, as far as they are known",
-                        "nothing more: the lines are not there",
+                        "the segment's header, or lines of its catalogue, are missing".to_owned(),
+                        "rewrites the segment's header and catalogue from what is known",
+                        "nothing more: the lines are already missing",
                     );
                 }
             }
-            Seen::Kept { .. } => self.checked.records += 1,
-            Seen::Bad { offset, len, what } => self.bad(offset, len, what),
-            Seen::Missing { offset, what } => self.damage(
+            Observed::Kept { .. } => self.findings.checked.records += 1,
+            Observed::Bad { offset, len, what } => self.bad(offset, len, what),
+            Observed::Missing { offset, what } => self.damage(
                 offset,
                 what.to_owned(),
                 "notes in the log that they are gone",
-                "nothing more: they are not there; what they said of events is undone, these are delivered again",
+                "nothing more: the lines are already missing; events that they settled are delivered again",
             ),
-            Seen::Ending { offset } => self.damage(
+            Observed::Ending { offset } => self.damage(
                 offset,
-                "a line does not end as it should, and is good besides".to_owned(),
-                "writes the line again with its ending",
+                "a valid record whose line ending is damaged".to_owned(),
+                "writes the record again with its line ending",
                 "nothing",
             ),
-            Seen::End => {
+            Observed::End => {
                 self.done += self.end;
-                self.inspector.progress(self.done, self.total.max(self.done));
+                self.findings.progress(self.done, self.total.max(self.done));
             }
-            Seen::Gone { first, last } => {
-                let which = if first == last { format!("segment {first} is") } else { format!("segments {first} to {last} are") };
-                self.report(
-                    Severity::Damage,
-                    self.dir.join(crate::segment::file_name(first)),
-                    At::Whole,
-                    format!("{which} missing, and no note says that it was freed"),
-                    "notes in the log that it is gone; put it back before, if you have it",
-                    "nothing more: it is not there; what it said of older events is undone, these are delivered again",
-                );
+            Observed::Gone { first, last } => {
+                let which = if first == last {
+                    format!("segment {first} is")
+                } else {
+                    format!("segments {first} to {last} are")
+                };
+                self.findings.add(Finding {
+                    severity: Severity::Damage,
+                    file: self.dir.join(crate::segment::file_name(first)),
+                    at: At::Whole,
+                    what: format!("{which} missing without having been freed"),
+                    repair: "notes in the log that it is gone; if you have a copy, restore it first".to_owned(),
+                    loses: "nothing more: it is already missing; events that it settled are delivered again".to_owned(),
+                });
             }
-            Seen::Torn { segment, offset, len, .. } => self.report(
-                Severity::Damage,
-                segment.path.clone(),
-                At::Byte(offset),
-                format!("a torn tail of {len} bytes, as a crash leaves it: no whole batch follows"),
-                &format!("moves it to {SIDE_FOLDER}/ and cuts it off, as the next start of the broker does without keeping it"),
-                "nothing that was confirmed, unless storage.durability was weaker than \"always\"",
-            ),
+            Observed::Torn { segment, offset, len, .. } => self.findings.add(Finding {
+                severity: Severity::Damage,
+                file: segment.path.clone(),
+                at: At::Byte(offset),
+                what: format!("a torn tail of {len} bytes, left by a crash: no whole batch follows"),
+                repair: format!(
+                    "moves it to {SIDE_FOLDER}/ and cuts it off; the next start of the broker cuts it without a copy"
+                ),
+                loses: "nothing that was confirmed, unless storage.durability was weaker than \"always\"".to_owned(),
+            }),
         }
         Ok(())
     }
 }
 
-/// An error about something that should be there.
+/// Adds the action and path to an I/O error.
 pub(crate) fn trouble(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError {
     let path = path.to_owned();
     move |source| JsonLogError::io(action, &path, source).into()

@@ -1,14 +1,33 @@
-//! The thread that frees space: strictly the oldest segment first.
+//! The thread that frees segments, strictly the oldest first.
 //!
-//! Freeing in that order is what makes every other record safe to drop with its segment: a settlement is never older than the
-//! event that it settles, so when it goes, the event is gone or has been moved to the end of the log with exactly those who
-//! still hold it.
+//! This order makes every record safe to drop with its segment. A settlement is never older than the event it settles. So when
+//! the settlement's segment is freed, the event is already gone, or it was moved to the end of the log with the list of the
+//! subscriptions that still hold it:
+//!
+//! ```text
+//!   segment 5            segment 6              segment 7 (written)
+//!   event 1, event 2     settle 1, event 3      …, event 2 again with its holders
+//!   └── freed first ──┘  └── then this one ──┘
+//! ```
+//!
+//! # The two-phase delete
+//!
+//! A missing file alone never counts as freed. The `freed` record is durable first, and only then is the file unlinked:
+//!
+//! ```text
+//!   1  write `freed through 5`, sync it        a crash here: segment 5 still exists, and is freed again
+//!   2  unlink segment 5                        a crash here: its name may or may not exist; the record covers both
+//!   3  sync the directory, then segment 6      a crash here: segment 5 is gone, segment 6 exists
+//! ```
+//!
+//! Without the sync of step 3, power loss could restore segment 5 but not segment 6: event 1 would exist without its settlement
+//! and would be delivered again.
 
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -17,139 +36,87 @@ use broker_core::storage::{Janitor, Mutation, Place, StorageError, StoredEvent};
 
 use crate::error::JsonLogError;
 use crate::format::{Names, Record, decode};
-use crate::inbox::{Inbox, Request};
-use crate::lines::{LineReader, Piece};
+use crate::line_reader::{LineReader, Piece};
 use crate::place;
 use crate::segment::Segment;
 use crate::shared::Shared;
+use crate::wakeup::Wakeup;
+use crate::write_queue::{Request, WriteQueue};
 
-/// How often it looks without being asked to.
+/// The longest time between two checks.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After a failure that may pass, such as a read error.
+/// The pause after a transient failure, such as a read error.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Events are handed to the janitor in pages of at most so many bytes (or a single event) and so many events.
+/// The limits of a page of events for the janitor, in bytes and in events. A single event may exceed the bytes.
 const PAGE_BYTES: usize = 512 << 10;
 const PAGE_EVENTS: usize = 1024;
 
-/// Fewer full segments than this are not worth moving events for.
+/// The fewest full segments for which moving events is worthwhile.
 const MIN_SEGMENTS: usize = 2;
 
-/// A segment that held events stays readable for so long after they were moved: someone may have looked up the old place and
-/// not have asked for it yet.
+/// How long a segment stays readable after its events were moved: the engine may have looked up an old place without having
+/// requested the read yet.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// An idle segment without live events is replaced if it is longer than this, or than a quarter of a full one.
+/// An idle segment without live events is replaced if it is longer than this, or than a quarter of a full segment.
 const WORTH_REPLACING: u64 = 1 << 20;
 
-#[derive(Debug, Default)]
-struct State {
-    nudged: bool,
-    stop: bool,
-}
-
-/// Wakes the cleaner.
-#[derive(Debug, Default)]
-pub(crate) struct Nudge {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-impl Nudge {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// There may be something to free.
-    pub(crate) fn nudge(&self) {
-        let mut state = self.lock();
-        if !state.nudged {
-            state.nudged = true;
-            self.changed.notify_all();
-        }
-    }
-
-    /// Ends the thread.
-    pub(crate) fn stop(&self) {
-        self.lock().stop = true;
-        self.changed.notify_all();
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.lock().stop
-    }
-
-    /// Waits for a nudge; true if there was one, false if the time is up.
-    fn wait(&self, time: Duration) -> bool {
-        let waits = |state: &mut State| !state.nudged && !state.stop;
-        let (mut state, _) =
-            self.changed.wait_timeout_while(self.lock(), time, waits).unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut state.nudged)
-    }
-
-    /// Waits, unless it is stopped; true if it was.
-    fn pause(&self, time: Duration) -> bool {
-        let state = self.lock();
-        let (state, _) =
-            self.changed.wait_timeout_while(state, time, |state| !state.stop).unwrap_or_else(PoisonError::into_inner);
-        state.stop
-    }
-}
-
-/// Why it does not go on.
+/// Why freeing ended early.
 enum Stopped {
     /// The storage is closing or out of service.
     ForGood,
-    /// Something that may pass; it was logged.
+    /// A transient failure, which was logged.
     ForNow,
 }
 
 impl From<StorageError> for Stopped {
     fn from(error: StorageError) -> Self {
-        tracing::warn!(error = %error, "freeing space is put off");
+        tracing::warn!(error = %error, "freeing space failed; retrying later");
         Self::ForNow
     }
 }
 
-/// What is to be done next.
+/// The next step of freeing space.
 #[derive(Debug)]
 enum Step {
-    /// These segments hold nothing that is needed.
+    /// Free these segments: nothing in them is needed.
     Free(Vec<Arc<Segment>>),
-    /// This one's events are to be moved first.
+    /// Move this segment's events to the end of the log, then free it.
     Move(Arc<Segment>),
-    /// The active segment is long and holds nothing: a new one lets it go.
+    /// Begin a new segment: the active one is long, and nothing in it is needed.
     Replace,
 }
 
-/// The state of the cleaning thread.
+/// The cleaning thread's state.
 pub(crate) struct Cleaner {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) inbox: Arc<Inbox>,
-    pub(crate) nudge: Arc<Nudge>,
+    pub(crate) queue: Arc<WriteQueue>,
+    pub(crate) wakeup: Arc<Wakeup>,
     pub(crate) janitor: Arc<dyn Janitor>,
 }
 
 impl Cleaner {
-    /// The thread: until it is stopped.
+    /// Runs the thread until it is stopped.
     pub(crate) fn run(&self) {
         let mut idle_at = None;
         loop {
-            let nudged = self.nudge.wait(TICK);
-            if self.nudge.is_stopped() || self.shared.failure().is_some() {
+            let woken = self.wakeup.wait(TICK);
+            if self.wakeup.is_stopped() || self.shared.failure().is_some() {
                 return;
             }
-            // Idle: nothing was written since the last look, a tick ago.
+            self.shared.reserve.look_again();
+            // Idle: nothing was written since the last check, a tick ago.
             let active = self.shared.segments.all().last().map(|active| (active.number, active.bytes()));
-            let idle = !nudged && active == idle_at;
+            let idle = !woken && active == idle_at;
             idle_at = active;
             while let Some(step) = self.next_step(idle) {
                 match self.take(step) {
                     Ok(()) => {}
                     Err(Stopped::ForGood) => return,
                     Err(Stopped::ForNow) => {
-                        if self.nudge.pause(RETRY) {
+                        if self.wakeup.pause(RETRY) {
                             return;
                         }
                         break;
@@ -169,15 +136,16 @@ impl Cleaner {
         let (bytes, live) = full.iter().fold((0, 0), |(bytes, live), segment| {
             (bytes + segment.bytes(), live + segment.live_bytes().min(segment.bytes()))
         });
+        let lends = |segment: &&Arc<Segment>| self.shared.reserve.lends(segment.live_bytes());
         if full.len() >= MIN_SEGMENTS && bytes - live > live {
-            return full.first().cloned().map(Step::Move);
+            return full.first().filter(lends).cloned().map(Step::Move);
         }
         let long = WORTH_REPLACING.min(self.shared.config.segment_bytes / 4);
         (idle && full.is_empty() && active.live() == 0 && active.bytes() > long && self.is_mostly_records(active))
             .then_some(Step::Replace)
     }
 
-    /// Whether a new segment would be shorter: it would begin with about as long a catalogue.
+    /// Whether a new segment would be much shorter, given that it begins with about the same catalogue.
     fn is_mostly_records(&self, active: &Segment) -> bool {
         self.shared.segments.begin() * 2 < active.bytes()
     }
@@ -187,7 +155,7 @@ impl Cleaner {
             Step::Free(segments) => self.free(&segments),
             Step::Move(segment) => {
                 self.move_events(&segment)?;
-                if self.nudge.pause(GRACE) {
+                if self.wakeup.pause(GRACE) {
                     return Err(Stopped::ForGood);
                 }
                 self.free(&[segment])
@@ -196,15 +164,15 @@ impl Cleaner {
         }
     }
 
-    /// Asks the writer for something and waits until it is done.
+    /// Sends a request to the writer and waits for its result.
     fn ask(&self, request: impl FnOnce(SyncSender<Result<(), StorageError>>) -> Request) -> Result<(), Stopped> {
         let (done, answer): (_, Receiver<Result<(), StorageError>>) = sync_channel(1);
-        self.inbox.push(request(done)).map_err(|_closed| Stopped::ForGood)?;
-        // A writer that is gone, or out of service, frees nothing any more.
+        self.queue.push(request(done)).map_err(|_closed| Stopped::ForGood)?;
+        // A writer that has ended or is out of service frees nothing further.
         answer.recv().ok().and_then(Result::ok).ok_or(Stopped::ForGood)
     }
 
-    /// Has every event of the segment that is still needed written again at the end of the log.
+    /// Moves the segment's events that are still needed to the end of the log. The engine decides which ones are.
     fn move_events(&self, segment: &Segment) -> Result<(), Stopped> {
         let began = Instant::now();
         let trouble = |source: io::Error| JsonLogError::io("read", &segment.path, source).into_read_error();
@@ -242,33 +210,30 @@ impl Cleaner {
             tracing::warn!(
                 file = %segment.path.display(),
                 lines = passed_over,
-                "a segment is freed that has damaged lines; they could not be moved"
+                "freeing a segment with damaged lines, which cannot be moved"
             );
         }
-        tracing::debug!(file = %segment.path.display(), took = ?began.elapsed(), "moved what a segment still held");
+        tracing::debug!(file = %segment.path.display(), took = ?began.elapsed(), "moved the live events of a segment");
         Ok(())
     }
 
     fn rewrite(&self, page: Vec<(StoredEvent, Place)>) -> Result<(), Stopped> {
-        let result = block_on(self.janitor.rewrite(page), || self.nudge.is_stopped());
+        let result = block_on(self.janitor.rewrite(page), || self.wakeup.is_stopped());
         if self.shared.failure().is_some() {
             return Err(Stopped::ForGood);
         }
         Ok(result.ok_or(Stopped::ForGood)??)
     }
 
-    /// Lets go of segments that nothing needs: the note of it becomes durable first, then their files are removed.
-    ///
-    /// Each removal is durable before the next: a later segment may hold the settlement of an event in an earlier one, which
-    /// must not come back alone.
+    /// Deletes segments that are no longer needed, in two phases: see the top of this file.
     fn free(&self, segments: &[Arc<Segment>]) -> Result<(), Stopped> {
         let Some(through) = segments.last().map(|segment| segment.number) else { return Ok(()) };
         self.ask(|done| Request::Free { through, done })?;
         for segment in segments {
             self.shared.segments.remove(segment.number);
             while segment.is_being_read() {
-                if self.nudge.pause(Duration::from_millis(10)) {
-                    // It is there again at the next start, and freed again.
+                if self.wakeup.pause(Duration::from_millis(10)) {
+                    // The next start finds the segment and frees it again.
                     return Err(Stopped::ForGood);
                 }
             }
@@ -286,11 +251,11 @@ impl Cleaner {
                 return Err(StorageError::from(JsonLogError::io("remove", &segment.path, error)).into());
             }
         }
-        // A read that was under way may have opened it once more, and an open file keeps its space.
+        // A read under way may have reopened the file, and an open file keeps its space.
         self.shared.segments.remove(segment.number);
         let dir = &self.shared.config.path;
-        if let Err(error) = self.shared.files.sync_dir(dir) {
-            self.shared.fail(&JsonLogError::io("sync", dir, error).into());
+        if let Err(error) = durable_files::sync_dir(&*self.shared.files, dir) {
+            self.shared.fail(&error.into());
             return Err(Stopped::ForGood);
         }
         tracing::debug!(file = %segment.path.display(), bytes = segment.bytes(), "freed a segment");
@@ -308,7 +273,7 @@ impl Wake for Unpark {
 
 /// Runs a future on this thread. `None` if `stopped` becomes true first.
 fn block_on<F: Future>(future: F, stopped: impl Fn() -> bool) -> Option<F::Output> {
-    /// How often `stopped` is asked.
+    /// How often `stopped` is checked.
     const LOOK: Duration = Duration::from_millis(50);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);

@@ -1,33 +1,19 @@
-//! What can go wrong, and how it becomes the seam's [`StorageError`].
+//! The errors of the JSON log, and their conversion to [`StorageError`].
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use broker_core::storage::{StorageError, StorageErrorKind};
+use durable_files::FileError;
 
-/// An error of the JSON log, split by what its operator does about it.
+/// An error of the JSON log, split by what an operator does about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonLogError {
-    /// The operating system refused an operation on a file or directory.
-    #[error("cannot {action} {}{}", path.display(), hint(source))]
-    Io {
-        /// What was tried, as a verb: `write to`.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Another process has the data directory.
-    #[error("the data directory {} is in use by {holder}: stop that broker, or give this one a storage.path of its own", path.display())]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-        /// Who has it, as far as its lock file says: pid, host, start.
-        holder: String,
-    },
-    /// Written by a later release.
+    /// The operating system refused an operation on a file or directory, or another process has locked it.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The log was written by a newer release.
     #[error(
         "{} has format version {found} and this release reads up to {known}: use the newer release, or another storage.path (nothing was changed)",
         path.display()
@@ -48,25 +34,25 @@ pub enum JsonLogError {
     Foreign {
         /// The file or directory.
         path: PathBuf,
-        /// What it seems to be.
+        /// Its apparent kind.
         what: String,
     },
-    /// A record does not check, and the configuration says to stop then.
+    /// A record is damaged, and `storage.on_damage` is `stop`.
     #[error(
-        "damage in {} at byte {offset}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to go on without that record",
+        "damage in {} at byte {offset}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to continue without that record",
         path.display()
     )]
     Damaged {
         /// The segment.
         path: PathBuf,
-        /// Where the record begins.
+        /// The record's first byte.
         offset: u64,
-        /// What is wrong with it.
+        /// The reason.
         what: String,
     },
-    /// Something is left after a repair.
+    /// Damage is left after a repair.
     #[error(
-        "{} is not clean after the repair: a mistake of Herald's; run `herald fsck` to see what is left (what was moved out is in {}/damaged)",
+        "{} still has damage after the repair, which is a bug in Herald; run `herald fsck` to see what is left (the records moved out are in {}/damaged)",
         path.display(),
         path.display()
     )]
@@ -74,79 +60,57 @@ pub enum JsonLogError {
         /// The data directory.
         path: PathBuf,
     },
-    /// A batch that this format cannot hold.
-    #[error("{what} is beyond what the log can hold: {bytes} bytes, at most {limit}")]
+    /// A batch or event is longer than the format allows.
+    #[error("{what} is too large for the log: {bytes} bytes, the limit is {limit}")]
     TooLarge {
-        /// What is too large.
+        /// The batch or event.
         what: &'static str,
-        /// How large it is.
+        /// Its size.
         bytes: u64,
-        /// How large it may be.
+        /// The largest size.
         limit: u64,
     },
-    /// An event whose payload is not text: the caller's mistake, since payloads are JSON.
-    #[error("the payload of event {seq} of topic {topic} is not UTF-8 and cannot be a line of a JSON log")]
+    /// An event's payload is not text. The caller is at fault, because payloads are JSON.
+    #[error("the payload of event {seq} of topic {topic} is not UTF-8, so a JSON log cannot hold it")]
     NotText {
         /// The event's topic.
         topic: String,
         /// Its sequence.
         seq: u64,
     },
-    /// The configuration is not usable.
+    /// The configuration is invalid.
     #[error("invalid json-log configuration: {}", problems.join("; "))]
     Config {
-        /// Everything that is wrong with it.
+        /// All problems.
         problems: Vec<String>,
     },
 }
 
 impl JsonLogError {
-    /// An error of the operating system, with what was tried on what.
+    /// An error of the operating system, with the attempted action and its path.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        FileError::io(action, path, source).into()
     }
 
-    /// The error of an attempt to read: trying again can work.
+    /// Converts to the error of a read, which may be retried.
     pub(crate) fn into_read_error(self) -> StorageError {
         let context = self.to_string();
         StorageError::new(StorageErrorKind::Read, context).with_source(self)
     }
 }
 
-/// What an operator can do about the commonest refusals.
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            ": permission denied; the broker's user must own the data directory and its files"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only",
-        io::ErrorKind::StorageFull => ": no space left on the device",
-        io::ErrorKind::QuotaExceeded => ": the disk quota is used up",
-        _ => "",
-    }
-}
-
 impl From<JsonLogError> for StorageError {
     fn from(error: JsonLogError) -> Self {
-        let kind = match &error {
-            JsonLogError::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageErrorKind::Full,
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StorageErrorKind::Unusable,
-                _ => StorageErrorKind::Failed,
-            },
+        let context = error.to_string();
+        match error {
+            JsonLogError::File(error) => error.into(),
             JsonLogError::TooLarge { .. } | JsonLogError::NotText { .. } | JsonLogError::NotClean { .. } => {
-                StorageErrorKind::Failed
+                Self::new(StorageErrorKind::Failed, context)
             }
-            JsonLogError::Locked { .. } => StorageErrorKind::Locked,
             JsonLogError::NewerVersion { .. }
             | JsonLogError::Foreign { .. }
             | JsonLogError::Damaged { .. }
-            | JsonLogError::Config { .. } => StorageErrorKind::Unusable,
-        };
-        let context = error.to_string();
-        match error {
-            JsonLogError::Io { source, .. } => Self::new(kind, context).with_source(source),
-            _ => Self::new(kind, context),
+            | JsonLogError::Config { .. } => Self::new(StorageErrorKind::Unusable, context),
         }
     }
 }

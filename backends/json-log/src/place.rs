@@ -1,4 +1,9 @@
-//! The packing of where a record is into a [`Place`]: 24 bits of the segment's number, 32 of its offset, 8 of its size.
+//! Packs the position of a record into a [`Place`]:
+//!
+//! ```text
+//!   63            40 39                               8 7        0
+//!   │ segment number │ offset of the line in the segment │ size   │   size: 5 bits of exponent, 3 of mantissa
+//! ```
 
 use broker_core::storage::Place;
 
@@ -6,24 +11,24 @@ const SEGMENT_BITS: u32 = 24;
 const OFFSET_BITS: u32 = 32;
 const SIZE_BITS: u32 = 8;
 
-/// The most that a record's offset can be.
+/// The largest offset of a record.
 pub(crate) const MAX_OFFSET: u64 = (1 << OFFSET_BITS) - 1;
 
-/// Where a record is.
+/// The position of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct At {
     /// The low 24 bits of the segment's number: see [`full_number`].
     pub(crate) segment: u64,
-    /// Where its line begins.
+    /// The first byte of its line.
     pub(crate) offset: u64,
-    /// At least the length of its line with the line ending, and at most an eighth more.
+    /// The length of its line, line ending included, rounded up by at most an eighth.
     pub(crate) size: u64,
 }
 
 /// Packs a place; `offset` must not be above [`MAX_OFFSET`], `len` not above 32 GiB.
 ///
-/// The size saves a second read of a record, and makes what a `Release` takes off a segment's live bytes exactly what the
-/// event had added to them. A place is never stored, so its packing is not part of the format.
+/// The size lets a record be read in one read. It also makes a `Release` subtract exactly what the event added to its segment's live
+/// bytes. A place is never stored, so its packing is not part of the format.
 pub(crate) fn pack(segment: u64, offset: u64, len: u64) -> Place {
     let segment = segment & ((1 << SEGMENT_BITS) - 1);
     Place(segment << (OFFSET_BITS + SIZE_BITS) | (offset & MAX_OFFSET) << SIZE_BITS | size_class(len))
@@ -38,12 +43,12 @@ pub(crate) fn unpack(place: Place) -> At {
     }
 }
 
-/// The number of a segment from its low bits: numbers grow for ever, but far fewer than 2^24 segments exist at a time.
+/// Restores a segment's full number from its low bits. Numbers only grow, but far fewer than 2^24 segments exist at a time.
 pub(crate) fn full_number(low: u64, oldest: u64) -> u64 {
     oldest + (low.wrapping_sub(oldest) & ((1 << SEGMENT_BITS) - 1))
 }
 
-/// A floating-point number: five bits of exponent, three of mantissa, rounded up.
+/// Encodes a length as a floating-point number, rounded up: five bits of exponent, three of mantissa.
 fn size_class(len: u64) -> u64 {
     let len = len.max(8);
     let mut exponent = u64::from(u64::BITS - len.leading_zeros() - 4);
@@ -75,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_is_unpacked(segment in 0_u64..1 << 24, offset in 0..=MAX_OFFSET, len in 8_u64..1 << 34) {
+        fn unpacking_restores_what_was_packed(segment in 0_u64..1 << 24, offset in 0..=MAX_OFFSET, len in 8_u64..1 << 34) {
             let at = unpack(pack(segment, offset, len));
             prop_assert_eq!((at.segment, at.offset), (segment, offset));
             prop_assert!(at.size >= len && at.size <= len + len / 8 + 1, "{} for {}", at.size, len);

@@ -1,34 +1,34 @@
-//! Reading payloads by place: in the order of the disk, neighbours with one read.
+//! Reads payloads by place, in disk order, with one read for neighbouring records.
 
 use std::io;
 
 use broker_core::event::Payload;
 use broker_core::storage::{ReadKey, StorageError};
+use durable_files::read_full;
 
 use crate::error::JsonLogError;
-use crate::files::read_full;
 use crate::format::{check, decode_event, leading_record};
 use crate::place::{self, At};
 use crate::segment::Reading;
 use crate::shared::Shared;
 
-/// The most that one read brings, unless a single record is longer: payloads share the memory of their read.
+/// The most bytes of one read, unless a single record is longer.
 const RUN_BYTES: u64 = 256 << 10;
 
-/// A gap that is cheaper to read than a second read would be.
+/// The longest gap between two records that is cheaper to read than to skip.
 const GAP_BYTES: u64 = 4 << 10;
 
-/// Something to be read.
+/// A resolved key.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     key: ReadKey,
     at: At,
-    /// Where it goes in the answer.
+    /// Its index in the answer.
     answer: usize,
     segment: Reading,
 }
 
-/// Finds the segments of `keys` and keeps them; what is gone is left out.
+/// Finds the segments of `keys` and keeps them readable. Keys whose segment is gone are omitted.
 pub(crate) fn resolve(shared: &Shared, keys: Vec<ReadKey>) -> Vec<Wanted> {
     let resolve = |(answer, key): (usize, ReadKey)| {
         let segment = shared.segments.reading(key.place)?;
@@ -37,7 +37,7 @@ pub(crate) fn resolve(shared: &Shared, keys: Vec<ReadKey>) -> Vec<Wanted> {
     keys.into_iter().enumerate().filter_map(resolve).collect()
 }
 
-/// Reads what was resolved into an answer of `count` payloads. Blocking.
+/// Reads resolved keys into an answer of `count` payloads. Blocking.
 pub(crate) fn read(
     shared: &Shared,
     mut wanted: Vec<Wanted>,
@@ -83,22 +83,22 @@ fn read_run(shared: &Shared, run: &[Wanted], len: u64, answer: &mut [Option<Payl
         match payload {
             Some(Ok(payload)) => answer[wanted.answer] = Some(payload),
             Some(Err(what)) => shared.damage(&wanted.segment.path, wanted.at.offset, what),
-            None => shared.damage(&wanted.segment.path, wanted.at.offset, "the file ends before the record"),
+            None => shared.damage(&wanted.segment.path, wanted.at.offset, "a record beyond the end of the file"),
         }
     }
     Ok(())
 }
 
-/// The payload of the record that `bytes` begin with.
+/// The payload of the record at the start of `bytes`.
 fn extract(bytes: &[u8], wanted: &Wanted) -> Result<Payload, &'static str> {
     let line = memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[..end]);
     let body = check(line)
-        // Its line ending is damaged, or beyond what was read.
+        // Its line ending is damaged, or lies beyond the bytes read.
         .or_else(|| leading_record(line).and_then(|len| check(&line[..len])))
         .ok_or("a line whose checksum does not match")?;
     let event = decode_event(body).ok_or("a record that is not an event")?;
     if event.key != wanted.key.key || event.topic != wanted.key.topic.as_str() {
-        return Err("another event than the one that was asked for");
+        return Err("a different event than the requested one");
     }
-    event.payload().ok_or("an event that contradicts itself")
+    event.payload().ok_or("an event with inconsistent fields")
 }

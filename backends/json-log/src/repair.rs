@@ -1,42 +1,43 @@
-//! Making a log clean: segments with damage are written anew, without what does not check.
+//! The repair: rewrites damaged segments without their bad lines.
 //!
-//! First what goes is written to a file below `damaged/` and synced, then each new segment beside the old one; only when all of that
-//! is synced, the new ones are renamed over the old ones, the oldest first. A segment that was written anew says the same as the old
-//! one, so whatever an interruption leaves is as good as before; repairing again goes on.
+//! ```text
+//!   1  bad lines   ─▶ damaged/000001.ndjson          synced
+//!   2  good lines  ─▶ 0000000000000007.jsonl.draft   beside each damaged segment, synced
+//!   3  rename each draft over its segment            oldest first, each durable before the next
+//! ```
+//!
+//! A rewritten segment means the same as the old one. So an interrupted repair leaves the log no worse than before, and the next
+//! repair completes it.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker_core::event::Millis;
-use broker_core::storage::check::{Inspector, Repaired, SIDE_ENDING, SIDE_FOLDER, SideRecord};
+use broker_core::storage::check::{Inspector, Repaired};
 use broker_core::storage::{Storage as _, StorageError};
+use durable_files::{DataFile, Files, Lock};
 
 use crate::catalogue::Catalogue;
 use crate::check::trouble;
 use crate::config::JsonLogConfig;
-use crate::error::JsonLogError;
-use crate::files::{DataFile, Files, LockGuard, OpenMode, read_full};
 use crate::format::{Frame, Header, encode_again, encode_header, encode_repaired};
+use crate::observer::{DiscardMutations, Observed, Observer};
 use crate::recovery::examine;
 use crate::segment::parse_file_name;
 use crate::shared::Shared;
+use crate::side_file::{Output, SideFile};
 use crate::storage::JsonLogStorage;
-use crate::witness::{Nobody, Seen, Witness};
 
-/// What the name of a draft ends in: not read by anybody.
+/// The ending of a draft's file name, which nothing reads.
 pub(crate) const DRAFT_ENDING: &str = "draft";
 
-/// What is gathered before it is written, and the most of a bad line that becomes one record of the side file.
-const CHUNK: usize = 256 << 10;
-
-/// Repairs the log and lets go of the directory.
+/// Repairs the log and releases the directory.
 pub(crate) fn repair(
     config: &JsonLogConfig,
     files: &Arc<dyn Files>,
-    guard: Box<dyn LockGuard>,
+    lock: Lock,
     inspector: &mut dyn Inspector,
 ) -> Result<Repaired, StorageError> {
     let dir = &config.path;
@@ -47,7 +48,7 @@ pub(crate) fn repair(
 
     let mut repaired = Repaired::default();
     if !plan.damaged.is_empty() || plan.torn {
-        let side = Side::create(&**files, dir)?;
+        let side = SideFile::create(&**files, dir)?;
         let mut rewriter = Rewriter::new(&**files, dir, &plan.damaged, side, inspector);
         examine(&shared(), &mut rewriter)?;
         repaired.records = rewriter.side.records;
@@ -55,14 +56,13 @@ pub(crate) fn repair(
         repaired.side_files.extend(rewriter.side.finish()?);
         files.sync_dir(dir).map_err(trouble("sync", dir))?;
         for (draft, segment) in drafts {
-            files.rename(&draft, &segment).map_err(trouble("replace", &segment))?;
-            // Each before the next, so that what power loss leaves has no later segment without an earlier one.
-            files.sync_dir(dir).map_err(trouble("sync", dir))?;
+            // Each is durable before the next, so that power loss never leaves a later segment rewritten without an earlier one.
+            durable_files::rename(&**files, &draft, &segment)?;
         }
     }
-    // What is left is what every start does, the cut of a torn tail, and the note of missing segments.
-    let storage = JsonLogStorage::with_lock(config.clone(), files.clone(), guard);
-    storage.recover(&mut Nobody)?;
+    // An ordinary recovery cuts the torn tail. After it, missing segments are recorded as freed.
+    let storage = JsonLogStorage::with_lock(config.clone(), files.clone(), lock);
+    storage.recover(&mut DiscardMutations)?;
     if let Some(through) = plan.gone_through {
         storage.note_gone(through)?;
     }
@@ -82,159 +82,65 @@ fn remove_drafts(files: &dyn Files, dir: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// What is to be done.
+/// The extent of a repair, determined by a first pass over the log.
 #[derive(Debug, Default)]
 struct Plan {
     segment: u64,
     in_segment: bool,
-    /// Segments to be written anew.
+    /// Segments to rewrite.
     damaged: BTreeSet<u64>,
-    /// The latest segment that is missing.
+    /// The latest missing segment.
     gone_through: Option<u64>,
     torn: bool,
 }
 
-impl Witness for Plan {
-    fn see(&mut self, seen: Seen<'_>) -> Result<(), StorageError> {
-        match seen {
-            Seen::Segment { segment, end, .. } => (self.segment, self.in_segment) = (segment.number, end > 0),
-            Seen::Catalogue { whole: false, .. } if self.in_segment => drop(self.damaged.insert(self.segment)),
-            Seen::Bad { .. } | Seen::Missing { .. } | Seen::Ending { .. } => drop(self.damaged.insert(self.segment)),
-            Seen::Gone { last, .. } => self.gone_through = self.gone_through.max(Some(last)),
-            Seen::Torn { .. } => self.torn = true,
-            Seen::Header(_) | Seen::Catalogue { .. } | Seen::Kept { .. } | Seen::End => {}
-        }
-        Ok(())
-    }
-}
-
-/// Writes what is gathered to the end of a file.
-struct Output {
-    path: PathBuf,
-    file: Arc<dyn DataFile>,
-    buffer: Vec<u8>,
-    written: u64,
-}
-
-impl Output {
-    fn create(files: &dyn Files, path: PathBuf) -> Result<Self, StorageError> {
-        let file = files.open(&path, OpenMode::CreateNew).map_err(trouble("make", &path))?;
-        Ok(Self { path, file, buffer: Vec::new(), written: 0 })
-    }
-
-    fn flush(&mut self) -> Result<(), StorageError> {
-        self.file.write_all_at(&self.buffer, self.written).map_err(trouble("write to", &self.path))?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn flush_if_full(&mut self) -> Result<(), StorageError> {
-        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
-    }
-
-    fn finish(&mut self) -> Result<(), StorageError> {
-        self.flush()?;
-        self.file.sync().map_err(trouble("sync", &self.path))
-    }
-}
-
-/// The file of what is moved out; made when there is something.
-struct Side<'r> {
-    files: &'r dyn Files,
-    folder: PathBuf,
-    /// Its name, for the notes in the log.
-    name: String,
-    path: PathBuf,
-    output: Option<Output>,
-    records: u64,
-}
-
-impl<'r> Side<'r> {
-    fn create(files: &'r dyn Files, dir: &Path) -> Result<Self, StorageError> {
-        let folder = dir.join(SIDE_FOLDER);
-        let taken = match files.list(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(source) => return Err(JsonLogError::io("list", &folder, source).into()),
-        };
-        let number = |name: &std::ffi::OsStr| name.to_str()?.strip_suffix(SIDE_ENDING)?.parse::<u64>().ok();
-        let next = taken.iter().filter_map(|entry| number(&entry.name)).max().map_or(1, |last| last.saturating_add(1));
-        let name = format!("{next:06}{SIDE_ENDING}");
-        let path = folder.join(&name);
-        Ok(Self { files, folder, name: format!("{SIDE_FOLDER}/{name}"), path, output: None, records: 0 })
-    }
-
-    /// Copies bytes of a file.
-    fn take(
-        &mut self,
-        from: &Path,
-        file: &dyn DataFile,
-        offset: u64,
-        len: u64,
-        what: &str,
-    ) -> Result<(), StorageError> {
-        if self.output.is_none() {
-            self.files.create_dir(&self.folder).map_err(trouble("make", &self.folder))?;
-            self.output = Some(Output::create(self.files, self.path.clone())?);
-        }
-        let Some(output) = &mut self.output else { return Ok(()) };
-        let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut bytes = vec![0; CHUNK.min(usize::try_from(len).unwrap_or(CHUNK))];
-        let mut done = 0;
-        while done < len {
-            let room = bytes.len().min(usize::try_from(len - done).unwrap_or(CHUNK));
-            let read = read_full(file, &mut bytes[..room], offset + done).map_err(trouble("read", from))?;
-            if read == 0 {
-                break;
+impl Observer for Plan {
+    fn observe(&mut self, observed: Observed<'_>) -> Result<(), StorageError> {
+        match observed {
+            Observed::Segment { segment, end, .. } => (self.segment, self.in_segment) = (segment.number, end > 0),
+            Observed::Catalogue { whole: false, .. } if self.in_segment => {
+                self.damaged.insert(self.segment);
             }
-            let at = (offset + done).to_string();
-            SideRecord { file: &name, at: &at, what, bytes: &bytes[..read] }.encode(&mut output.buffer);
-            output.flush_if_full()?;
-            done += read as u64;
+            Observed::Bad { .. } | Observed::Missing { .. } | Observed::Ending { .. } => {
+                self.damaged.insert(self.segment);
+            }
+            Observed::Gone { last, .. } => self.gone_through = self.gone_through.max(Some(last)),
+            Observed::Torn { .. } => self.torn = true,
+            Observed::Header(_) | Observed::Catalogue { .. } | Observed::Kept { .. } | Observed::End => {}
         }
-        self.records += 1;
         Ok(())
-    }
-
-    /// Makes it durable; its path, if there was anything.
-    fn finish(mut self) -> Result<Option<PathBuf>, StorageError> {
-        let Some(mut output) = self.output.take() else { return Ok(None) };
-        output.finish()?;
-        self.files.sync_dir(&self.folder).map_err(trouble("sync", &self.folder))?;
-        Ok(Some(self.path))
     }
 }
 
-/// A segment that is written anew.
+/// A segment being rewritten.
 struct Draft {
     output: Output,
     target: PathBuf,
     number: u64,
-    /// The old header, if it was good.
+    /// The old header, if it was valid.
     header: Option<Header>,
     names: Vec<u8>,
     lines: u64,
     begun: bool,
     /// The last line written.
     last: Frame,
-    /// Lines moved out since then.
+    /// Lines moved out since `last`.
     moved: u64,
 }
 
-/// Writes the damaged segments anew.
+/// Rewrites the damaged segments.
 struct Rewriter<'r> {
     files: &'r dyn Files,
     dir: &'r Path,
     damaged: &'r BTreeSet<u64>,
-    side: Side<'r>,
+    side: SideFile<'r>,
     inspector: &'r mut dyn Inspector,
     draft: Option<Draft>,
-    /// Drafts that are done and synced, with the segments that they replace.
+    /// Complete and synced drafts, with the segments they replace.
     drafts: Vec<(PathBuf, PathBuf)>,
     segment: Option<(PathBuf, Arc<dyn DataFile>)>,
     oldest: Option<u64>,
-    /// The batch of the last record before the segment, if the segment before is there.
+    /// The batch of the last record before the segment; `None` if the segment before it is missing.
     before: Option<u64>,
     /// The batch of the last record so far.
     latest: Option<u64>,
@@ -246,7 +152,7 @@ impl<'r> Rewriter<'r> {
         files: &'r dyn Files,
         dir: &'r Path,
         damaged: &'r BTreeSet<u64>,
-        side: Side<'r>,
+        side: SideFile<'r>,
         inspector: &'r mut dyn Inspector,
     ) -> Self {
         Self {
@@ -287,14 +193,14 @@ impl<'r> Rewriter<'r> {
     fn end(&mut self) -> Result<(), StorageError> {
         let Some(mut draft) = self.draft.take() else { return Ok(()) };
         let next_batch = draft.header.as_ref().map(|header| header.next_batch);
-        // Without header and records nothing but the segment before says where it began.
+        // Without a header or records, only the previous segment shows which batch this one began with.
         draft.begin(if self.before.is_some() { u64::MAX } else { 1 }, self.before, self.oldest);
         if draft.last.left > 0 {
             draft.note(Frame { batch: draft.last.batch, left: 0 }, &self.side.name);
         } else if let Some(last_batch) = next_batch.map(|next| next.saturating_sub(1))
             && last_batch > draft.last.batch
         {
-            // Batches between this segment's and the one's before are gone: their numbers are not to be used again.
+            // The batches between the two segments are gone, but their numbers must not be reused.
             draft.note(Frame { batch: last_batch, left: 0 }, &self.side.name);
         }
         self.latest = Some(draft.last.batch);
@@ -305,7 +211,7 @@ impl<'r> Rewriter<'r> {
 }
 
 impl Draft {
-    /// Writes header and names, once it is known which batch comes first.
+    /// Writes the header and the catalogue, once the first batch is known.
     fn begin(&mut self, first_batch: u64, before: Option<u64>, oldest: Option<u64>) {
         if std::mem::replace(&mut self.begun, true) {
             return;
@@ -316,7 +222,7 @@ impl Draft {
             segment: self.number,
             created: known.map_or(Millis(u64::try_from(now).unwrap_or_default()), |header| header.created),
             oldest: known.map_or(oldest.unwrap_or(self.number), |header| header.oldest),
-            // Where the segment before has ended, if that has lost its end: a note here says so.
+            // The previous segment may have lost its end: this one then begins there, with a note about the gap.
             next_batch: known
                 .map_or(first_batch, |header| header.next_batch)
                 .min(before.map_or(u64::MAX, |before| before.saturating_add(1))),
@@ -344,10 +250,10 @@ impl Draft {
     }
 }
 
-impl Witness for Rewriter<'_> {
-    fn see(&mut self, seen: Seen<'_>) -> Result<(), StorageError> {
-        match seen {
-            Seen::Segment { segment, file, end, follows } => {
+impl Observer for Rewriter<'_> {
+    fn observe(&mut self, observed: Observed<'_>) -> Result<(), StorageError> {
+        match observed {
+            Observed::Segment { segment, file, end, follows } => {
                 self.oldest.get_or_insert(segment.number);
                 self.before = self.latest.take().filter(|_| follows);
                 self.latest = self.before;
@@ -356,26 +262,26 @@ impl Witness for Rewriter<'_> {
                 self.done += end;
                 self.inspector.progress(self.done, self.done);
             }
-            Seen::Header(header) => {
-                // As reading has it, even where the segment before had gone further.
+            Observed::Header(header) => {
+                // Like recovery, the header counts even if the previous segment went further.
                 self.latest = Some(header.next_batch.saturating_sub(1));
                 if let Some(draft) = &mut self.draft {
                     draft.header = Some(header.clone());
                 }
             }
-            Seen::Catalogue { catalogue, .. } => {
+            Observed::Catalogue { catalogue, .. } => {
                 if let Some(draft) = &mut self.draft {
                     (draft.lines, draft.names) = encode(catalogue);
                 }
             }
-            Seen::Kept { frame, body } => {
+            Observed::Kept { frame, body } => {
                 self.latest = Some(frame.batch);
                 if let Some(draft) = &mut self.draft {
                     draft.begin(frame.batch, self.before, self.oldest);
                     draft.keep(frame, body, &self.side.name)?;
                 }
             }
-            Seen::Bad { offset, len, what } => {
+            Observed::Bad { offset, len, what } => {
                 if let Some((path, file)) = &self.segment {
                     self.side.take(path, &**file, offset, len, what)?;
                 }
@@ -383,11 +289,11 @@ impl Witness for Rewriter<'_> {
                     draft.moved += 1;
                 }
             }
-            Seen::End => self.end()?,
-            Seen::Torn { segment, file, offset, len } => {
+            Observed::End => self.end()?,
+            Observed::Torn { segment, file, offset, len } => {
                 self.side.take(&segment.path, file, offset, len, "a torn tail")?;
             }
-            Seen::Missing { .. } | Seen::Ending { .. } | Seen::Gone { .. } => {}
+            Observed::Missing { .. } | Observed::Ending { .. } | Observed::Gone { .. } => {}
         }
         Ok(())
     }

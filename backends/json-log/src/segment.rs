@@ -1,4 +1,4 @@
-//! The segments there are, what of each is still needed, and their open files.
+//! The table of segments: how much of each is still needed, and the files open for reading.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,34 +8,34 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use broker_core::storage::Place;
+use durable_files::{DataFile, Files, OpenMode};
 
-use crate::files::{DataFile, Files, OpenMode};
 use crate::place;
 
-/// The most files of full segments that are kept open for reading.
+/// The most segment files kept open for reading.
 const MAX_OPEN: usize = 64;
 
 const DIGITS: usize = 16;
 const ENDING: &str = ".jsonl";
 
-/// The name of a segment's file.
+/// The file name of a segment.
 pub(crate) fn file_name(number: u64) -> String {
     format!("{number:016}{ENDING}")
 }
 
-/// The number in the name of a segment's file, if that is what it is.
+/// The number in a segment's file name; `None` for any other file.
 pub(crate) fn parse_file_name(name: &OsStr) -> Option<u64> {
     let digits = name.to_str()?.strip_suffix(ENDING)?;
     let is_number = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
     is_number.then(|| digits.parse().ok()).flatten().filter(|number| *number > 0)
 }
 
-/// A file of the log.
+/// A segment: one file of the log.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    /// Counted from 1; never used twice.
+    /// The number, counted from 1 and never reused.
     pub(crate) number: u64,
-    /// Where it is.
+    /// The path of its file.
     pub(crate) path: PathBuf,
     bytes: AtomicU64,
     live: AtomicU64,
@@ -44,7 +44,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
@@ -53,38 +53,38 @@ impl Segment {
         self.bytes.store(bytes, Relaxed);
     }
 
-    /// Events in it that have not been released.
+    /// The number of live events, which the engine has not released yet.
     pub(crate) fn live(&self) -> u64 {
         self.live.load(Relaxed)
     }
 
-    /// The bytes of their lines.
+    /// The total length of the live events' lines.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.live_bytes.load(Relaxed)
     }
 
-    /// Counts the event at `place`, which is in this segment.
+    /// Counts the event at `place` as live. The place must be in this segment.
     pub(crate) fn add_live(&self, place: Place) {
         self.live.fetch_add(1, Relaxed);
         self.live_bytes.fetch_add(place::unpack(place).size, Relaxed);
     }
 
-    /// Discounts the event at `place`; true if it was the last one.
+    /// Subtracts the event at `place`; returns true if it was the last live one.
     fn release(&self, place: Place) -> bool {
-        // One released twice must not wrap around; only the writer gets here.
+        // Saturating, because a place released twice must not wrap around. Only the writer calls this.
         let size = place::unpack(place).size;
         let _was = self.live_bytes.fetch_update(Relaxed, Relaxed, |bytes| Some(bytes.saturating_sub(size)));
         self.live.fetch_update(Relaxed, Relaxed, |live| live.checked_sub(1)) == Ok(1)
     }
 
-    /// Whether a read of it is under way.
+    /// Whether a read of this segment is under way.
     pub(crate) fn is_being_read(&self) -> bool {
-        // Pairs with the increment under the table's lock, which the one who asks has held in between.
+        // The caller has removed the segment from the table. Readers are counted under the table's lock, so no new one can appear.
         self.readers.load(Relaxed) > 0
     }
 }
 
-/// Keeps a segment's file from being removed.
+/// A read of a segment under way: its file is not removed until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reading(Arc<Segment>);
 
@@ -107,13 +107,13 @@ pub(crate) struct Segments {
     dir: PathBuf,
     files: Arc<dyn Files>,
     table: RwLock<BTreeMap<u64, Arc<Segment>>>,
-    /// The most recently used last.
+    /// The open files, most recently used last.
     open: Mutex<Vec<(u64, Arc<dyn DataFile>)>>,
     begin: AtomicU64,
 }
 
 impl Segments {
-    /// How many bytes the active segment begins with that are not records of its own: header and catalogue.
+    /// The length of the active segment's header and catalogue.
     pub(crate) fn begin(&self) -> u64 {
         self.begin.load(Relaxed)
     }
@@ -126,12 +126,12 @@ impl Segments {
         Self { dir: dir.to_owned(), files, table: RwLock::default(), open: Mutex::default(), begin: AtomicU64::new(0) }
     }
 
-    /// Where the file of a segment is, or would be.
+    /// The path of a segment's file, which need not exist.
     pub(crate) fn path(&self, number: u64) -> PathBuf {
         self.dir.join(file_name(number))
     }
 
-    /// A segment of so many bytes, not entered yet.
+    /// Creates the entry of a segment of this length, without adding it to the table.
     pub(crate) fn entry(&self, number: u64, bytes: u64) -> Arc<Segment> {
         Arc::new(Segment {
             number,
@@ -143,18 +143,18 @@ impl Segments {
         })
     }
 
-    /// Enters a segment.
+    /// Adds a segment to the table.
     pub(crate) fn insert(&self, segment: Arc<Segment>) {
         self.table.write().unwrap_or_else(PoisonError::into_inner).insert(segment.number, segment);
     }
 
-    /// Takes a segment out: from now on it is not found.
+    /// Removes a segment from the table, so that new reads no longer find it.
     pub(crate) fn remove(&self, number: u64) {
         self.table.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|(open, _)| *open != number);
     }
 
-    /// All segments, the oldest first.
+    /// All segments, oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
         self.table.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
@@ -164,12 +164,12 @@ impl Segments {
         self.table.read().unwrap_or_else(PoisonError::into_inner).keys().next().copied()
     }
 
-    /// The bytes of all segments.
+    /// The total length of all segments.
     pub(crate) fn bytes(&self) -> u64 {
         self.table.read().unwrap_or_else(PoisonError::into_inner).values().map(|segment| segment.bytes()).sum()
     }
 
-    /// Discounts a released event; true if the log's oldest segment has none left.
+    /// Subtracts a released event; returns true if it was the last live event of the oldest segment.
     pub(crate) fn release(&self, place: Place) -> bool {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let Some((oldest, _)) = table.first_key_value() else { return false };
@@ -177,7 +177,7 @@ impl Segments {
         table.get(&number).is_some_and(|segment| segment.release(place)) && number == *oldest
     }
 
-    /// The segment of `place`, kept readable until the answer is dropped. `None`: it is gone.
+    /// The segment of `place`, kept readable until the result is dropped; `None` if it is gone.
     pub(crate) fn reading(&self, place: Place) -> Option<Reading> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let (oldest, _) = table.first_key_value()?;
@@ -186,7 +186,7 @@ impl Segments {
         Some(Reading(segment.clone()))
     }
 
-    /// The file of a segment for reading; kept open for a while.
+    /// Opens a segment's file for reading; the [`MAX_OPEN`] most recently used files stay open.
     pub(crate) fn file(&self, segment: &Segment) -> io::Result<Arc<dyn DataFile>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = open.iter().rposition(|(number, _)| *number == segment.number) {
@@ -203,7 +203,7 @@ impl Segments {
         Ok(file)
     }
 
-    /// Lets go of all files.
+    /// Closes all files.
     pub(crate) fn close(&self) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

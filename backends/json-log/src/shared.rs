@@ -1,22 +1,24 @@
-//! What the threads of a storage share.
+//! The state shared by the threads of a storage: whether it serves, and its counters.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use broker_core::storage::{StorageError, StorageFigures};
+use broker_core::storage::{StorageError, StorageErrorKind, StorageFigures};
+use durable_files::{Files, Reserve};
 
 use crate::config::JsonLogConfig;
-use crate::files::Files;
 use crate::segment::Segments;
 
-/// The state that is not owned by one thread.
+/// The state that no single thread owns.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: JsonLogConfig,
     pub(crate) files: Arc<dyn Files>,
     pub(crate) segments: Segments,
-    /// Why the storage is out of service.
+    /// The space reserved for a full disk.
+    pub(crate) reserve: Reserve,
+    /// The failure that took the storage out of service.
     failed: OnceLock<StorageError>,
     /// Set when closing begins.
     pub(crate) closed: AtomicBool,
@@ -32,6 +34,7 @@ impl Shared {
             config,
             files,
             segments,
+            reserve: Reserve::none(),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             damaged: AtomicU64::new(0),
@@ -40,18 +43,28 @@ impl Shared {
         }
     }
 
-    /// Takes the storage out of service; the first reason stays.
+    /// Adds a reserve.
+    pub(crate) fn with_reserve(mut self, reserve: Reserve) -> Self {
+        self.reserve = reserve;
+        self
+    }
+
+    /// Takes the storage out of service; the first failure is kept. A failure for lack of space also releases the reserve, so that
+    /// the storage can be reopened.
     pub(crate) fn fail(&self, error: &StorageError) {
+        if error.kind() == StorageErrorKind::Full {
+            self.reserve.give_back();
+        }
         if self.failed.set(error.clone()).is_ok() {
             tracing::error!(
                 path = %self.config.path.display(),
                 error = %error,
-                "the storage is out of service until it is opened again"
+                "storage out of service until it is reopened"
             );
         }
     }
 
-    /// Why the storage is out of service, if it is.
+    /// The failure that took the storage out of service, if any.
     pub(crate) fn failure(&self) -> Option<&StorageError> {
         self.failed.get()
     }
@@ -59,7 +72,7 @@ impl Shared {
     /// Counts and reports a damaged record.
     pub(crate) fn damage(&self, path: &Path, offset: u64, what: &str) {
         self.damaged.fetch_add(1, Relaxed);
-        tracing::error!(file = %path.display(), offset, what, "damage in the log; the record is left in place and passed over");
+        tracing::error!(file = %path.display(), offset, what, "damaged record skipped and left in place");
     }
 
     pub(crate) fn figures(&self) -> StorageFigures {

@@ -1,33 +1,43 @@
-//! The thread that syncs, so that writing goes on meanwhile: one sync covers all that was written before it began.
+//! Group commit: a dedicated thread syncs while writing continues. One sync covers everything written before it began.
+//!
+//! ```text
+//!   writes   a  b │  c  d  e  f │ g …
+//!   syncs     [───a b───][────c d e f────][── g …
+//!                       │                └ c d e f are durable: four batches, one sync
+//!                       └ a b are durable
+//! ```
+//!
+//! The slower the disk, the more batches share a sync. [`MAX_UNSYNCED_BYTES`] and [`MAX_UNSYNCED_BATCHES`] make the writer wait for
+//! a disk that stalls. A failed sync takes the storage out of service: the kernel may have dropped the data and would report a
+//! second sync as successful.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use broker_core::storage::{Completer, StorageError, StorageErrorKind};
+use durable_files::DataFile;
 
-use crate::config::Durability;
 use crate::error::JsonLogError;
-use crate::files::DataFile;
 use crate::segment::Segment;
 use crate::shared::Shared;
+use broker_core::settings::Durability;
 
-/// The most that is written ahead of a sync that is waited for, in bytes and in batches: a disk that stalls must stall the
-/// publishers, not fill the memory.
+/// The most bytes and batches written ahead of a sync: a stalled disk must block the publishers, not exhaust the memory.
 const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
 const MAX_UNSYNCED_BATCHES: usize = 64 << 10;
 
-/// How long a batch that nobody is told the safety of waits for a sync that others need. Acknowledgements would keep the disk
-/// busy otherwise, and each publish would find a sync under way that does not cover it.
+/// How long a batch that no client waits for may wait to share another batch's sync. Otherwise acknowledgements would keep the
+/// disk busy, and each publish would find a sync under way that does not cover it.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// A batch that waits for a sync.
+/// A batch waiting for a sync.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// Somebody is told when it is safe, so it is synced now.
+    /// A client waits for its durability, so it is synced at once.
     pub(crate) urgent: bool,
-    pub(crate) safe: Completer<()>,
-    /// The batch could not be written; the stage fails, but not before those of earlier batches are decided.
+    pub(crate) durable: Completer<()>,
+    /// The error if the batch could not be written. Its stage fails only after the stages of earlier batches are complete.
     pub(crate) failed: Option<StorageError>,
 }
 
@@ -35,26 +45,27 @@ pub(crate) struct Waiting {
 struct State {
     file: Option<(Arc<Segment>, Arc<dyn DataFile>)>,
     waiting: Vec<Waiting>,
-    /// One of them is urgent.
+    /// Whether one of `waiting` is urgent.
     urgent: bool,
-    /// A sync is under way.
+    /// Whether a sync is under way.
     busy: bool,
-    /// Bytes written and not covered by a sync that has begun.
+    /// The bytes written and not covered by a sync, finished or under way.
     unsynced_bytes: u64,
-    /// Writes are counted; a sync covers those up to a count.
+    /// The number of writes.
     written: u64,
+    /// The number of writes that are synced.
     synced: u64,
-    /// A sync up to this count is wanted now.
+    /// The number of writes that the writer waits to have synced.
     wanted: u64,
-    /// When the first write that is not synced happened.
+    /// The time of the first unsynced write.
     unsynced_since: Option<Instant>,
     error: Option<StorageError>,
     stop: bool,
-    /// The thread has panicked: nobody will complete what waits.
+    /// Whether the thread has panicked and completes no further stages.
     gone: bool,
 }
 
-/// The hand-over between the writer and the syncing thread.
+/// The handover between the writer and the syncing thread.
 #[derive(Debug)]
 pub(crate) struct Syncer {
     shared: Arc<Shared>,
@@ -72,12 +83,12 @@ impl Syncer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on `file` is the one that is written; the one before must be synced.
+    /// Switches to `file`, which is written from now on. The previous file must be synced.
     pub(crate) fn set_file(&self, segment: Arc<Segment>, file: Arc<dyn DataFile>) {
         self.lock().file = Some((segment, file));
     }
 
-    /// Takes note of a write and of those who wait for its sync. Waits if the disk is far behind.
+    /// Records a write and the batches waiting for its sync. Blocks while the disk is far behind.
     pub(crate) fn wrote(&self, bytes: u64, waiting: &mut Vec<Waiting>) {
         let mut state = self.lock();
         let wait = self.shared.config.durability == Durability::Always;
@@ -96,29 +107,29 @@ impl Syncer {
             state.unsynced_since.get_or_insert_with(Instant::now);
         }
         if state.gone {
-            // Dropping them fails their stages.
+            // Dropping the stages fails them.
             waiting.clear();
             return;
         }
         let urgent = waiting.iter().any(|one| one.urgent);
         state.urgent |= urgent;
         state.waiting.append(waiting);
-        // Once a timer runs it needs no telling that there is more; it begins with the first write.
+        // Only the first unsynced write starts the timer; later ones need not wake the thread.
         if self.shared.config.durability != Durability::Never && (urgent || first || bytes == 0) {
             self.work.notify_one();
         }
     }
 
-    /// Whether a sync is under way, beside which a write may take as long as the sync.
+    /// Whether a sync is under way or due; a concurrent write may take as long as the sync.
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.lock();
         state.busy || state.urgent || state.wanted > state.synced
     }
 
-    /// Waits until all that was written is synced.
+    /// Waits until everything written so far is synced.
     ///
     /// # Errors
-    /// When a sync failed, now or earlier.
+    /// When this or an earlier sync failed.
     pub(crate) fn barrier(&self) -> Result<(), StorageError> {
         let mut state = self.lock();
         let count = state.written;
@@ -138,20 +149,20 @@ impl Syncer {
         }
     }
 
-    /// Ends the thread, after a last sync if anything is unsynced.
+    /// Ends the thread after a last sync, if anything is unsynced.
     pub(crate) fn stop(&self) {
         self.lock().stop = true;
         self.work.notify_one();
         self.done.notify_all();
     }
 
-    /// The thread.
+    /// Runs the thread until [`Syncer::stop`].
     pub(crate) fn run(&self) {
         let _guard = PanicGuard(self);
         let mut state = self.lock();
         loop {
             let dirty = state.written > state.synced;
-            // Without a write there is nothing to sync and nothing to linger for.
+            // Without a write, there is nothing to sync and no stage to delay.
             let unsynced = dirty || !state.waiting.is_empty();
             let pause = self.pause(&state);
             if state.urgent || state.wanted > state.synced || (state.stop && unsynced) {
@@ -168,7 +179,7 @@ impl Syncer {
         }
     }
 
-    /// How long what is written may go on being unsynced; `None`: as long as it likes.
+    /// How much longer the written bytes may stay unsynced; `None`: indefinitely.
     fn pause(&self, state: &State) -> Option<Duration> {
         let most = match self.shared.config.durability {
             Durability::Always => LINGER,
@@ -195,14 +206,14 @@ impl Syncer {
         {
             self.shared.syncs.fetch_add(1, Relaxed);
             if let Err(source) = file.sync() {
-                // Never tried again: the kernel may have dropped what it could not write, and would report success.
+                // Never retried: the kernel may have dropped the data and would report success.
                 let failure = StorageError::from(JsonLogError::io("sync", &segment.path, source));
                 self.shared.fail(&failure);
                 error = Some(failure);
             }
         }
-        for Waiting { urgent: _, safe, failed } in waiting {
-            safe.complete(match failed.or_else(|| error.clone()) {
+        for Waiting { urgent: _, durable, failed } in waiting {
+            durable.complete(match failed.or_else(|| error.clone()) {
                 Some(error) => Err(error),
                 None => Ok(()),
             });
@@ -219,13 +230,13 @@ impl Syncer {
     }
 }
 
-/// Lets nobody wait for a thread that has panicked.
+/// Fails all waiting stages if the thread panics.
 struct PanicGuard<'s>(&'s Syncer);
 
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let error = StorageError::new(StorageErrorKind::Failed, "the syncing thread has panicked");
+            let error = StorageError::new(StorageErrorKind::Failed, "the syncing thread panicked");
             self.0.shared.fail(&error);
             let mut state = self.0.lock();
             state.error.get_or_insert(error);

@@ -1,113 +1,64 @@
-//! What owns the end of the log: takes all waiting batches, encodes them to one buffer, writes once.
+//! The writer, which owns the end of the log: it takes every waiting batch, encodes them into one buffer, and writes once.
+//!
+//! ```text
+//!   queue:  batch 8, batch 9, batch 10
+//!              │
+//!              ▼ encode, one line per mutation (settlements of a subscription share one)
+//!   buffer: {"batch":8,"left":1,…}\n{"batch":8,"left":0,…}\n{"batch":9,"left":0,…}\n{"batch":10,…
+//!              │
+//!              ▼ one write at the end of the active segment: the batches are `written`
+//!   Syncer: one sync later: they are `durable`
+//! ```
+//!
+//! A batch never spans two segments, so the segment changes only between batches. Stages complete in the order of batches.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use broker_core::event::Millis;
 use broker_core::storage::{Batch, Completer, Mutation, Place, StorageError};
 
+use crate::active_segment::ActiveSegment;
 use crate::catalogue::Catalogue;
-use crate::cleaner::Nudge;
-use crate::config::Durability;
 use crate::error::JsonLogError;
-use crate::files::{DataFile, OpenMode};
-use crate::format::{Encoder, Header, Span, encode_freed, encode_header};
-use crate::inbox::{Inbox, Request};
+use crate::format::{Encoder, Span, encode_freed};
 use crate::place::{self, MAX_OFFSET};
-use crate::segment::Segment;
+use crate::recovery::LogEnd;
 use crate::shared::Shared;
 use crate::sync::{Syncer, Waiting};
+use crate::wakeup::Wakeup;
+use crate::write_queue::{Request, WriteQueue};
+use broker_core::settings::Durability;
 
-/// So much is gathered before it is written; a batch may be longer.
+/// The bytes gathered before a write; a single batch may exceed them.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// What counts as a small batch: so many mutations, or so many bytes.
+/// The limits of a small batch, in mutations and in bytes of payload.
 const SMALL_COUNT: usize = 32;
 const SMALL_BYTES: usize = 16 << 10;
 
-/// A buffer that one huge batch has grown is given back above this.
+/// The memory that the buffer keeps; the excess of one huge batch is released.
 const KEEP_BYTES: usize = 8 << 20;
 
-/// The segment that is written.
-#[derive(Debug)]
-pub(crate) struct Active {
-    pub(crate) segment: Arc<Segment>,
-    pub(crate) file: Arc<dyn DataFile>,
-    /// Where the next line goes.
-    pub(crate) offset: u64,
-    /// Where its catalogue ends.
-    pub(crate) begin: u64,
-}
-
-impl Active {
-    /// Writes the beginning of a segment to an empty file and makes it durable, with its name.
-    pub(crate) fn begin(
-        shared: &Shared,
-        file: Arc<dyn DataFile>,
-        number: u64,
-        catalogue: &Catalogue,
-        next_batch: u64,
-    ) -> Result<Self, JsonLogError> {
-        let path = shared.segments.path(number);
-        let oldest = shared.segments.oldest().unwrap_or(number).min(number);
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let created = Millis(u64::try_from(created).unwrap_or_default());
-        let mut lines = Vec::new();
-        encode_header(&mut lines, &Header { segment: number, created, oldest, next_batch }, catalogue.lines());
-        catalogue.encode(&mut lines);
-        file.write_all_at(&lines, 0).map_err(|source| JsonLogError::io("write to", &path, source))?;
-        file.sync().map_err(|source| JsonLogError::io("sync", &path, source))?;
-        let dir = &shared.config.path;
-        shared.files.sync_dir(dir).map_err(|source| JsonLogError::io("sync", dir, source))?;
-        let begin = lines.len() as u64;
-        let segment = shared.segments.entry(number, begin);
-        shared.segments.insert(segment.clone());
-        Ok(Self::resume(shared, segment, file, begin))
-    }
-
-    /// Goes on at the end of a segment whose catalogue ends at `begin`.
-    pub(crate) fn resume(shared: &Shared, segment: Arc<Segment>, file: Arc<dyn DataFile>, begin: u64) -> Self {
-        shared.segments.set_begin(begin);
-        Self { offset: segment.bytes(), segment, file, begin }
-    }
-
-    /// The same with a new file.
-    pub(crate) fn create(
-        shared: &Shared,
-        number: u64,
-        catalogue: &Catalogue,
-        next_batch: u64,
-    ) -> Result<Self, JsonLogError> {
-        let path = shared.segments.path(number);
-        let file = shared
-            .files
-            .open(&path, OpenMode::CreateNew)
-            .map_err(|source| JsonLogError::io("create", &path, source))?;
-        Self::begin(shared, file, number, catalogue, next_batch)
-    }
-}
-
-/// A batch that is encoded and not yet written.
+/// An encoded batch that is not written yet.
 #[derive(Debug)]
 struct Pending {
-    /// Somebody is told when it is safe.
+    /// Whether a client waits for its durability.
     urgent: bool,
     written: Completer<Vec<Place>>,
-    safe: Option<Completer<()>>,
-    /// Its events among the spans.
+    durable: Option<Completer<()>>,
+    /// Its events, as a range of the spans.
     events: Range<usize>,
 }
 
-/// The writer; see [`crate::desk`] for who runs it.
+/// The writer. [`crate::writer_slot`] decides which thread runs it.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
-    inbox: Arc<Inbox>,
+    queue: Arc<WriteQueue>,
     requests: Vec<Request>,
     syncer: Arc<Syncer>,
-    nudge: Arc<Nudge>,
-    active: Active,
+    wakeup: Arc<Wakeup>,
+    active: ActiveSegment,
     catalogue: Catalogue,
     next_batch: u64,
     encoder: Encoder,
@@ -121,18 +72,18 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        inbox: Arc<Inbox>,
+        queue: Arc<WriteQueue>,
         syncer: Arc<Syncer>,
-        nudge: Arc<Nudge>,
-        (active, catalogue, next_batch): (Active, Catalogue, u64),
+        wakeup: Arc<Wakeup>,
+        LogEnd { active, catalogue, next_batch }: LogEnd,
     ) -> Self {
         syncer.set_file(active.segment.clone(), active.file.clone());
         Self {
             shared,
-            inbox,
+            queue,
             requests: Vec::new(),
             syncer,
-            nudge,
+            wakeup,
             active,
             catalogue,
             next_batch,
@@ -145,14 +96,14 @@ impl Writer {
         }
     }
 
-    /// Does all that waits in the inbox; whether it was asked to close.
+    /// Handles every request in the queue; returns true if one of them was to close.
     pub(crate) fn turn(&mut self) -> bool {
         let mut requests = std::mem::take(&mut self.requests);
-        self.inbox.take(&mut requests);
+        self.queue.take(&mut requests);
         let mut closing = false;
         for request in requests.drain(..) {
             match request {
-                Request::Commit { batch, written, safe } => self.commit(&batch, written, safe),
+                Request::Commit { batch, written, durable } => self.commit(&batch, written, durable),
                 Request::Free { through, done } => {
                     let result = self.write_freed(through);
                     let _cleaner_gone = done.send(result);
@@ -170,7 +121,7 @@ impl Writer {
         closing
     }
 
-    /// Whether this is a batch that is written in no time.
+    /// Whether the request is a batch small enough for the submitting thread to write.
     pub(crate) fn would_take(&self, request: &Request) -> bool {
         let Request::Commit { batch, .. } = request else { return false };
         let payload = |mutation: &Mutation| match mutation {
@@ -178,19 +129,19 @@ impl Writer {
             Mutation::Settle { events, .. } | Mutation::Forget { events, .. } => {
                 events.len() * SMALL_BYTES / SMALL_COUNT
             }
-            Mutation::Requeue { events, .. } => events.len() * SMALL_BYTES / SMALL_COUNT,
+            Mutation::Redeliver { events, .. } => events.len() * SMALL_BYTES / SMALL_COUNT,
             _ => 0,
         };
         let bytes: usize = batch.mutations.iter().take(SMALL_COUNT + 1).map(payload).sum();
         let is_small = batch.mutations.len() <= SMALL_COUNT && bytes <= SMALL_BYTES;
-        // A new segment is not begun in no time.
+        // Beginning a segment takes several syncs, which must not block the submitter.
         is_small && self.has_room_for(0) && !self.syncer.is_busy()
     }
 
-    /// Writes a batch for which [`Writer::would_take`] holds.
+    /// Writes a batch at once. [`Writer::would_take`] must have accepted it.
     pub(crate) fn take_at_once(&mut self, request: Request) {
-        if let Request::Commit { batch, written, safe } = request {
-            self.commit(&batch, written, safe);
+        if let Request::Commit { batch, written, durable } = request {
+            self.commit(&batch, written, durable);
             self.flush();
         }
     }
@@ -199,10 +150,10 @@ impl Writer {
         self.shared.failure().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    fn commit(&mut self, batch: &Batch, written: Completer<Vec<Place>>, safe: Option<Completer<()>>) {
+    fn commit(&mut self, batch: &Batch, written: Completer<Vec<Place>>, durable: Option<Completer<()>>) {
         if let Err(error) = self.working().and_then(|()| self.make_room()) {
             self.flush();
-            self.refuse(Pending { urgent: true, written, safe, events: 0..0 }, error);
+            self.refuse(Pending { urgent: true, written, durable, events: 0..0 }, error);
             return;
         }
         let (bytes, events) = (self.buffer.len(), self.spans.len());
@@ -218,11 +169,11 @@ impl Writer {
             Err(error) => {
                 self.buffer.truncate(bytes);
                 self.spans.truncate(events);
-                // Those before it are not to blame.
+                // The batches before it are still written.
                 self.flush();
                 let error = StorageError::from(error);
                 self.shared.fail(&error);
-                self.refuse(Pending { urgent: true, written, safe, events: 0..0 }, error);
+                self.refuse(Pending { urgent: true, written, durable, events: 0..0 }, error);
                 return;
             }
         }
@@ -233,20 +184,20 @@ impl Writer {
             }
         }
         let urgent = !batch.mutations.iter().all(is_answered_when_written);
-        self.pending.push(Pending { urgent, written, safe, events: events..self.spans.len() });
+        self.pending.push(Pending { urgent, written, durable, events: events..self.spans.len() });
         if self.buffer.len() >= WRITE_BYTES {
             self.flush();
         }
     }
 
-    /// Whether the active segment is to grow by so much.
+    /// Whether the active segment has room for `bytes` more.
     fn has_room_for(&self, bytes: u64) -> bool {
-        // A catalogue that is as long as a segment must not make every batch begin a new one.
+        // A catalogue as long as a segment must not make every batch begin a new one.
         let limit = self.shared.config.segment_bytes.max(self.active.begin.saturating_mul(2));
         self.active.offset + bytes < limit
     }
 
-    /// Begins a new segment if the active one is long enough.
+    /// Begins a new segment if the active one is full.
     fn make_room(&mut self) -> Result<(), StorageError> {
         if self.has_room_for(self.buffer.len() as u64) {
             return Ok(());
@@ -256,16 +207,12 @@ impl Writer {
         self.rotate()
     }
 
-    /// Writes what is gathered, and completes its stages.
+    /// Writes the buffer, and completes the stages of its batches.
     fn flush(&mut self) {
         if !self.buffer.is_empty() {
             let written = match self.shared.failure() {
                 Some(error) => Err(error.clone()),
-                None => self.active.file.write_all_at(&self.buffer, self.active.offset).map_err(|source| {
-                    let error = JsonLogError::io("write to", &self.active.segment.path, source).into();
-                    self.shared.fail(&error);
-                    error
-                }),
+                None => self.write_buffer().inspect_err(|error| self.shared.fail(error)),
             };
             if let Err(error) = written {
                 self.buffer.clear();
@@ -293,11 +240,11 @@ impl Writer {
                 places.push(place);
             }
             pending.written.complete(Ok(places));
-            match (pending.safe, self.shared.config.durability) {
-                (Some(safe), Durability::Always) => {
-                    self.waiting.push(Waiting { urgent: pending.urgent, safe, failed: None });
+            match (pending.durable, self.shared.config.durability) {
+                (Some(durable), Durability::Always) => {
+                    self.waiting.push(Waiting { urgent: pending.urgent, durable, failed: None });
                 }
-                (Some(safe), _) => safe.complete(Ok(())),
+                (Some(durable), _) => durable.complete(Ok(())),
                 (None, _) => {}
             }
         }
@@ -308,40 +255,47 @@ impl Writer {
         if bytes > 0 || !self.waiting.is_empty() {
             self.syncer.wrote(bytes, &mut self.waiting);
         }
-        // After the write: what made the events dead is in the log before their segment can go.
+        // Only after the write: the settlements that released these events must be in the log before their segment can be freed.
         let mut oldest_is_dead = false;
         for place in self.releases.drain(..) {
             oldest_is_dead |= self.shared.segments.release(place);
         }
         if oldest_is_dead {
-            self.nudge.nudge();
+            self.wakeup.wake();
         }
+    }
+
+    fn write_buffer(&self) -> Result<(), StorageError> {
+        let events = if self.spans.is_empty() { 0 } else { self.buffer.len() as u64 };
+        self.shared.reserve.before_writing(events)?;
+        let written = self.active.file.write_all_at(&self.buffer, self.active.offset);
+        written.map_err(|source| JsonLogError::io("write to", &self.active.segment.path, source).into())
     }
 
     fn refuse(&mut self, pending: Pending, error: StorageError) {
         pending.written.complete(Err(error.clone()));
-        match (pending.safe, self.shared.config.durability) {
-            (Some(safe), Durability::Always) => {
-                self.waiting.push(Waiting { urgent: true, safe, failed: Some(error) });
+        match (pending.durable, self.shared.config.durability) {
+            (Some(durable), Durability::Always) => {
+                self.waiting.push(Waiting { urgent: true, durable, failed: Some(error) });
                 self.syncer.wrote(0, &mut self.waiting);
             }
-            (Some(safe), _) => safe.complete(Err(error)),
+            (Some(durable), _) => durable.complete(Err(error)),
             (None, _) => {}
         }
     }
 
-    /// Begins a new segment; everything that was gathered is written.
+    /// Begins a new segment. The buffer must be empty.
     ///
-    /// The old segment is synced before there is a new one, whatever the durability: so only the last segment can have a tail
-    /// that a crash tore, and nothing in the new one is there without all that came before it.
+    /// The old segment is synced before the new one exists, at every durability. So only the last segment can have a torn tail, and
+    /// no record of the new segment survives without all records before it.
     fn rotate(&mut self) -> Result<(), StorageError> {
         self.syncer.barrier()?;
         let number = self.active.segment.number + 1;
-        match Active::create(&self.shared, number, &self.catalogue, self.next_batch) {
+        match ActiveSegment::create(&self.shared, number, &self.catalogue, self.next_batch) {
             Ok(active) => {
                 self.syncer.set_file(active.segment.clone(), active.file.clone());
                 self.active = active;
-                self.nudge.nudge();
+                self.wakeup.wake();
                 Ok(())
             }
             Err(error) => {
@@ -362,25 +316,25 @@ impl Writer {
     }
 }
 
-/// Whether the engine answers for it when it is written, so that nobody waits for it to be safe.
+/// Whether clients get their answer once the mutation is written, so that none waits for its durability.
 fn is_answered_when_written(mutation: &Mutation) -> bool {
-    matches!(mutation, Mutation::Settle { .. } | Mutation::Requeue { .. } | Mutation::Release { .. })
+    matches!(mutation, Mutation::Settle { .. } | Mutation::Redeliver { .. } | Mutation::Release { .. })
 }
 
 impl Drop for Writer {
-    /// Also when the thread panics: nobody must wait for what will not happen.
+    /// Fails the waiting batches, even after a panic, so that no stage stays incomplete.
     fn drop(&mut self) {
         let gone = if std::thread::panicking() {
             let error =
-                StorageError::new(broker_core::storage::StorageErrorKind::Failed, "the writing thread has panicked");
+                StorageError::new(broker_core::storage::StorageErrorKind::Failed, "the writing thread panicked");
             self.shared.fail(&error);
             error
         } else {
             StorageError::closed()
         };
-        for request in self.inbox.close() {
-            if let Request::Commit { written, safe, .. } = request {
-                self.refuse(Pending { urgent: true, written, safe, events: 0..0 }, gone.clone());
+        for request in self.queue.close() {
+            if let Request::Commit { written, durable, .. } = request {
+                self.refuse(Pending { urgent: true, written, durable, events: 0..0 }, gone.clone());
             }
         }
         self.syncer.stop();

@@ -1,5 +1,5 @@
-//! Small batches are written by whoever submits them, and nobody is made to wait longer for it.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Small batches are written by the submitting thread, without delaying any other batch.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod common;
 
@@ -49,56 +49,56 @@ fn subscribe() -> Batch {
     Batch { mutations: vec![Mutation::Subscribe { topic: topic("a"), subscription: subscription("s"), since: Seq(0) }] }
 }
 
-/// Whether the stage is over already, without waiting.
+/// Whether the stage is already complete, without waiting.
 fn is_over<T>(stage: Stage<T>) -> bool {
     let mut stage = pin!(stage);
     matches!(stage.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(_)))
 }
 
 #[test]
-fn a_small_batch_is_written_when_submit_returns_and_nothing_else_is_under_way() {
+fn a_small_batch_is_written_when_submit_returns_if_the_writer_is_idle() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path(), Durability::Interval);
     assert!(is_over(storage.submit(subscribe()).written));
     for seq in 1..=20 {
         let commit = storage.submit(publish([seq]));
-        assert!(is_over(commit.written) && is_over(commit.safe), "{seq}");
+        assert!(is_over(commit.written) && is_over(commit.durable), "{seq}");
         assert!(is_over(storage.submit(settle(seq)).written), "{seq}");
     }
     let large = storage.submit(publish(21..=1000));
-    assert_eq!(block_on(large.written).unwrap().len(), 980, "a large one is the thread's");
+    assert_eq!(block_on(large.written).unwrap().len(), 980, "a large batch goes to the writing thread");
     block_on(storage.close()).unwrap();
     assert!(!is_over(storage.submit(settle(21)).written), "nothing is written to a closed storage");
 }
 
 #[test]
-fn an_acknowledgement_is_synced_soon_although_nobody_waits_for_it() {
+fn an_acknowledgement_is_synced_soon_although_no_client_waits_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path(), Durability::Always);
-    block_on(storage.submit(subscribe()).safe).unwrap();
-    block_on(storage.submit(publish([1])).safe).unwrap();
+    block_on(storage.submit(subscribe()).durable).unwrap();
+    block_on(storage.submit(publish([1])).durable).unwrap();
     let before = storage.figures().syncs;
-    block_on(storage.submit(settle(1)).safe).unwrap();
+    block_on(storage.submit(settle(1)).durable).unwrap();
     assert_eq!(storage.figures().syncs, before + 1);
 }
 
 #[test]
-fn batches_keep_their_order_whoever_writes_them() {
+fn batches_keep_their_order_whichever_thread_writes_them() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path(), Durability::Always);
     let mut last = storage.submit(subscribe());
     let mut next = 1;
-    // Some at once, some by the thread, some beside a sync.
+    // Some are written by this thread, some by the writing thread, and some during a sync.
     for round in 0..300_u64 {
         let count = if round % 7 == 0 { 100 } else { 1 };
         last = storage.submit(publish(next..next + count));
         next += count;
         if round % 40 == 0 {
-            block_on(last.safe).unwrap();
+            block_on(last.durable).unwrap();
             last = storage.submit(Batch { mutations: Vec::new() });
         }
     }
-    block_on(last.safe).unwrap();
+    block_on(last.durable).unwrap();
     block_on(storage.close()).unwrap();
     drop(storage);
     let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();

@@ -1,6 +1,6 @@
-//! The power goes, or an operation fails, at every single operation of a run; what is found afterwards is one of the states
-//! that there were, not older than what was confirmed.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Power fails, or an operation fails, at every single operation of a run. The recovered state is always one that existed during
+//! the run, and never older than the last confirmation.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod common;
 
@@ -27,16 +27,16 @@ fn open(config: &JsonLogConfig, disk: &SimDisk) -> Result<Engine, StorageError> 
     Engine::over(JsonLogStorage::open_with(config.clone(), Arc::new(disk.clone()))?)
 }
 
-/// What a run has seen.
+/// The observations of a run.
 struct Seen {
     history: Vec<State>,
-    /// The last batch whose `safe` completed.
-    safe: usize,
+    /// The last batch whose `durable` completed.
+    durable: usize,
 }
 
-/// Publishes to several subscriptions, settles most of it, leaves something in every segment so that it has to be moved.
+/// Publishes to several subscriptions and settles most events, but leaves some in every segment that have to be moved.
 fn run(engine: &Engine, cleans: bool) -> Seen {
-    let mut safe = 0;
+    let mut durable = 0;
     let mut waiting = Vec::new();
     let mut submitted = 0;
     let mut batches = vec![vec![
@@ -54,10 +54,15 @@ fn run(engine: &Engine, cleans: bool) -> Seen {
         batches.push(vec![
             settle("one", vec![key(0, seq + 1), key(1, seq + 2), key(0, seq + 3)]),
             settle("two", vec![key(0, seq + 1), key(1, seq + 2)]),
-            Mutation::Requeue {
+            Mutation::Redeliver {
                 topic: topic("a"),
                 subscription: subscription("two"),
-                events: vec![Requeued { key: key(0, seq + 3), deliveries: 2, due_at: Some(Millis(seq)), grace_ms: 0 }],
+                events: vec![Redelivery {
+                    key: key(0, seq + 3),
+                    deliveries: 2,
+                    due_at: Some(Millis(seq)),
+                    grace_ms: 0,
+                }],
             },
         ]);
         if n % 4 != 0 {
@@ -72,7 +77,7 @@ fn run(engine: &Engine, cleans: bool) -> Seen {
         if submitted % 3 == 0 {
             for (n, stage) in waiting.drain(..) {
                 if block_on(stage).is_ok() {
-                    safe = n;
+                    durable = n;
                 }
             }
         }
@@ -88,18 +93,18 @@ fn run(engine: &Engine, cleans: bool) -> Seen {
     }
     for (n, stage) in waiting {
         if block_on(stage).is_ok() {
-            safe = n;
+            durable = n;
         }
     }
-    Seen { history: engine.history(), safe }
+    Seen { history: engine.history(), durable }
 }
 
-/// Opens what is left, compares it, goes on with it, and compares again.
+/// Opens the surviving directory, compares its state, continues to use it, and compares again.
 fn check(config: &JsonLogConfig, disk: &SimDisk, seen: &Seen, what: &str) {
     let engine = open(config, disk).unwrap();
     let state = engine.state();
-    let found = seen.history[seen.safe..].contains(&state);
-    assert!(found, "{what}: no state since batch {} is {state:#?}", seen.safe);
+    let found = seen.history[seen.durable..].contains(&state);
+    assert!(found, "{what}: no state since batch {} is {state:#?}", seen.durable);
     assert_eq!(engine.report.damaged, 0, "{what}");
     engine.check_payloads();
     engine.commit(vec![Mutation::Publish(event("a", 3, 1000, 40))]).unwrap();
@@ -111,7 +116,7 @@ fn check(config: &JsonLogConfig, disk: &SimDisk, seen: &Seen, what: &str) {
     engine.check_payloads();
 }
 
-/// Runs `case` with 0, 1, 2, … on several threads, until it says that there is no such operation.
+/// Runs `case` with 0, 1, 2, … on several threads, until it returns false: the run has no such operation.
 fn at_every_operation(case: impl Fn(u64) -> bool + Sync) -> u64 {
     let (next, end) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
     std::thread::scope(|scope| {
@@ -138,14 +143,14 @@ fn cut_at_every_operation(cleans: bool) {
         let disk = SimDisk::new(Plan::CutAt(n));
         let seen = match open(&config, &disk) {
             Ok(engine) => run(&engine, cleans),
-            Err(_) => Seen { history: vec![State::default()], safe: 0 },
+            Err(_) => Seen { history: vec![State::default()], durable: 0 },
         };
         if !disk.happened() {
             return false;
         }
         for survives in [Survives::Nothing, Survives::Everything, Survives::Some(n), Survives::Some(n + 7919)] {
             check(&config, &disk.reboot(survives, Plan::Nothing), &seen, &format!("cut at {n}, {survives:?}"));
-            // And again in the middle of recovering from it.
+            // Cut the power again at each operation of the recovery.
             for m in 0.. {
                 let second = disk.reboot(survives, Plan::CutAt(m));
                 let opened = open(&config, &second).is_ok();
@@ -158,21 +163,21 @@ fn cut_at_every_operation(cleans: bool) {
         }
         true
     });
-    assert!(operations > 60, "only {operations} operations: too few to show anything");
+    assert!(operations > 60, "only {operations} operations: too few for a meaningful test");
 }
 
 #[test]
-fn a_power_cut_at_any_operation_loses_nothing_that_was_safe() {
+fn a_power_cut_at_any_operation_loses_nothing_that_was_durable() {
     cut_at_every_operation(false);
 }
 
 #[test]
-fn a_power_cut_at_any_operation_of_cleaning_loses_nothing_that_was_safe() {
+fn a_power_cut_at_any_operation_of_cleaning_loses_nothing_that_was_durable() {
     cut_at_every_operation(true);
 }
 
 #[test]
-fn a_failing_operation_ends_confirmations_and_loses_nothing_that_was_safe() {
+fn a_failing_operation_ends_confirmations_and_loses_nothing_that_was_durable() {
     let config = small_segments("data");
     for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
         at_every_operation(|n| {
@@ -181,7 +186,7 @@ fn a_failing_operation_ends_confirmations_and_loses_nothing_that_was_safe() {
                 Ok(engine) => {
                     let seen = run(&engine, false);
                     if disk.happened() {
-                        // An unlink is the one operation that can be tried again.
+                        // Only an unlink may be retried, and this run has none.
                         let error = engine.commit(vec![Mutation::Publish(event("a", 0, 2000, 1))]).unwrap_err();
                         let expected = match kind {
                             io::ErrorKind::StorageFull => StorageErrorKind::Full,
@@ -189,11 +194,11 @@ fn a_failing_operation_ends_confirmations_and_loses_nothing_that_was_safe() {
                         };
                         assert_eq!(error.kind(), expected, "{error}");
                         let later = engine.commit(vec![]).unwrap_err();
-                        assert_eq!(later.to_string(), error.to_string(), "the first reason stays");
+                        assert_eq!(later.to_string(), error.to_string(), "the first failure is kept");
                     }
                     seen
                 }
-                Err(_) => Seen { history: vec![State::default()], safe: 0 },
+                Err(_) => Seen { history: vec![State::default()], durable: 0 },
             };
             if !disk.happened() {
                 return false;
@@ -227,10 +232,10 @@ fn weaker_durability_still_recovers_a_prefix() {
             let disk = SimDisk::new(Plan::CutAt(n));
             let mut seen = match open(&config, &disk) {
                 Ok(engine) => run(&engine, false),
-                Err(_) => Seen { history: vec![State::default()], safe: 0 },
+                Err(_) => Seen { history: vec![State::default()], durable: 0 },
             };
-            // What was confirmed may be lost, but not out of order.
-            seen.safe = 0;
+            // Confirmed batches may be lost, but only from the end.
+            seen.durable = 0;
             for survives in [Survives::Nothing, Survives::Everything, Survives::Some(n)] {
                 check(
                     &config,

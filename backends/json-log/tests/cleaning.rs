@@ -1,5 +1,5 @@
-//! Space that is not needed any more is freed, and nothing that is needed goes with it.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Space that is no longer needed is freed, and nothing that is still needed is lost.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod common;
 
@@ -40,26 +40,28 @@ fn a_drained_queue_leaves_a_small_directory() {
     engine.check_payloads();
     assert!(segments(dir.path()).len() > 15);
     engine.commit(vec![settle("one", 1..=200)]).unwrap();
-    // The releases of these events are in the batch; another one may have to carry late ones.
+    // The releases of these events are in the batch; late ones may need another batch.
     engine.commit(vec![]).unwrap();
     eventually("freeing", || segments(dir.path()).len() == 1);
     assert!(engine.storage.figures().bytes < 8192);
     let state = engine.state();
     engine.close().unwrap();
     let engine = Engine::open(small_segments(dir.path())).unwrap();
-    assert_eq!(engine.report.damaged, 0, "segments that are gone on purpose are not missing");
+    assert_eq!(engine.report.damaged, 0, "freed segments do not count as missing");
     assert_eq!(engine.state(), state);
 }
 
 #[test]
-fn old_events_that_still_wait_are_moved_with_exactly_those_who_hold_them() {
+fn old_events_that_still_wait_are_moved_with_exactly_their_holders() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(small_segments(dir.path())).unwrap();
     engine.commit(vec![subscribe("one"), subscribe("two"), subscribe("three")]).unwrap();
     for seq in 1..=120 {
         engine.commit(publish([seq], 300)).unwrap();
     }
-    let requeued = Requeued {
+    // Looked up before the settlements, because the cleaner may move the event as soon as they are written.
+    let old = engine.place("a", 3);
+    let redelivery = Redelivery {
         key: EventKey { priority: Priority(0), seq: Seq(3) },
         deliveries: 7,
         due_at: Some(Millis(1_900_000_000_000)),
@@ -67,13 +69,12 @@ fn old_events_that_still_wait_are_moved_with_exactly_those_who_hold_them() {
     };
     engine
         .commit(vec![
-            Mutation::Requeue { topic: topic("a"), subscription: subscription("two"), events: vec![requeued] },
+            Mutation::Redeliver { topic: topic("a"), subscription: subscription("two"), events: vec![redelivery] },
             settle("one", 1..=120),
             settle("two", (1..=120).filter(|seq| *seq != 3 && *seq != 50)),
             settle("three", (1..=120).filter(|seq| *seq != 50)),
         ])
         .unwrap();
-    let old = engine.place("a", 3);
     eventually("moving", || !segments(dir.path())[0].ends_with("0000000000000001.jsonl"));
     assert_ne!(engine.place("a", 3), old);
     engine.check_payloads();
@@ -109,7 +110,7 @@ fn publishing_goes_on_while_space_is_freed() {
     let engine = Engine::open(JsonLogConfig { segment_bytes: 64 << 10, ..JsonLogConfig::new(dir.path()) }).unwrap();
     engine.commit(vec![subscribe("one")]).unwrap();
     let mut seq = 0;
-    // Every tenth event waits for good, so nearly every segment has to be moved.
+    // Every tenth event is never settled, so nearly every segment has events to move.
     for _ in 0..150 {
         engine.commit(publish(seq + 1..=seq + 20, 400)).unwrap();
         engine.commit(vec![settle("one", (seq + 1..=seq + 20).filter(|seq| seq % 10 != 0))]).unwrap();
@@ -141,13 +142,13 @@ fn an_idle_log_that_holds_nothing_is_replaced() {
         files.len() == 1 && files[0].ends_with("0000000000000002.jsonl")
     });
     assert!(engine.storage.figures().bytes < 1000);
-    // And it stays so.
+    // The new segment is not replaced in turn.
     std::thread::sleep(Duration::from_millis(2500));
     assert!(segments(dir.path())[0].ends_with("0000000000000002.jsonl"));
 }
 
 #[test]
-fn a_file_that_outlived_its_note_changes_nothing_and_goes() {
+fn a_freed_segment_that_reappears_changes_nothing_and_is_removed_again() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(small_segments(dir.path())).unwrap();
     engine.commit(vec![subscribe("one")]).unwrap();
@@ -161,7 +162,7 @@ fn a_file_that_outlived_its_note_changes_nothing_and_goes() {
     let state = engine.state();
     engine.close().unwrap();
 
-    // The note is durable before the file goes, so power can go between the two.
+    // The `freed` record is durable before the file is removed, so power can fail in between.
     let oldest = &segments(dir.path())[0];
     let (path, bytes) = before.iter().rev().find(|(path, _)| path < oldest).unwrap();
     fs::write(path, bytes).unwrap();
@@ -175,7 +176,7 @@ fn a_file_that_outlived_its_note_changes_nothing_and_goes() {
 }
 
 #[test]
-fn closing_in_the_middle_of_moving_is_quick_and_harmless() {
+fn closing_while_events_are_moved_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(small_segments(dir.path())).unwrap();
     engine.commit(vec![subscribe("one")]).unwrap();

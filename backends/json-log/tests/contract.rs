@@ -1,29 +1,6 @@
-//! The contract that every storage keeps.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Runs the contract that every storage must meet.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
-use std::path::Path;
+mod backend;
 
-use backend_json_log::{JsonLogConfig, JsonLogStorage};
-use broker_core::storage::StorageError;
-use broker_core::storage::contract::ContractBackend;
-
-struct JsonLog;
-
-impl ContractBackend for JsonLog {
-    type Storage = JsonLogStorage;
-
-    fn open(dir: &Path) -> Result<JsonLogStorage, StorageError> {
-        JsonLogStorage::open(JsonLogConfig { segment_bytes: 4 << 20, ..JsonLogConfig::new(dir) })
-    }
-
-    fn make_newer(dir: &Path) {
-        let path = dir.join("0000000000000001.jsonl");
-        let log = std::fs::read_to_string(&path).unwrap();
-        let (header, rest) = log.split_once('\n').unwrap();
-        let body = header[..header.find(",\"crc\"").unwrap()].replace("\"version\":1", "\"version\":99");
-        let newer = format!("{body},\"crc\":\"{:08x}\"}}\n{rest}", crc32fast::hash(body.as_bytes()));
-        std::fs::write(&path, newer).unwrap();
-    }
-}
-
-broker_core::storage_contract!(JsonLog);
+broker_core::storage_contract!(backend::JsonLog);

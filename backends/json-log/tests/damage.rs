@@ -1,5 +1,5 @@
-//! Files that are not as they were written: torn, flipped, cut, missing, strange.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Damaged files: torn tails, flipped bits, truncated and missing files, and foreign content.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod common;
 
@@ -12,7 +12,7 @@ use broker_core::storage::*;
 use common::engine::{Engine, Replayed, event, subscription, topic};
 use common::{block_on, segments, small_segments};
 
-/// A log in one segment: a subscription and some batches of events and settlements.
+/// Writes a log of one segment, with a subscription and some batches of events and settlements, and returns its bytes.
 fn small_log(dir: &Path) -> Vec<u8> {
     let engine = Engine::open(JsonLogConfig::new(dir)).unwrap();
     engine
@@ -32,17 +32,17 @@ fn small_log(dir: &Path) -> Vec<u8> {
     fs::read(&segments(dir)[0]).unwrap()
 }
 
-/// Recovers a log of one segment with these bytes.
+/// Recovers a log of one segment with these bytes, publishes to it, and recovers it again.
 fn recover(bytes: &[u8]) -> (RecoveryReport, Replayed) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("0000000000000001.jsonl"), bytes).unwrap();
     let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
     let mut replayed = Replayed::default();
     let report = storage.recover(&mut replayed).unwrap();
-    // It can be built upon, and what is built is found.
+    // The log can still be written to, and the new event is recovered.
     let publish = Mutation::Publish(event("a", 0, 900, 3));
     let commit = storage.submit(Batch { mutations: vec![publish.clone()] });
-    block_on(commit.safe).unwrap();
+    block_on(commit.durable).unwrap();
     block_on(storage.close()).unwrap();
     let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
     let mut again = Replayed::default();
@@ -62,12 +62,13 @@ fn lines(bytes: &[u8]) -> Vec<&[u8]> {
 fn a_log_cut_anywhere_keeps_its_whole_batches() {
     let dir = tempfile::tempdir().unwrap();
     let log = small_log(dir.path());
-    // How many mutations there are after each line that ends a batch.
+    // The offset and the number of mutations after each line that ends a batch.
     let mut whole = vec![(0, 0)];
     let (mut at, mut mutations) = (0, 0);
     for line in lines(&log) {
         at += line.len();
-        mutations += u64::from(line.starts_with(br#"{"batch""#));
+        // A subscription is written twice.
+        mutations += u64::from(line.starts_with(br#"{"batch""#) && !line.starts_with(br#"{"batch":1,"left":1,"#));
         if memchr::memmem::find(line, br#""left":0,"#).is_some() {
             whole.push((at, mutations));
         }
@@ -82,7 +83,7 @@ fn a_log_cut_anywhere_keeps_its_whole_batches() {
 }
 
 #[test]
-fn a_flipped_bit_costs_at_most_the_line_that_it_is_in() {
+fn a_flipped_bit_costs_at_most_its_own_line() {
     let dir = tempfile::tempdir().unwrap();
     let log = small_log(dir.path());
     let (_, intact) = recover(&log);
@@ -103,6 +104,77 @@ fn a_flipped_bit_costs_at_most_the_line_that_it_is_in() {
     }
 }
 
+/// Flips every bit of every subscription's line in the file, and changes every byte to another character and to zero. Each time, all
+/// `expected` events must survive with all their holders.
+fn flip_subscriptions(dir: &Path, file: &Path, expected: &common::engine::State) {
+    let whole = fs::read(file).unwrap();
+    let mut at = 0;
+    let mut flipped = 0;
+    for line in lines(&whole) {
+        if memchr::memmem::find(line, br#""subscribe":"#).is_some() {
+            for n in at..at + line.len() {
+                let byte = whole[n];
+                let others = (0..8).map(|bit| byte ^ 1 << bit).chain([b'#', 0]).filter(|other| *other != byte);
+                for other in others {
+                    let mut bytes = whole.clone();
+                    bytes[n] = other;
+                    fs::write(file, &bytes).unwrap();
+                    let storage = JsonLogStorage::open(small_segments(dir)).unwrap();
+                    let mut replayed = Replayed::default();
+                    let report = storage.recover(&mut replayed).unwrap();
+                    assert_eq!(replayed.state.events, expected.events, "byte {n} is {other}");
+                    assert_eq!(replayed.state.subscriptions, expected.subscriptions, "byte {n} is {other}");
+                    assert!(report.damaged > 0, "byte {n} is {other}: not noticed");
+                    flipped += 1;
+                    drop(storage);
+                    // After a damaged header or catalogue, recovery begins another segment.
+                    for later in segments(dir).into_iter().filter(|later| later.as_path() > file) {
+                        if fs::read(&later).is_ok_and(|bytes| memchr::memmem::find(&bytes, br#""batch""#).is_none()) {
+                            fs::remove_file(later).unwrap();
+                        }
+                    }
+                }
+            }
+        }
+        at += line.len();
+    }
+    fs::write(file, &whole).unwrap();
+    assert!(flipped > 1_000, "{flipped}");
+}
+
+#[test]
+fn a_flipped_bit_in_the_record_of_a_subscription_loses_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(small_segments(dir.path())).unwrap();
+    for name in ["one", "two"] {
+        let subscribe = Mutation::Subscribe { topic: topic("a"), subscription: subscription(name), since: Seq(0) };
+        engine.commit(vec![subscribe]).unwrap();
+    }
+    engine.commit((1..=7).map(|seq| Mutation::Publish(event("a", 0, seq, 3))).collect()).unwrap();
+    let expected = engine.state();
+    engine.close().unwrap();
+    drop(engine);
+    flip_subscriptions(dir.path(), &segments(dir.path())[0], &expected);
+}
+
+#[test]
+fn a_flipped_bit_in_the_catalogue_of_the_only_segment_left_loses_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    long_log(dir.path());
+    // Without the segments before it, as if they were freed, only its catalogue knows the subscription.
+    let mut files = segments(dir.path());
+    let last = files.pop().unwrap();
+    for file in &files {
+        fs::remove_file(file).unwrap();
+    }
+    let storage = JsonLogStorage::open(small_segments(dir.path())).unwrap();
+    let mut replayed = Replayed::default();
+    storage.recover(&mut replayed).unwrap();
+    drop(storage);
+    assert!(!replayed.state.events.is_empty() && replayed.state.subscriptions.len() == 1);
+    flip_subscriptions(dir.path(), &last, &replayed.state);
+}
+
 #[test]
 fn a_tail_of_zeros_is_cut() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,7 +186,7 @@ fn a_tail_of_zeros_is_cut() {
         assert_eq!((report.torn_bytes, report.damaged), (zeros as u64, 0));
         assert_eq!(replayed.state.events.len(), 6);
     }
-    // The length of the last write is there, its bytes are not.
+    // The length of the last write survived, its bytes did not.
     let last = lines(&log[..len]).last().unwrap().len();
     log.truncate(len);
     log[len - last + 20..].fill(0);
@@ -124,16 +196,16 @@ fn a_tail_of_zeros_is_cut() {
 }
 
 #[test]
-fn what_damage_left_of_the_last_batch_stays_when_a_torn_one_behind_it_is_cut() {
+fn the_rest_of_a_damaged_last_batch_stays_when_the_torn_tail_after_it_is_cut() {
     let dir = tempfile::tempdir().unwrap();
     let log = small_log(dir.path());
     let lines = lines(&log);
-    // Of the batch of three events the first, and a batch behind it that is not whole.
-    let damaged = [&lines[..4].concat()[..], lines[7]].concat();
+    // The first event of the batch of three, followed by an incomplete batch.
+    let damaged = [&lines[..5].concat()[..], lines[8]].concat();
     let path = &segments(dir.path())[0];
     fs::write(path, damaged).unwrap();
     let mut found = Vec::new();
-    for torn in [lines[7].len() as u64, 0, 0] {
+    for torn in [lines[8].len() as u64, 0, 0] {
         let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
         let mut replayed = Replayed::default();
         let report = storage.recover(&mut replayed).unwrap();
@@ -144,11 +216,11 @@ fn what_damage_left_of_the_last_batch_stays_when_a_torn_one_behind_it_is_cut() {
     assert_eq!(found[0].last(), Some(&Mutation::Publish(event("a", 1, 2, 3))));
     assert_eq!(found[0], found[1]);
     assert_eq!(found[0], found[2]);
-    assert_eq!(fs::read(path).unwrap(), lines[..4].concat());
+    assert_eq!(fs::read(path).unwrap(), lines[..5].concat());
 }
 
 #[test]
-fn a_damaged_record_inside_costs_itself_and_is_left_in_place() {
+fn a_damaged_record_inside_the_log_costs_only_itself_and_stays_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let log = small_log(dir.path());
     let at = memchr::memmem::find(&log, br#""id":"id-3""#).unwrap();
@@ -161,7 +233,7 @@ fn a_damaged_record_inside_costs_itself_and_is_left_in_place() {
     assert_eq!((engine.report.damaged, engine.report.torn_bytes), (1, 0));
     assert_eq!(engine.storage.figures().damaged, 1);
     let left: Vec<_> = engine.state().events.keys().map(|(_, seq)| seq.0).collect();
-    assert_eq!(left, [2, 4, 5, 6, 7], "the others of its batch stand");
+    assert_eq!(left, [2, 4, 5, 6, 7], "the other events of its batch survive");
     engine.close().unwrap();
     assert_eq!(fs::read(&file).unwrap(), damaged);
 
@@ -199,11 +271,11 @@ fn an_event_damaged_after_it_was_written_reads_as_none() {
 }
 
 #[test]
-fn lines_taken_out_or_put_in_are_damage() {
+fn removed_and_duplicated_lines_are_damage() {
     let dir = tempfile::tempdir().unwrap();
     let log = small_log(dir.path());
     let all = lines(&log);
-    let records = all.iter().filter(|line| line.starts_with(br#"{"batch""#)).count();
+    let records = all.iter().filter(|line| line.starts_with(br#"{"batch""#)).count() - 1;
     for n in 0..all.len() - 1 {
         let without: Vec<u8> = [&all[..n], &all[n + 1..]].concat().concat();
         let (_, replayed) = recover(&without);
@@ -213,13 +285,13 @@ fn lines_taken_out_or_put_in_are_damage() {
         let (report, replayed) = recover(&doubled);
         assert_eq!((report.damaged, replayed.mutations.len()), (1, records), "line {n} twice");
     }
-    // From the middle of a batch.
-    let (report, _) = recover(&[&all[..4], &all[5..]].concat().concat());
+    // A line removed from the middle of a batch.
+    let (report, _) = recover(&[&all[..5], &all[6..]].concat().concat());
     assert_eq!(report.damaged, 1);
 }
 
 #[test]
-fn what_is_valid_but_makes_no_sense_is_damage() {
+fn a_record_with_a_valid_checksum_and_invalid_content_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let log = small_log(dir.path());
     let all = lines(&log);
@@ -237,16 +309,16 @@ fn what_is_valid_but_makes_no_sense_is_damage() {
     ] {
         let crc = crc32fast::hash(strange.as_bytes());
         let line = format!("{strange},\"crc\":\"{crc:08x}\"}}\n");
-        let mut log = all[..4].concat();
+        let mut log = all[..5].concat();
         log.extend_from_slice(line.as_bytes());
-        log.extend_from_slice(&all[4..].concat());
+        log.extend_from_slice(&all[5..].concat());
         let (report, replayed) = recover(&log);
         assert_eq!(report.damaged, 1, "{strange}");
         assert_eq!(replayed.state.events.len(), 6, "{strange}");
     }
 }
 
-/// A log of many segments, with an event in each that waits.
+/// Writes a log of many segments, each with waiting events.
 fn long_log(dir: &Path) {
     let engine = Engine::open(small_segments(dir)).unwrap();
     engine
@@ -275,7 +347,7 @@ fn a_bad_tail_of_a_middle_segment_is_damage_and_not_cut() {
 }
 
 #[test]
-fn whole_lines_cut_off_a_middle_segment_are_noticed() {
+fn lines_cut_off_the_end_of_a_middle_segment_are_noticed() {
     let dir = tempfile::tempdir().unwrap();
     long_log(dir.path());
     let file = segments(dir.path()).remove(1);
@@ -295,9 +367,9 @@ fn a_missing_segment_is_damage_and_nothing_is_deleted_because_of_it() {
         let mut files = segments(dir.path());
         fs::remove_file(files.remove(missing)).unwrap();
         let engine = Engine::open(small_segments(dir.path())).unwrap();
-        assert_eq!(engine.report.damaged, 1, "one report for what is missing");
+        assert_eq!(engine.report.damaged, 1, "one report for the missing segment");
         let state = engine.state();
-        // The subscription was in the first segment; the catalogue of the next one knows it.
+        // The subscription's record was in the first segment; the next segment's catalogue has it too.
         assert_eq!(state.subscriptions.len(), 1);
         assert!(state.events.len() < 60 && state.events.len() > 40);
         engine.close().unwrap();
@@ -310,7 +382,7 @@ fn a_missing_segment_is_damage_and_nothing_is_deleted_because_of_it() {
 }
 
 #[test]
-fn a_damaged_beginning_of_a_segment_costs_no_event() {
+fn a_damaged_header_costs_no_event() {
     let dir = tempfile::tempdir().unwrap();
     long_log(dir.path());
     for n in [0, 1, segments(dir.path()).len() - 1] {

@@ -1,5 +1,5 @@
-//! Checking finds whatever is wrong and changes nothing; repairing keeps whatever is not wrong, wherever it is interrupted.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! A check finds all damage and changes nothing. A repair keeps everything undamaged, wherever it is interrupted.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod common;
 
@@ -32,22 +32,22 @@ fn config() -> JsonLogConfig {
     small_segments(DIR)
 }
 
-/// A log of several segments with one of everything.
+/// A log of several segments with every kind of record.
 fn log() -> FilesOf {
     let disk = SimDisk::new(Plan::Nothing);
     let storage = JsonLogStorage::open_with(config(), Arc::new(disk.clone())).unwrap();
     storage.recover(&mut Model::default()).unwrap();
-    let commit = |mutations| block_on(storage.submit(Batch { mutations }).safe).unwrap();
+    let commit = |mutations| block_on(storage.submit(Batch { mutations }).durable).unwrap();
     commit(vec![subscribe("a", "one", 0), subscribe("a", "two", 0), subscribe("b", "one", 3)]);
     for round in 0..5 {
         let first = round * 6 + 1;
         commit((first..first + 6).map(|seq| Mutation::Publish(event("a", 0, seq, 150))).collect());
         commit(vec![settle("a", "one", [first]), settle("a", "two", [first + 1])]);
-        let requeued = Requeued { key: key(0, first + 2), deliveries: 2, due_at: None, grace_ms: 0 };
-        commit(vec![Mutation::Requeue {
+        let redelivery = Redelivery { key: key(0, first + 2), deliveries: 2, due_at: None, grace_ms: 0 };
+        commit(vec![Mutation::Redeliver {
             topic: topic("a"),
             subscription: subscription("two"),
-            events: vec![requeued],
+            events: vec![redelivery],
         }]);
         commit(vec![Mutation::Publish(event("b", 0, 4 + round, 20)), cursor("feed", round)]);
     }
@@ -70,7 +70,7 @@ fn repair(disk: &SimDisk) -> Result<Repaired, StorageError> {
     JsonLogCheck::open_with(config(), Arc::new(disk.clone()))?.repair(&mut Findings::default())
 }
 
-/// What a broker finds.
+/// The state that a broker finds.
 fn state(disk: &SimDisk, on_damage: OnDamage) -> Result<(Model, RecoveryReport), StorageError> {
     let storage = JsonLogStorage::open_with(JsonLogConfig { on_damage, ..config() }, Arc::new(disk.clone()))?;
     let mut found = Model::default();
@@ -79,7 +79,7 @@ fn state(disk: &SimDisk, on_damage: OnDamage) -> Result<(Model, RecoveryReport),
     Ok((found, report))
 }
 
-/// Checks and repairs a log that is not as it was written, and holds it against what a broker would have made of it.
+/// Checks and repairs a modified log, and compares the result with what a broker would have recovered from it.
 #[track_caller]
 fn goes_well(files: &FilesOf, what: &str) -> Vec<Finding> {
     let disk = SimDisk::of(files, Plan::Nothing);
@@ -87,7 +87,7 @@ fn goes_well(files: &FilesOf, what: &str) -> Vec<Finding> {
     assert_eq!(disk.files(), *files, "{what}: checking changes nothing");
     let (before, report) = state(&SimDisk::of(files, Plan::Nothing), OnDamage::Serve).unwrap();
     if report.damaged > 0 || report.torn_bytes > 0 {
-        assert!(checked.damage > 0, "{what}: what a start reports is found: {report:?}");
+        assert!(checked.damage > 0, "{what}: the check finds what a start reports: {report:?}");
     }
     let repaired = repair(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
     let (after, findings_left) = check(&disk).unwrap();
@@ -104,13 +104,13 @@ fn goes_well(files: &FilesOf, what: &str) -> Vec<Finding> {
 }
 
 #[test]
-fn a_clean_log_is_clean_and_repairing_it_changes_nothing_that_matters() {
+fn a_clean_log_has_no_findings_and_a_repair_keeps_its_meaning() {
     let files = log();
     assert!(goes_well(&files, "clean").is_empty());
 }
 
 #[test]
-fn a_flipped_bit_anywhere_costs_what_it_costs_the_broker_and_no_more() {
+fn repairing_a_flipped_bit_loses_no_more_than_the_broker_would() {
     let files = log();
     for (path, bytes) in &files {
         // A step that shares no factor with the lengths of lines.
@@ -128,7 +128,7 @@ fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn lines_taken_out_doubled_or_swapped_are_found_and_repaired() {
+fn removed_duplicated_and_swapped_lines_are_found_and_repaired() {
     let files = log();
     for (path, bytes) in &files {
         let good = lines(bytes);
@@ -152,13 +152,13 @@ fn lines_taken_out_doubled_or_swapped_are_found_and_repaired() {
     }
 }
 
-/// A line of the log with its checksum.
+/// Appends the checksum and the line ending to the body of a line.
 fn sealed(line: &str) -> Vec<u8> {
     format!("{line},\"crc\":\"{:08x}\"}}\n", crc32fast::hash(line.as_bytes())).into_bytes()
 }
 
 #[test]
-fn names_behind_records_are_damage_and_mean_nothing() {
+fn catalogue_lines_after_records_are_damage_and_have_no_effect() {
     let files = log();
     let name = sealed(r#"{"left":0,"subscribe":{"topic":"z","subscription":"x","since":0}"#);
     for (path, bytes) in &files {
@@ -178,7 +178,7 @@ fn names_behind_records_are_damage_and_mean_nothing() {
     }
 }
 
-/// A log with these lines in its segments, which get their checksums.
+/// A log whose segments consist of these lines, with checksums added.
 fn crafted(segments: &[&[&str]]) -> FilesOf {
     let path = |at: usize| Path::new(DIR).join(format!("{:016}.jsonl", at + 1));
     let bytes = |lines: &[&str]| lines.iter().flat_map(|line| sealed(line)).collect();
@@ -186,7 +186,7 @@ fn crafted(segments: &[&[&str]]) -> FilesOf {
 }
 
 #[test]
-fn a_segment_that_counts_from_an_earlier_batch_is_repaired_with_the_one_behind_it() {
+fn a_segment_that_counts_from_an_earlier_batch_is_repaired_with_its_successor() {
     let files = crafted(&[
         &[
             r#"{"herald":"json-log","version":1,"segment":1,"created":1,"oldest":1,"next_batch":1,"left":0"#,
@@ -246,7 +246,7 @@ fn a_stray_file_is_a_note_and_stays() {
 }
 
 #[test]
-fn what_is_moved_out_is_found_in_the_side_file() {
+fn moved_out_lines_are_in_the_side_file() {
     let mut files = log();
     let path = files.keys().next().unwrap().clone();
     let good = lines(&files[&path]);
@@ -268,12 +268,12 @@ fn what_is_moved_out_is_found_in_the_side_file() {
     assert!(String::from_utf8(first).unwrap().contains(note));
 }
 
-/// The power goes at each operation of a repair; whatever of the disk survives, nothing is lost and repairing again goes on.
+/// Power fails at each operation of a repair. Whichever unsynced data survives, nothing is lost, and another repair completes.
 #[test]
-fn a_repair_that_is_interrupted_anywhere_loses_nothing() {
+fn a_repair_interrupted_anywhere_loses_nothing() {
     let mut files = log();
     let paths: Vec<_> = files.keys().cloned().collect();
-    // A bad line in each segment, the header of one, a torn tail, and a segment that is missing.
+    // A bad line in each segment, a bad header, a torn tail, and a missing segment.
     for path in &paths {
         let middle = files[path].len() / 2;
         files.get_mut(path).unwrap()[middle] ^= 0x10;
@@ -306,7 +306,7 @@ fn a_repair_that_is_interrupted_anywhere_loses_nothing() {
 }
 
 #[test]
-fn a_directory_that_a_broker_has_is_refused_with_who_it_is() {
+fn a_directory_in_use_is_refused_and_the_error_names_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let config = JsonLogConfig::new(dir.path());
     let storage = JsonLogStorage::open(config.clone()).unwrap();

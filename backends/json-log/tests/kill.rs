@@ -1,5 +1,5 @@
-//! A child process writes under load and is killed; all that it printed as safe is there.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! A child process is killed under load; every batch that it reported as durable survives.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod common;
 
@@ -19,7 +19,7 @@ fn config(path: impl Into<std::path::PathBuf>) -> JsonLogConfig {
     JsonLogConfig { segment_bytes: 64 << 10, ..JsonLogConfig::new(path) }
 }
 
-/// Not a test: what the child runs. Prints the last sequence after each batch of five that is safe.
+/// Not a test: the child process runs this. Prints the last sequence of each batch of five once it is durable.
 #[test]
 fn child() {
     let Ok(dir) = std::env::var(DIRECTORY) else { return };
@@ -35,7 +35,7 @@ fn child() {
     let out = std::io::stdout();
     loop {
         let mut batch: Vec<_> = (seq + 1..=seq + 5).map(|seq| Mutation::Publish(event("a", 0, seq, 200))).collect();
-        // All but the fifth of each batch are settled two batches later, so that there is something to move.
+        // All but the fifth of each batch are settled two batches later, so that the cleaner has events to move.
         if seq >= 10 {
             let key = |seq| EventKey { priority: Priority(0), seq: Seq(seq) };
             let events = (seq - 9..=seq - 6).map(key).collect();
@@ -46,13 +46,13 @@ fn child() {
         if waiting.len() > 20 {
             let (seq, stage) = waiting.pop_front().unwrap();
             block_on(stage).unwrap();
-            writeln!(out.lock(), "\nsafe {seq}").unwrap();
+            writeln!(out.lock(), "\ndurable {seq}").unwrap();
         }
     }
 }
 
 #[test]
-fn a_killed_process_loses_nothing_that_was_safe() {
+fn a_killed_process_loses_nothing_that_was_durable() {
     if std::env::var(DIRECTORY).is_ok() {
         return;
     }
@@ -66,40 +66,40 @@ fn a_killed_process_loses_nothing_that_was_safe() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut safe = 0;
+        let mut durable = 0;
         let mut next = || loop {
             match lines.next() {
                 Some(Ok(line)) => {
-                    if let Some(seq) = line.strip_prefix("safe ") {
+                    if let Some(seq) = line.strip_prefix("durable ") {
                         return seq.parse::<u64>().ok();
                     }
                 }
                 _ => return None,
             }
         };
-        // A different moment each time: after so many confirmations and a little more.
+        // Each round kills at a different moment: after a number of confirmations and a short delay.
         for _ in 0..20 + round * 37 {
-            safe = next().expect("the child runs until it is killed");
+            durable = next().expect("the child runs until it is killed");
         }
         std::thread::sleep(Duration::from_micros(round * 531));
         child.kill().unwrap();
         child.wait().unwrap();
         while let Some(seq) = next() {
-            safe = seq;
+            durable = seq;
         }
 
         let engine = Engine::open(config(dir.path())).unwrap();
         assert_eq!(engine.report.damaged, 0);
         let state = engine.state();
         let last = state.topics[&topic("a")].0;
-        assert!(last >= safe, "round {round}: {safe} was safe, {last} is the last");
-        assert_eq!(last % 5, 0, "a batch of five is there whole or not at all");
-        // The fifths wait for good; of the last two batches all wait.
+        assert!(last >= durable, "round {round}: {durable} was durable, {last} is the last");
+        assert_eq!(last % 5, 0, "a batch of five survives whole or not at all");
+        // Every fifth event waits indefinitely, and so does every event of the last two batches.
         for seq in 1..=last {
             let waits = state.events.contains_key(&(topic("a"), Seq(seq)));
             assert_eq!(waits, seq % 5 == 0 || seq + 10 > last, "round {round}: event {seq} of {last}");
         }
-        assert!(last > before, "round {round}: the child went on where it was killed");
+        assert!(last > before, "round {round}: the child continued where it was killed");
         before = last;
         engine.check_payloads();
         engine.close().unwrap();

@@ -1,5 +1,5 @@
-//! One broker at a time, and a directory that it can use.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Only one broker at a time uses a directory, and an unusable directory is a clear error.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod common;
 
@@ -10,7 +10,7 @@ use broker_core::storage::*;
 use common::engine::Replayed;
 
 #[test]
-fn a_second_broker_is_told_who_has_the_directory() {
+fn a_second_broker_is_refused_and_the_error_names_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let first = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
     let error = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap_err();
@@ -23,7 +23,7 @@ fn a_second_broker_is_told_who_has_the_directory() {
 }
 
 #[test]
-fn a_lock_file_that_a_dead_process_left_is_taken_over() {
+fn a_lock_file_of_a_dead_process_is_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("LOCK"), r#"{"pid":1,"host":"elsewhere","started":0}"#).unwrap();
     let _first = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
@@ -32,7 +32,7 @@ fn a_lock_file_that_a_dead_process_left_is_taken_over() {
 }
 
 #[test]
-fn closing_lets_go_of_the_directory() {
+fn closing_releases_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let first = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
     first.recover(&mut Replayed::default()).unwrap();
@@ -42,7 +42,7 @@ fn closing_lets_go_of_the_directory() {
 }
 
 #[test]
-fn missing_parents_are_made() {
+fn missing_parents_are_created() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/c");
     let storage = JsonLogStorage::open(JsonLogConfig::new(&path)).unwrap();
@@ -67,7 +67,7 @@ fn a_directory_without_permission_is_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o500)).unwrap();
     if fs::write(dir.path().join("probe"), "").is_ok() {
-        // The superuser is stopped by no permission.
+        // Permissions do not apply to the superuser.
         return;
     }
     let error = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap_err();

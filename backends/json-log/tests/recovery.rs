@@ -1,5 +1,5 @@
-//! What comes back after a stop, orderly or not.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Recovery after an orderly or abrupt stop.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod common;
 
@@ -20,7 +20,7 @@ fn settle(of: &str, name: &str, events: &[(i32, u64)]) -> Mutation {
     Mutation::Settle { topic: topic(of), subscription: subscription(name), events: events.iter().map(key).collect() }
 }
 
-/// A batch of each kind of mutation.
+/// Batches with every kind of mutation.
 fn everything() -> Vec<Vec<Mutation>> {
     let key = |priority, seq| EventKey { priority: Priority(priority), seq: Seq(seq) };
     vec![
@@ -32,12 +32,12 @@ fn everything() -> Vec<Vec<Mutation>> {
             Mutation::Cursor { source: "feed \"x\"".to_owned(), value: "a\\b\n\u{1}ü".to_owned() },
         ],
         vec![settle("a", "one", &[(0, 1), (0, 4), (1, 2)]), settle("a", "two", &[(-1, 3)])],
-        vec![Mutation::Requeue {
+        vec![Mutation::Redeliver {
             topic: topic("a"),
             subscription: subscription("two"),
             events: vec![
-                Requeued { key: key(0, 1), deliveries: 3, due_at: None, grace_ms: 7 },
-                Requeued { key: key(1, 2), deliveries: 1, due_at: Some(Millis(u64::MAX)), grace_ms: 1 },
+                Redelivery { key: key(0, 1), deliveries: 3, due_at: None, grace_ms: 7 },
+                Redelivery { key: key(1, 2), deliveries: 1, due_at: Some(Millis(u64::MAX)), grace_ms: 1 },
             ],
         }],
         vec![Mutation::Forget { topic: topic("a"), events: vec![key(0, 7), key(1, 8)] }],
@@ -71,7 +71,7 @@ fn everything_comes_back_after_an_orderly_stop() {
 }
 
 #[test]
-fn what_is_written_is_readable_before_it_is_synced() {
+fn written_events_are_readable_before_they_are_synced() {
     let dir = tempfile::tempdir().unwrap();
     let config = JsonLogConfig { durability: Durability::Never, ..JsonLogConfig::new(dir.path()) };
     let engine = Engine::open(config).unwrap();
@@ -84,7 +84,7 @@ fn what_is_written_is_readable_before_it_is_synced() {
 }
 
 #[test]
-fn an_unknown_place_or_another_event_is_none() {
+fn reading_an_unknown_place_or_a_different_event_returns_none() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(JsonLogConfig::new(dir.path())).unwrap();
     engine.commit(vec![subscribe("a", "one", 0), Mutation::Publish(event("a", 0, 1, 9))]).unwrap();
@@ -140,7 +140,7 @@ fn payloads_of_any_shape_come_back_byte_for_byte() {
 }
 
 #[test]
-fn many_segments_come_back_and_each_begins_with_what_was_before_it() {
+fn many_segments_are_recovered_and_each_begins_with_a_catalogue() {
     let dir = tempfile::tempdir().unwrap();
     let config = small_segments(dir.path());
     let engine = Engine::open(config.clone()).unwrap();
@@ -182,7 +182,7 @@ fn a_batch_longer_than_a_segment_is_written_to_one_segment() {
 }
 
 #[test]
-fn submitting_after_close_fails_and_closing_twice_says_so() {
+fn submitting_and_closing_fail_after_close() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(JsonLogConfig::new(dir.path())).unwrap();
     engine.close().unwrap();
@@ -192,7 +192,7 @@ fn submitting_after_close_fails_and_closing_twice_says_so() {
 }
 
 #[test]
-fn dropping_without_closing_writes_what_was_submitted() {
+fn dropping_without_closing_writes_all_submitted_batches() {
     let dir = tempfile::tempdir().unwrap();
     let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
     storage.recover(&mut Replayed::default()).unwrap();
@@ -203,7 +203,7 @@ fn dropping_without_closing_writes_what_was_submitted() {
     drop(storage);
     for commit in commits {
         assert_eq!(block_on(commit.written).unwrap().len(), 1);
-        block_on(commit.safe).unwrap();
+        block_on(commit.durable).unwrap();
     }
     let storage = JsonLogStorage::open(JsonLogConfig::new(dir.path())).unwrap();
     let mut replayed = Replayed::default();
@@ -247,7 +247,7 @@ fn ten_thousand_topics_and_names_at_the_limit() {
         }
     }
     engine.commit(batch).unwrap();
-    // The catalogue is now longer than a segment; this begins one.
+    // The catalogue is now longer than a segment, so this batch begins a new one.
     engine.commit(vec![settle("unknown", "one", &[(0, 1)])]).unwrap();
     engine.commit(vec![subscribe("a", "one", 0)]).unwrap();
     let state = engine.state();
@@ -260,7 +260,7 @@ fn ten_thousand_topics_and_names_at_the_limit() {
     assert_eq!(got, state);
 }
 
-/// A log that the release which began version 1 of the format wrote; every later release reads it.
+/// The fixture was written by the first release with version 1 of the format. Every later release must read it.
 #[test]
 fn the_fixture_of_version_1_is_read() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/version-1");

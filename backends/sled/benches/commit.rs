@@ -1,11 +1,11 @@
-//! What a commit of 1, 32 and 256 events costs at each durability. This measures a machine and its disk as much as the code: compare
-//! only what was measured on the same.
+//! Measures the cost of a commit of 1, 32 and 256 events at each durability. The results depend on the machine and its disk as much
+//! as on the code, so compare only results from the same machine.
 //!
 //! ```text
 //! TMPDIR=/a/directory/on/the/disk cargo bench -p backend-sled
 //! ```
 //!
-//! `/tmp`, where it writes otherwise, is often in memory.
+//! Without `TMPDIR` it writes to `/tmp`, which is often in memory.
 
 use backend_sled::{Durability, SledConfig, SledStorage};
 use criterion::{Criterion, criterion_group, criterion_main};

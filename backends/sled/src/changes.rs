@@ -1,28 +1,29 @@
-//! A group of batches as one change of the tree.
+//! Turns a group of batches into one sled batch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use broker_core::event::{EventKey, Millis, Priority};
+use backend_embedded::{Subscription, Topic};
+use broker_core::event::{EventKey, Millis, Priority, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
-use broker_core::storage::{Holder, Mutation, Requeued, StoredEvent};
+use broker_core::storage::{Holder, Mutation, Redelivery, StoredEvent};
 use sled::Batch;
 
 use crate::keys;
-use crate::names::{Names, Source, Subscription, Topic};
+use crate::names::{Names, Source};
 use crate::record::{self, Exception, PART_BYTES};
 
-/// What a group changes, in the order of its mutations: the later one stands.
+/// The changes of a group, in the order of its mutations: a later one overrides an earlier one.
 pub(crate) struct Changes<'w> {
     tree: &'w sled::Tree,
     names: &'w mut Names,
     batch: Batch,
-    /// Exceptions that the group sets or removes; here so that what comes later in the group sees them.
+    /// The exceptions set or removed by the group, so that its later mutations see them.
     exceptions: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// Events that the group adds, with the number of their parts, and those that it removes.
+    /// The events added by the group, with the number of their parts, or removed by it.
     events: HashMap<(u32, u64), Option<u16>>,
-    /// Topics that are new in it, for those who read.
-    pub(crate) new_topics: Vec<(TopicName, u32)>,
-    /// Whether it takes anything out.
+    /// New topics with their numbers and forgotten topics, in order, for the reading threads.
+    topic_ids: Vec<(TopicName, Option<u32>)>,
+    /// Whether the group removes anything.
     pub(crate) removes: bool,
 }
 
@@ -34,13 +35,13 @@ impl<'w> Changes<'w> {
             batch: Batch::default(),
             exceptions: BTreeMap::new(),
             events: HashMap::new(),
-            new_topics: Vec::new(),
+            topic_ids: Vec::new(),
             removes: false,
         }
     }
 
-    /// The whole as one sled batch.
-    pub(crate) fn finish(mut self) -> (Batch, Vec<(TopicName, u32)>, bool) {
+    /// Returns the changes as one sled batch, the new and forgotten topics, and whether anything is removed.
+    pub(crate) fn finish(mut self) -> (Batch, Vec<(TopicName, Option<u32>)>, bool) {
         for (key, value) in std::mem::take(&mut self.exceptions) {
             match value {
                 Some(value) => self.batch.insert(key, value),
@@ -49,21 +50,19 @@ impl<'w> Changes<'w> {
         }
         self.names.group += 1;
         self.put(&keys::group(), &record::encode_number(self.names.group));
-        for name in std::mem::take(&mut self.names.dirty) {
-            let Some(topic) = self.names.topics.get_mut(&name) else { continue };
-            topic.dirty = false;
-            let (number, last_seq) = (topic.number, topic.last_seq);
+        for (_, number, last_seq) in self.names.topics.take_dirty() {
             self.put_twice(&keys::last_seq(number), &record::encode_number(last_seq));
         }
-        (self.batch, self.new_topics, self.removes)
+        (self.batch, self.topic_ids, self.removes)
     }
 
-    /// Adds one mutation.
+    /// Adds a mutation to the group.
     pub(crate) fn add(&mut self, mutation: &Mutation) -> sled::Result<()> {
         match mutation {
+            Mutation::Topic { topic, last_seq: Seq(0) } => self.forget(topic)?,
             Mutation::Topic { topic, last_seq } => {
                 self.topic(topic);
-                self.names.used(topic, last_seq.0);
+                self.names.topics.used(topic, last_seq.0);
             }
             Mutation::Subscribe { topic, subscription, since } => self.subscribe(topic, subscription, since.0),
             Mutation::Unsubscribe { topic, subscription } => self.unsubscribe(topic, subscription),
@@ -78,10 +77,10 @@ impl<'w> Changes<'w> {
                     }
                 }
             }
-            Mutation::Requeue { topic, subscription, events } => {
+            Mutation::Redeliver { topic, subscription, events } => {
                 if let Some((topic, subscription)) = self.find(topic, subscription) {
-                    for requeued in events {
-                        self.requeue(topic, subscription, *requeued)?;
+                    for redelivery in events {
+                        self.redeliver(topic, subscription, *redelivery)?;
                     }
                 }
             }
@@ -105,7 +104,7 @@ impl<'w> Changes<'w> {
         self.put(&keys::copy(key), body);
     }
 
-    /// Puts a record that may be long, in as many values as it needs. Returns how many there are beyond the first.
+    /// Stores a record that may need several values. Returns the number of values beyond the first.
     fn put_long(&mut self, key: &[u8], body: &[u8]) -> u16 {
         let mut first = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
         let (head, mut rest) = body.split_at(body.len().min(PART_BYTES));
@@ -129,27 +128,51 @@ impl<'w> Changes<'w> {
 
     fn topic(&mut self, name: &TopicName) -> u32 {
         if let Some(topic) = self.names.topics.get(name) {
-            return topic.number;
+            return topic.id;
         }
         let number = self.names.numbers.topic;
         self.names.numbers.topic += 1;
         self.put_numbers();
-        self.names.topics.insert(name.clone(), Topic { number, ..Topic::default() });
-        // Stored from the start: a topic without this record is one that has lost it.
-        self.names.set_last_seq(name, 0);
-        self.new_topics.push((name.clone(), number));
+        self.names.topics.insert(name.clone(), Topic::new(number, 0));
+        // Stored from the start: a topic without this record must have lost it.
+        self.names.topics.set_last_seq(name, 0);
+        self.topic_ids.push((name.clone(), Some(number)));
         self.put_twice(&keys::topic(number), &record::encode_named(name.as_str(), 0));
         number
     }
 
-    fn find(&self, topic: &TopicName, subscription: &SubscriptionName) -> Option<(u32, Subscription)> {
+    /// Removes a topic without subscriptions, with all its remaining records.
+    fn forget(&mut self, name: &TopicName) -> sled::Result<()> {
+        let Some(number) =
+            self.names.topics.get(name).filter(|topic| topic.subscriptions.is_empty()).map(|topic| topic.id)
+        else {
+            return Ok(());
+        };
+        let stored: Vec<_> = self.tree.scan_prefix(keys::events(number)).keys().collect::<sled::Result<_>>()?;
+        let stored = stored.iter().filter_map(|key| keys::seq_of(key));
+        let of_this_group = self.events.iter().filter(|((topic, _), there)| *topic == number && there.is_some());
+        let seqs: BTreeSet<u64> = stored.chain(of_this_group.map(|((_, seq), _)| *seq)).collect();
+        for seq in seqs {
+            self.remove(name, EventKey { priority: Priority(0), seq: Seq(seq) })?;
+        }
+        for key in [keys::topic(number), keys::last_seq(number)] {
+            self.batch.remove(keys::copy(&key));
+            self.batch.remove(key);
+        }
+        self.names.topics.forget(name);
+        self.topic_ids.push((name.clone(), None));
+        self.removes = true;
+        Ok(())
+    }
+
+    fn find(&self, topic: &TopicName, subscription: &SubscriptionName) -> Option<(u32, Subscription<u32>)> {
         let topic = self.names.topics.get(topic)?;
-        Some((topic.number, *topic.subscriptions.get(subscription)?))
+        Some((topic.id, *topic.subscriptions.get(subscription)?))
     }
 
     fn subscribe(&mut self, topic: &TopicName, name: &SubscriptionName, since: u64) {
         let topic_number = self.topic(topic);
-        self.names.used(topic, since);
+        self.names.topics.used(topic, since);
         if self.find(topic, name).is_some() {
             return;
         }
@@ -157,16 +180,16 @@ impl<'w> Changes<'w> {
         self.names.numbers.subscription += 1;
         self.put_numbers();
         if let Some(topic) = self.names.topics.get_mut(topic) {
-            topic.subscriptions.insert(name.clone(), Subscription { number, since });
+            topic.subscriptions.insert(name.clone(), Subscription { id: number, since });
         }
         self.put_twice(&keys::subscription(topic_number, number), &record::encode_named(name.as_str(), since));
     }
 
-    /// What the subscription has done with events that others hold goes with those.
+    /// Removes a subscription. Its settlements stay until their events are released.
     fn unsubscribe(&mut self, topic: &TopicName, name: &SubscriptionName) {
         let Some(topic) = self.names.topics.get_mut(topic) else { return };
         let Some(subscription) = topic.subscriptions.remove(name) else { return };
-        let key = keys::subscription(topic.number, subscription.number);
+        let key = keys::subscription(topic.id, subscription.id);
         self.batch.remove(keys::copy(&key));
         self.batch.remove(key);
     }
@@ -191,7 +214,7 @@ impl<'w> Changes<'w> {
 
     // ---- Events ----
 
-    /// Whether the event is there, as of this point of the group.
+    /// Whether the event exists at this point of the group.
     fn has(&self, topic: u32, seq: u64) -> sled::Result<bool> {
         match self.events.get(&(topic, seq)) {
             Some(there) => Ok(there.is_some()),
@@ -202,7 +225,7 @@ impl<'w> Changes<'w> {
     fn publish(&mut self, event: &StoredEvent) -> u32 {
         let topic = self.topic(&event.topic);
         let seq = event.key.seq.0;
-        self.names.used(&event.topic, seq);
+        self.names.topics.used(&event.topic, seq);
         let parts = self.put_long(&keys::event(topic, seq), &record::encode_event(event));
         self.names.has_parts |= parts > 0;
         self.events.insert((topic, seq), Some(parts));
@@ -219,26 +242,26 @@ impl<'w> Changes<'w> {
         let state = |name: &SubscriptionName| match holders.iter().find(|holder| holder.subscription == *name) {
             None => Some(Exception::Settled { priority: key.priority }),
             Some(Holder { deliveries: 0, due_at: None, grace_ms: 0, .. }) => None,
-            Some(holder) => Some(requeued(key.priority, holder.deliveries, holder.due_at, holder.grace_ms)),
+            Some(holder) => Some(redelivery(key.priority, holder.deliveries, holder.due_at, holder.grace_ms)),
         };
         let exceptions: Vec<_> = older.filter_map(|(name, sub)| Some((*sub, state(name)?))).collect();
         exceptions.into_iter().for_each(|(subscription, exception)| self.set(topic, subscription, key, exception));
         Ok(())
     }
 
-    fn set(&mut self, topic: u32, subscription: Subscription, key: EventKey, exception: Exception) {
-        let at = keys::exception(topic, key.seq.0, subscription.number);
+    fn set(&mut self, topic: u32, subscription: Subscription<u32>, key: EventKey, exception: Exception) {
+        let at = keys::exception(topic, key.seq.0, subscription.id);
         let value = record::seal(&at, &record::encode_exception(exception));
         self.exceptions.insert(at, Some(value));
     }
 
-    /// What is settled stays settled.
-    fn requeue(&mut self, topic: u32, subscription: Subscription, event: Requeued) -> sled::Result<()> {
+    /// Stores a redelivery, unless the event is settled: a settlement is final.
+    fn redeliver(&mut self, topic: u32, subscription: Subscription<u32>, event: Redelivery) -> sled::Result<()> {
         let seq = event.key.seq.0;
         if seq <= subscription.since || !self.has(topic, seq)? {
             return Ok(());
         }
-        let at = keys::exception(topic, seq, subscription.number);
+        let at = keys::exception(topic, seq, subscription.id);
         let settled = |value: &[u8]| {
             let body = record::unseal(&at, value).ok();
             matches!(body.and_then(record::decode_exception), Some(Exception::Settled { .. }))
@@ -248,15 +271,15 @@ impl<'w> Changes<'w> {
             None => self.tree.get(&at)?.is_some_and(|value| settled(&value)),
         };
         if !is_settled {
-            let Requeued { key, deliveries, due_at, grace_ms } = event;
-            self.set(topic, subscription, key, requeued(key.priority, deliveries, due_at, grace_ms));
+            let Redelivery { key, deliveries, due_at, grace_ms } = event;
+            self.set(topic, subscription, key, redelivery(key.priority, deliveries, due_at, grace_ms));
         }
         Ok(())
     }
 
-    /// Takes out an event and all that is known of it.
+    /// Removes an event and every record about it.
     fn remove(&mut self, topic: &TopicName, key: EventKey) -> sled::Result<()> {
-        let Some(topic) = self.names.topics.get(topic).map(|topic| topic.number) else { return Ok(()) };
+        let Some(topic) = self.names.topics.get(topic).map(|topic| topic.id) else { return Ok(()) };
         let seq = key.seq.0;
         let at = keys::event(topic, seq);
         let prefix = keys::exceptions(topic, seq);
@@ -282,6 +305,6 @@ impl<'w> Changes<'w> {
     }
 }
 
-fn requeued(priority: Priority, deliveries: u32, due_at: Option<Millis>, grace_ms: u64) -> Exception {
-    Exception::Requeued { priority, deliveries, due_at, grace_ms }
+fn redelivery(priority: Priority, deliveries: u32, due_at: Option<Millis>, grace_ms: u64) -> Exception {
+    Exception::Redelivery { priority, deliveries, due_at, grace_ms }
 }

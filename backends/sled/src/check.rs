@@ -1,165 +1,122 @@
-//! What is wrong with a database that no broker has, found without changing a byte of it.
+//! `herald fsck`: finds damage in a database that no broker uses, without changing it.
 //!
-//! sled cannot open a database without writing to it, and what it makes of damage it writes as well. So it gets a copy.
+//! sled cannot open a database without writing to it, and it overwrites damage that it skips. So the check opens a copy.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use backend_embedded::Lock;
+use backend_embedded::{EmbeddedCheck, Examine};
 use broker_core::storage::StorageError;
-use broker_core::storage::check::{At, Check, Checked, Finding, Inspector, Repaired, SIDE_FOLDER, Severity};
+use broker_core::storage::check::{At, Checked, Finding, Findings, Inspector, Repaired, SIDE_FOLDER, Severity};
 use tempfile::TempDir;
 
 use crate::config::SledConfig;
 use crate::database::Database;
 use crate::error::SledError;
-use crate::shared::bytes_below;
-use crate::verdict::{Judge, Verdict, loss};
-use crate::{directory, mark, repair};
+use crate::record_check::{RecordChecker, Verdict, loss};
+use crate::storage::SledDatabase;
+use crate::{directory, repair, sync_mark};
 
-/// Checks and repairs a database that no broker has.
-#[derive(Debug)]
-pub struct SledCheck {
-    config: SledConfig,
-    /// `None` where no broker has ever been: then there is nothing to lock.
-    lock: Option<Lock>,
-}
+/// Checks and repairs a database that no broker uses.
+pub type SledCheck = EmbeddedCheck<SledDatabase>;
 
-impl SledCheck {
-    /// Takes the directory, without a trace of it.
-    ///
-    /// # Errors
-    /// `Locked`: a broker has it. `Unusable`: it is of another kind, or a newer release's. `Failed`: it cannot be read, or is
-    /// not there.
-    pub fn open(config: SledConfig) -> Result<Self, StorageError> {
+impl Examine for SledDatabase {
+    type Method = ();
+
+    fn dir(config: &SledConfig) -> &Path {
+        &config.path
+    }
+
+    fn look(config: &SledConfig) -> Result<(), StorageError> {
         config.validate()?;
-        let dir = &config.path;
-        if !directory::look(dir)? {
-            return Err(SledError::io("list", dir, std::io::ErrorKind::NotFound.into()).into());
-        }
-        let lock = Lock::acquire_quietly(dir)?;
-        Ok(Self { config, lock })
-    }
-}
-
-impl Check for SledCheck {
-    fn kind(&self) -> &'static str {
-        "sled"
+        directory::look(&config.path)?;
+        Ok(())
     }
 
-    fn check(&mut self, inspector: &mut dyn Inspector) -> Result<Checked, StorageError> {
-        examine(&self.config, inspector)
+    fn examine(config: &SledConfig, inspector: &mut dyn Inspector) -> Result<(Checked, ()), StorageError> {
+        examine(config, inspector).map(|checked| (checked, ()))
     }
 
-    fn repair(&mut self, inspector: &mut dyn Inspector) -> Result<Repaired, StorageError> {
-        /// Taking one damage away can bring another to light.
-        const ROUNDS: u32 = 3;
-        let dir = self.config.path.clone();
-        // The lock for writing is another one, with a note of who has it.
-        drop(self.lock.take());
-        let mut lock = Lock::acquire(&dir)?;
-        lock.sign()?;
-        let mut repaired = Repaired::default();
-        for _round in 0..ROUNDS {
-            if examine(&self.config, &mut Unheard)?.damage == 0 {
-                self.lock = Some(lock);
-                return Ok(repaired);
-            }
-            let round = repair::repair(&self.config, inspector)?;
-            repaired.records += round.records;
-            repaired.side_files.extend(round.side_files);
-        }
-        Err(SledError::NotClean { path: dir }.into())
+    fn repair(config: &SledConfig, (): (), inspector: &mut dyn Inspector) -> Result<Repaired, StorageError> {
+        repair::repair(config, inspector)
     }
-}
-
-/// Nobody hears of what is found between two rounds.
-struct Unheard;
-
-impl Inspector for Unheard {
-    fn finding(&mut self, _finding: Finding) {}
 }
 
 fn examine(config: &SledConfig, inspector: &mut dyn Inspector) -> Result<Checked, StorageError> {
     let dir = &config.path;
-    let mut finder = Finder { path: dir.clone(), inspector, checked: Checked::default() };
-    let Some(found) = directory::find(dir)? else { return Ok(finder.checked) };
+    let mut finder = Finder { path: dir.clone(), findings: Findings::new(inspector) };
+    let Some(found) = directory::find(dir)? else { return Ok(finder.findings.checked) };
     for other in found.others {
-        let what = "what an interrupted rebuild or repair has left: it is not read".to_owned();
-        finder.report(Severity::Note, other, At::Whole, what, "removes it, as the next start does", "nothing");
+        finder.findings.add(Finding {
+            severity: Severity::Note,
+            file: other,
+            at: At::Whole,
+            what: "left by an interrupted compaction or repair; it is ignored".to_owned(),
+            repair: "removes it, as the next start does".to_owned(),
+            loses: "nothing".to_owned(),
+        });
     }
     if !found.has_conf {
-        let what = "missing; there is only one database, so there is no doubt about which one it is about".to_owned();
-        finder.report(
-            Severity::Note,
-            dir.join("conf"),
-            At::Whole,
-            what,
-            "writes it, as the next start does",
-            "nothing",
-        );
+        finder.findings.add(Finding {
+            severity: Severity::Note,
+            file: dir.join("conf"),
+            at: At::Whole,
+            what: "missing, but there is only one database, which is therefore the current one".to_owned(),
+            repair: "writes it, as the next start does".to_owned(),
+            loses: "nothing".to_owned(),
+        });
     }
     finder.path.clone_from(&found.path);
-    finder.checked.bytes = bytes_below(&found.path);
+    finder.findings.checked.bytes = directory::bytes_below(&found.path);
     let copy = Copy::of(&found.path)?;
-    let synced = found.has_conf.then(|| mark::read(dir)).flatten();
+    let synced = found.has_conf.then(|| sync_mark::read(dir)).flatten();
     let examined = copy.with_database(config.cache_bytes, |database| {
-        let judge = Judge::new(database, synced)?;
-        judge.each(&mut |key, _value, verdict| {
-            finder.record(&judge, key, &verdict);
+        let checker = RecordChecker::new(database, synced)?;
+        checker.each(&mut |key, _value, verdict| {
+            finder.record(&checker, key, &verdict);
             Ok(())
         })
     });
     if let Err(error) = examined {
-        finder.report(
-            Severity::Damage,
-            found.path,
-            At::Whole,
-            format!("sled cannot read its own file: {error}"),
-            &format!(
-                "copies what sled can read, without its snapshots if need be, to a new database, and keeps the old one below \
+        finder.findings.add(Finding {
+            severity: Severity::Damage,
+            file: found.path,
+            at: At::Whole,
+            what: format!("sled cannot read its own file: {error}"),
+            repair: format!(
+                "copies what sled can read, if necessary without its snapshots, to a new database, and keeps the old one in \
                  {SIDE_FOLDER}/"
             ),
-            "whatever was committed after the damaged spot; restore a copy of the directory instead, if there is one",
-        );
+            loses: "everything committed after the damage; if you have a copy of the directory, restore that instead"
+                .to_owned(),
+        });
     }
-    Ok(finder.checked)
+    Ok(finder.findings.checked)
 }
 
 struct Finder<'i> {
     path: PathBuf,
-    inspector: &'i mut dyn Inspector,
-    checked: Checked,
+    findings: Findings<'i>,
 }
 
 impl Finder<'_> {
-    fn report(&mut self, severity: Severity, file: PathBuf, at: At, what: String, repair: &str, loses: &str) {
-        match severity {
-            Severity::Damage => self.checked.damage += 1,
-            Severity::Note => self.checked.notes += 1,
-        }
-        let (repair, loses) = (repair.to_owned(), loses.to_owned());
-        self.inspector.finding(Finding { severity, file, at, what, repair, loses });
-    }
-
-    fn record(&mut self, judge: &Judge<'_>, key: &[u8], verdict: &Verdict) {
+    fn record(&mut self, checker: &RecordChecker<'_>, key: &[u8], verdict: &Verdict) {
         let (what, repair) = match verdict {
             Verdict::Good => {
-                self.checked.records += 1;
+                self.findings.checked.records += 1;
                 return;
             }
             Verdict::Out(what) => ((*what).to_owned(), format!("moves the record to {SIDE_FOLDER}/")),
-            Verdict::Mended(what, _) => {
-                (what.clone(), format!("copies the record to {SIDE_FOLDER}/ and puts it right"))
-            }
+            Verdict::Mended(what, _) => (what.clone(), format!("copies the record to {SIDE_FOLDER}/ and corrects it")),
         };
-        let (at, loses) = (At::Key(judge.describe(key)), loss(key, verdict));
-        self.report(Severity::Damage, self.path.clone(), at, what, &repair, loses);
+        let (at, loses) = (At::Key(checker.describe(key)), loss(key, verdict).to_owned());
+        let (severity, file) = (Severity::Damage, self.path.clone());
+        self.findings.add(Finding { severity, file, at, what, repair, loses });
     }
 }
 
-/// A copy of a database, which sled may do with what it likes.
+/// A copy of a database, which sled may change.
 pub(crate) struct Copy {
     of: PathBuf,
     dir: TempDir,
@@ -169,12 +126,12 @@ impl Copy {
     /// Copies the database in `path` to the system's folder for temporary files.
     pub(crate) fn of(path: &Path) -> Result<Self, SledError> {
         let dir = tempfile::Builder::new().prefix("herald-fsck-").tempdir();
-        let dir = dir.map_err(|source| SledError::io("make a folder in", &std::env::temp_dir(), source))?;
+        let dir = dir.map_err(|source| SledError::io("create a folder in", &std::env::temp_dir(), source))?;
         copy_folder(path, dir.path())?;
         Ok(Self { of: path.to_owned(), dir })
     }
 
-    /// Takes sled's snapshots out: then it reads all of its log.
+    /// Removes sled's snapshots, so that it reads all of its log.
     pub(crate) fn remove_snapshots(&self) -> Result<(), SledError> {
         let trouble = |source| SledError::io("remove snapshots from", self.dir.path(), source);
         for entry in fs::read_dir(self.dir.path()).map_err(trouble)? {
@@ -186,7 +143,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Opens it and does something with it. sled panics about most damage; that is an error here.
+    /// Opens the copy and runs `f` on it. sled panics on most damage; the panic becomes an error.
     pub(crate) fn with_database<T>(
         &self,
         cache_bytes: u64,
@@ -194,7 +151,7 @@ impl Copy {
     ) -> Result<T, StorageError> {
         let done = catch_unwind(AssertUnwindSafe(|| {
             let mut database = Database::open(self.dir.path(), cache_bytes)?;
-            // What is said of it is said of the original.
+            // Messages must name the original, not the copy.
             database.path.clone_from(&self.of);
             f(&database)
         }));

@@ -1,29 +1,34 @@
-//! What a data directory holds, and what opening it refuses.
+//! The data directory: its files, what opening refuses, and which database is the current one.
 //!
 //! ```text
 //! data/
-//!   LOCK            who has it
-//!   conf            one line of JSON: what this is, its format version, which database is the current one
-//!   db/000001/      a sled database; its number grows when it is rebuilt
-//!   mark            how far it is known to be synced
-//!   damaged/        what repairs have moved out
+//!   LOCK            the process that uses the directory
+//!   conf            one line of JSON: the kind, the format version, and the name of the current database
+//!   db/000001/      a sled database; a rebuilt one gets the next number
+//!   reserve         space reserved for a full disk
+//!   mark            how far the database is known to be synced
+//!   damaged/        records moved out by repairs
 //! ```
 //!
-//! `conf` and `db` are also what a plain sled database has at its top, which other storages know how to recognize.
+//! A plain sled database also has `conf` and `db` at its top, so other storages recognize this directory as well.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use backend_embedded::sync_dir;
+use broker_core::storage::check::SIDE_FOLDER;
+use durable_files::{RESERVE_FILE, SystemFiles, create_dir, occupant, remove, rename, replace, sync_dir};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SledError;
-use crate::mark;
 use crate::record::VERSION;
+use crate::sync_mark::{self, MARK};
 
 const CONF: &str = "conf";
 const DATABASES: &str = "db";
+
+/// The name in [`DATABASES`] under which the first database is created.
+const DRAFT: &str = "making";
 
 /// The one line of `conf`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,61 +38,32 @@ struct Conf {
     database: String,
 }
 
-/// Looks at the directory without touching it. Returns whether there is a directory at all.
+/// Checks that the directory is empty or holds a database, without changing it. Returns whether it holds a database.
 pub(crate) fn look(dir: &Path) -> Result<bool, SledError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(source) => return Err(SledError::io("list", dir, source)),
-    };
-    let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|source| SledError::io("list", dir, source))?;
-    if read_conf(dir)?.is_some() {
+    fs::read_dir(dir).map_err(|source| SledError::io("list", dir, source))?;
+    if read_conf(dir)?.is_some() || !list(dir)?.is_empty() {
         return Ok(true);
     }
-    if dir.join(DATABASES).is_file() {
-        return Err(SledError::Foreign { path: dir.to_owned(), what: "damaged, or a sled database".to_owned() });
+    let mut own = vec![MARK, SIDE_FOLDER, RESERVE_FILE];
+    if holds_only_a_draft(&dir.join(DATABASES))? {
+        // The creation of the first database was interrupted.
+        own.push(DATABASES);
     }
-    // Someone who changes `storage.kind` must not find an empty broker where there was a full one.
-    for entry in entries.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
-        let path = entry.path();
-        let start = first_bytes(&path)?;
-        let what = if start.starts_with(b"SQLite format 3\0") {
-            "an SQLite database"
-        } else if start.starts_with(b"{\"herald\":\"json-log\"") {
-            "a JSON log"
-        } else {
-            continue;
-        };
-        return Err(SledError::Foreign { path, what: what.to_owned() });
+    match occupant(&SystemFiles, dir, &own)? {
+        Some(what) => Err(SledError::Foreign { path: dir.to_owned(), what }),
+        None => Ok(false),
     }
-    Ok(true)
 }
 
-/// Makes the data directory with its missing parents. Their names are synced: a power failure must not take the directory away with
-/// everything that was confirmed in it.
-pub(crate) fn make(dir: &Path) -> Result<(), SledError> {
-    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
-    let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
-    for dir in missing.into_iter().rev() {
-        match fs::create_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(SledError::io("make the directory", dir, error));
-            }
-            _ => {}
-        }
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync_dir(parent.unwrap_or_else(|| Path::new(".")))?;
+fn holds_only_a_draft(databases: &Path) -> Result<bool, SledError> {
+    match fs::read_dir(databases) {
+        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == DRAFT))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(source) => Err(SledError::io("list", databases, source)),
     }
-    Ok(())
 }
 
-fn first_bytes(path: &Path) -> Result<Vec<u8>, SledError> {
-    let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(1024).read_to_end(&mut start));
-    read.map(|_| start).map_err(|source| SledError::io("read", path, source))
-}
-
-/// What `conf` says, if it is there.
+/// The content of `conf`, if it exists.
 fn read_conf(dir: &Path) -> Result<Option<Conf>, SledError> {
     let path = dir.join(CONF);
     let text = match fs::read(&path) {
@@ -110,7 +86,7 @@ fn read_conf(dir: &Path) -> Result<Option<Conf>, SledError> {
     }
 }
 
-/// Databases are called by numbers of six digits; everything else in their folder is somebody else's.
+/// The number in a database's name: six digits. Anything else in the folder belongs to another program.
 fn number(name: &str) -> Option<u32> {
     (name.len() == 6 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok()).flatten()
 }
@@ -119,7 +95,10 @@ fn list(dir: &Path) -> Result<Vec<u32>, SledError> {
     let path = dir.join(DATABASES);
     let entries = match fs::read_dir(&path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // In a plain sled database, this is a file.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(source) => return Err(SledError::io("list", &path, source)),
     };
     let mut numbers: Vec<_> = entries.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).collect();
@@ -131,22 +110,18 @@ fn path_of(dir: &Path, number: u32) -> PathBuf {
     dir.join(DATABASES).join(format!("{number:06}"))
 }
 
-/// Where the current database is, or is to be made; the directory is locked. What an interrupted rebuild left is removed.
-///
-/// Whether there was none is the second part of the answer.
+/// The path of the current database, and whether it must still be created. Removes the remains of an interrupted compaction. The
+/// directory must be locked.
 pub(crate) fn current(dir: &Path) -> Result<(PathBuf, bool), SledError> {
     let found = list(dir)?;
     let Some(conf) = read_conf(dir)? else {
         return match found[..] {
             [] => Ok((path_of(dir, 1), true)),
-            // Killed between making it and naming it, or the file was lost; there is no doubt about which one it is.
+            // The process was killed before it wrote `conf`, or `conf` was lost. The only database is the current one.
             [only] => Ok((path_of(dir, only), false)),
             _ => Err(SledError::Foreign {
                 path: dir.to_owned(),
-                what: format!(
-                    "without its file {CONF}, which says which of {} databases is the current one",
-                    found.len()
-                ),
+                what: format!("without its file {CONF}, which names the current one of its {} databases", found.len()),
             }),
         };
     };
@@ -157,43 +132,41 @@ pub(crate) fn current(dir: &Path) -> Result<(PathBuf, bool), SledError> {
     }
     for other in found.into_iter().filter(|other| *other != current) {
         let path = path_of(dir, other);
-        tracing::info!(path = %path.display(), "removed what an interrupted rebuild had left");
+        tracing::info!(path = %path.display(), "removed the remains of an interrupted compaction");
         fs::remove_dir_all(&path).map_err(|source| SledError::io("remove", &path, source))?;
     }
     Ok((path_of(dir, current), false))
 }
 
-/// Makes the first database in `path`, by `make`, whole or not at all: sled does not open what it has made by half.
+/// Creates the first database in `path` with `make`, atomically: sled does not open a partial one.
 pub(crate) fn make_first(
     dir: &Path,
     path: &Path,
     make: impl FnOnce(&Path) -> Result<(), SledError>,
 ) -> Result<(), SledError> {
     let databases = dir.join(DATABASES);
-    let draft = databases.join("making");
+    let draft = databases.join(DRAFT);
     match fs::remove_dir_all(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SledError::io("remove", &draft, error)),
         _ => {}
     }
-    fs::create_dir_all(&draft).map_err(|source| SledError::io("make", &draft, source))?;
-    sync_dir(dir)?;
+    create_dir(&SystemFiles, &draft)?;
     make(&draft)?;
-    fs::rename(&draft, path).map_err(|source| SledError::io("make", path, source))?;
-    Ok(sync_dir(&databases)?)
+    Ok(rename(&SystemFiles, &draft, path)?)
 }
 
-/// What [`current`] would find, without a change.
+/// The result of [`find`]: the same as [`current`] finds, without any change.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// The current database.
     pub(crate) path: PathBuf,
-    /// What interrupted rebuilds and repairs have left.
+    /// The remains of interrupted compactions and repairs.
     pub(crate) others: Vec<PathBuf>,
-    /// Whether the file that says which one is the current one is there.
+    /// Whether `conf`, which names the current database, exists.
     pub(crate) has_conf: bool,
 }
 
-/// Finds the current database; `None`: there is none yet.
+/// Finds the current database; `None` if there is none yet.
 pub(crate) fn find(dir: &Path) -> Result<Option<Found>, SledError> {
     let found = list(dir)?;
     let conf = read_conf(dir)?;
@@ -203,7 +176,7 @@ pub(crate) fn find(dir: &Path) -> Result<Option<Found>, SledError> {
         (None, [only]) => *only,
         (None, _) => {
             return foreign(format!(
-                "without its file {CONF}, which says which of {} databases is the current one",
+                "without its file {CONF}, which names the current one of its {} databases",
                 found.len()
             ));
         }
@@ -216,13 +189,20 @@ pub(crate) fn find(dir: &Path) -> Result<Option<Found>, SledError> {
     Ok(Some(Found { path: path_of(dir, current), others, has_conf: conf.is_some() }))
 }
 
-/// Where the database that comes after `path` is to be made.
+/// The path for the database that replaces `path`.
 pub(crate) fn next(dir: &Path, path: &Path) -> PathBuf {
     let current = path.file_name().and_then(|name| number(name.to_str()?)).unwrap_or_default();
     path_of(dir, current + 1)
 }
 
-/// Makes the database in `path`, which is complete and synced, the current one, in one step.
+/// Whether `conf` names the database in `path` as the current one; false if `conf` cannot be read.
+pub(crate) fn is_current(dir: &Path, path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    matches!(read_conf(dir), Ok(Some(conf)) if Some(conf.database.as_str()) == name)
+}
+
+/// Makes `path` the current database, atomically. The database must be complete and synced, because `conf` must not name a partial
+/// one.
 pub(crate) fn set_current(dir: &Path, path: &Path) -> Result<(), SledError> {
     let database = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let conf = Conf { herald: "sled".to_owned(), version: u64::from(VERSION), database };
@@ -232,31 +212,32 @@ pub(crate) fn set_current(dir: &Path, path: &Path) -> Result<(), SledError> {
     let (target, draft) = (dir.join(CONF), dir.join("conf.new"));
     let mut line = serde_json::to_string(&conf).unwrap_or_default();
     line.push('\n');
-    let written = File::create(&draft).and_then(|mut file| {
-        file.write_all(line.as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(|source| SledError::io("write", &draft, source))?;
-    fs::rename(&draft, &target).map_err(|source| SledError::io("write", &target, source))?;
-    Ok(sync_dir(dir)?)
+    Ok(replace(&SystemFiles, &target, &draft, line.as_bytes())?)
 }
 
-/// Removes this storage's databases, and nothing else.
+/// Removes this storage's databases and no other file.
 pub(crate) fn clean(dir: &Path) -> Result<(), SledError> {
     let found = list(dir)?;
-    let conf = dir.join(CONF);
-    match fs::remove_file(&conf) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SledError::io("remove", &conf, error)),
-        _ => sync_dir(dir)?,
-    }
-    mark::remove(dir);
+    remove(&SystemFiles, &dir.join(CONF))?;
+    sync_mark::remove(dir);
     for number in &found {
         let path = path_of(dir, *number);
         fs::remove_dir_all(&path).map_err(|source| SledError::io("remove", &path, source))?;
     }
     if !found.is_empty() {
-        sync_dir(&dir.join(DATABASES))?;
-        tracing::warn!(path = %dir.display(), "removed the database, as storage.clean_on_start says");
+        sync_dir(&SystemFiles, &dir.join(DATABASES))?;
+        tracing::warn!(path = %dir.display(), "removed the database, because storage.clean_on_start is set");
     }
     Ok(())
+}
+
+/// The total size of all files in `dir` and its folders; a file removed concurrently does not count.
+pub(crate) fn bytes_below(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
 }

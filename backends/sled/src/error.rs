@@ -1,32 +1,32 @@
-//! What can go wrong, and how it becomes the seam's [`StorageError`].
+//! The errors of the sled storage, and their conversion to [`StorageError`].
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use backend_embedded::FileError;
 use broker_core::storage::{StorageError, StorageErrorKind};
+use durable_files::FileError;
 
-/// An error of the sled storage, split by what its operator does about it.
+/// An error of the sled storage, split by what an operator does about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SledError {
-    /// A file or directory: the operating system refused an operation, or another process has it.
+    /// The operating system refused an operation on a file or directory, or another process has locked it.
     #[error(transparent)]
     File(#[from] FileError),
-    /// sled found that its own file does not check.
+    /// sled found damage in its own file.
     #[error(
-        "the sled database {} is damaged where sled cannot go on without it: save what sled can read with `herald fsck --repair`, restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
+        "the sled database {} has damage that sled cannot skip: save what sled can read with `herald fsck --repair`, restore a copy of the directory, or move it away to start with an empty one (nothing was removed)",
         path.display()
     )]
     Corrupt {
         /// The database.
         path: PathBuf,
-        /// What sled says.
+        /// sled's error.
         source: sled::Error,
     },
-    /// sled found damage in its file that it has no error for.
+    /// sled panicked, as it does on most damage in its file.
     #[error(
-        "the sled database {} is damaged where sled cannot go on (it panicked, see above): save what sled can read with `herald fsck --repair`, restore a copy of the directory, or move it away to begin with an empty one (nothing was removed)",
+        "the sled database {} has damage that sled cannot skip (it panicked, see above): save what sled can read with `herald fsck --repair`, restore a copy of the directory, or move it away to start with an empty one (nothing was removed)",
         path.display()
     )]
     Panicked {
@@ -36,27 +36,27 @@ pub enum SledError {
     /// sled failed in another way.
     #[error("sled cannot {action} in {}", path.display())]
     Sled {
-        /// What was tried, as a verb.
+        /// The attempted action, as a verb.
         action: &'static str,
         /// The database.
         path: PathBuf,
-        /// What sled says.
+        /// sled's error.
         source: sled::Error,
     },
-    /// Written by a later release.
+    /// The database was written by a newer release.
     #[error(
         "{} has format version {found} and this release reads up to {known}: use the newer release, or another storage.path (nothing was changed)",
         path.display()
     )]
     NewerVersion {
-        /// The file that says so.
+        /// The file that states the version.
         path: PathBuf,
         /// Its version.
         found: u64,
         /// The newest version known here.
         known: u64,
     },
-    /// The directory holds something that is not this storage's.
+    /// The directory holds something other than this storage.
     #[error(
         "{} is {what}, not a sled storage of Herald: set storage.kind to what it is, or storage.path to another directory (nothing was changed)",
         path.display()
@@ -64,60 +64,50 @@ pub enum SledError {
     Foreign {
         /// The file or directory.
         path: PathBuf,
-        /// What it seems to be.
+        /// Its apparent kind.
         what: String,
     },
-    /// A record does not check, and the configuration says to stop then.
+    /// A record is damaged, and `storage.on_damage` is `stop`.
     #[error(
-        "damage in {} at {place}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to go on without that record",
+        "damage in {} at {place}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to continue without that record",
         path.display()
     )]
     Damaged {
         /// The database.
         path: PathBuf,
-        /// Which record.
+        /// The record.
         place: String,
-        /// What is wrong with it.
+        /// The reason.
         what: String,
     },
     /// Nothing of the database can be read.
     #[error(
-        "sled can read nothing of the database {}, not even without its snapshots: restore a copy of the data directory, or move it away to begin with an empty one (nothing was changed)",
+        "sled cannot read any of the database {}, not even without its snapshots: restore a copy of the data directory, or move it away to start with an empty one (nothing was changed)",
         path.display()
     )]
     Hopeless {
         /// The database.
         path: PathBuf,
     },
-    /// Something is left after a repair.
-    #[error(
-        "{} is not clean after the repair: a mistake of Herald's; run `herald fsck` to see what is left (what was moved out is in {}/damaged)",
-        path.display(),
-        path.display()
-    )]
-    NotClean {
-        /// The data directory.
-        path: PathBuf,
-    },
-    /// The configuration is not usable.
+    /// The configuration is invalid.
     #[error("invalid sled configuration: {}", problems.join("; "))]
     Config {
-        /// Everything that is wrong with it.
+        /// All problems.
         problems: Vec<String>,
     },
 }
 
 impl SledError {
-    /// An error of the operating system, with what was tried on what.
+    /// An error of the operating system, with the attempted action and its path.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         FileError::io(action, path, source).into()
     }
 
-    /// An error of sled, with what was tried.
+    /// An error of sled, with the attempted action.
     pub(crate) fn sled(action: &'static str, path: &Path, source: sled::Error) -> Self {
         match source {
             sled::Error::Io(source) => Self::io(action, path, source),
-            // Unsupported is what it says about its own settings file, which nobody but damage changes.
+            // sled returns `Unsupported` if its settings file differs, which only damage can cause.
             sled::Error::Corruption { .. } | sled::Error::Unsupported(_) => {
                 Self::Corrupt { path: path.to_owned(), source }
             }
@@ -125,7 +115,7 @@ impl SledError {
         }
     }
 
-    /// The error of an attempt to read: trying again can work.
+    /// Converts to the error of a read, which may be retried.
     pub(crate) fn into_read_error(self) -> StorageError {
         let context = self.to_string();
         StorageError::new(StorageErrorKind::Read, context).with_source(self)
@@ -143,7 +133,6 @@ impl From<SledError> for StorageError {
             | SledError::NewerVersion { .. }
             | SledError::Foreign { .. }
             | SledError::Damaged { .. }
-            | SledError::NotClean { .. }
             | SledError::Hopeless { .. }
             | SledError::Config { .. } => Self::new(StorageErrorKind::Unusable, context),
         }

@@ -4,18 +4,18 @@
 //! | --- | --- |
 //! | `H` | the format's version |
 //! | `G` | the number of the latest group of batches |
-//! | `N` | the numbers to be given out next, to topics, subscriptions and sources |
+//! | `N` | the next free numbers of topics, subscriptions and sources |
 //! | `T` topic | its name |
 //! | `Q` topic | its latest sequence |
-//! | `S` topic subscription | its name, and the sequence it began after |
+//! | `S` topic subscription | its name, and the sequence after which it begins |
 //! | `C` source | its name and cursor |
 //! | `E` topic sequence | an event |
-//! | `X` topic sequence subscription | that a subscription is done with an event, or got it back |
-//! | `P` whole-key part | what of a record was too long for one value |
-//! | `0` | nothing, see `watch`; passed over |
+//! | `X` topic sequence subscription | an event is settled in a subscription, or to be redelivered |
+//! | `P` whole-key part | the rest of a record that is too long for one value |
+//! | `0` | nothing, see `flush_watch`; skipped |
 //!
-//! What is stored under `N T Q S C` is there twice, the second time under the small letter: losing one of these would cost all
-//! that refers to it. Topic, subscription and source are numbers of 4 bytes, sequences have 8, parts 2.
+//! Records under `N T Q S C` are stored twice, the second time under the lower-case letter, because losing one would cost everything
+//! that refers to it. Topics, subscriptions and sources are numbers of 4 bytes; sequences have 8 bytes, parts 2.
 
 /// A kind of record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
 /// The first byte of the keys of parts.
 pub(crate) const PART: u8 = b'P';
 
-/// The bit that makes a small letter: the key of the second copy.
+/// The bit that makes a letter lower case, which marks the key of the second copy.
 pub(crate) const COPY: u8 = 0x20;
 
 fn key<const N: usize>(kind: Kind, parts: [&[u8]; N]) -> Vec<u8> {
@@ -49,7 +49,7 @@ pub(crate) fn header() -> Vec<u8> {
     key(Kind::Header, [])
 }
 
-/// Where nothing is kept, for a moment.
+/// The key that [`crate::flush_watch`] writes and removes.
 pub(crate) fn nothing() -> Vec<u8> {
     vec![b'0']
 }
@@ -82,7 +82,12 @@ pub(crate) fn event(topic: u32, seq: u64) -> Vec<u8> {
     key(Kind::Event, [&topic.to_be_bytes(), &seq.to_be_bytes()])
 }
 
-/// What the keys of all exceptions of an event begin with.
+/// The prefix of a topic's events.
+pub(crate) fn events(topic: u32) -> Vec<u8> {
+    key(Kind::Event, [&topic.to_be_bytes()])
+}
+
+/// The prefix of an event's exceptions.
 pub(crate) fn exceptions(topic: u32, seq: u64) -> Vec<u8> {
     key(Kind::Exception, [&topic.to_be_bytes(), &seq.to_be_bytes()])
 }
@@ -91,12 +96,12 @@ pub(crate) fn exception(topic: u32, seq: u64, subscription: u32) -> Vec<u8> {
     key(Kind::Exception, [&topic.to_be_bytes(), &seq.to_be_bytes(), &subscription.to_be_bytes()])
 }
 
-/// What all keys of a kind begin with.
+/// The prefix of a kind.
 pub(crate) fn all(kind: Kind) -> [u8; 1] {
     [kind as u8]
 }
 
-/// What all keys of the second copies of a kind begin with.
+/// The prefix of a kind's second copies.
 pub(crate) fn all_copies(kind: Kind) -> [u8; 1] {
     [kind as u8 | COPY]
 }
@@ -108,14 +113,14 @@ pub(crate) fn copy(key: &[u8]) -> Vec<u8> {
     copy
 }
 
-/// The key of the first copy, of either.
+/// The key of the first copy, given the key of either copy.
 pub(crate) fn original(key: &[u8]) -> Vec<u8> {
     let mut original = key.to_vec();
     original[0] &= !COPY;
     original
 }
 
-/// What the keys of all parts of a record begin with.
+/// The prefix of a record's parts.
 pub(crate) fn parts(key: &[u8]) -> Vec<u8> {
     let mut parts = Vec::with_capacity(key.len() + 3);
     parts.push(PART);
@@ -139,12 +144,12 @@ pub(crate) fn seq_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(5..13)?.try_into().ok()?))
 }
 
-/// A key for people.
+/// Describes a key for operators.
 pub(crate) fn describe(key: &[u8]) -> String {
     let topic = u32_at(key, 1).unwrap_or_default();
     match (key.first().map(|kind| kind & !COPY), seq_of(key)) {
         (Some(b'E'), Some(seq)) => format!("event {seq} of topic number {topic}"),
-        (Some(b'X'), Some(seq)) => format!("what was done with event {seq} of topic number {topic}"),
+        (Some(b'X'), Some(seq)) => format!("the settlement or redelivery of event {seq} of topic number {topic}"),
         (Some(b'G'), _) => "the end of the log".to_owned(),
         (Some(b'T'), _) => format!("the name of topic number {topic}"),
         (Some(b'Q'), _) => format!("the latest sequence of topic number {topic}"),
@@ -175,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_found_again() {
+    fn numbers_are_read_back_from_keys() {
         assert_eq!((u32_at(&exception(3, 4, 5), 1), seq_of(&exception(3, 4, 5))), (Some(3), Some(4)));
         assert_eq!(u32_at(&exception(3, 4, 5), 13), Some(5));
         assert_eq!(u32_at(b"T", 1), None);

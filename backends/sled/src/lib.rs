@@ -1,62 +1,64 @@
 //! Herald's storage in [sled](https://docs.rs/sled/0.34), an embedded key-value store written in Rust.
 //!
-//! It keeps the state, not its history: topics, subscriptions, the events that somebody needs and what was done with them, in
-//! one tree. Everything that waits is applied as one sled batch, which is atomic because it touches one tree only, then
-//! flushed, then synced. It moves no events and needs no [`Janitor`](broker_core::storage::Janitor).
+//! It keeps the current state, not the history: topics, subscriptions, the events that a subscription still needs, and their
+//! settlements and redeliveries, all in one tree. Waiting batches are applied as one sled batch (atomic, because it touches only
+//! one tree), then flushed, then synced. Events are never moved, so the storage needs no [`Janitor`](broker_core::storage::Janitor).
 //!
 //! | to find | look in |
 //! | --- | --- |
 //! | settings | [`SledConfig`] |
-//! | what the engine calls | [`SledStorage`] |
-//! | keys, and what is stored under them | `keys`, `record` |
-//! | names and the numbers that stand for them in keys | `names` |
-//! | a batch of mutations as one change of the tree | `changes` |
-//! | writing; the queue into it, the loop, and who has the directory are [`backend_embedded`] | `writer` |
+//! | the storage as the engine calls it | [`SledStorage`], which is [`backend_embedded::EmbeddedStorage`] over [`SledDatabase`] |
+//! | keys, and the records under them with their checksums | `keys`, `record` |
+//! | names, and their numbers in keys | `names` |
+//! | a group of batches as one change of the tree | `changes` |
+//! | applying, flushing and syncing it; the queue and the loop are [`backend_embedded`]'s | `writer` |
 //! | reading payloads | `reads` |
-//! | what a data directory holds, what opening refuses | `directory` |
-//! | handing everything back | `recovery` |
-//! | noticing that sled went back to an earlier state | `mark` |
-//! | waking a flush that sled has forgotten | `watch` |
-//! | giving space back | `rebuild` |
-//! | `herald fsck`: what is wrong, and the repair | [`SledCheck`], `check`, `verdict`, `repair` |
+//! | the files of the directory, and what opening refuses | `directory` |
+//! | opening sled's database, and syncing what sled does not | `database` |
+//! | recovery: replaying everything to the engine | `recovery` |
+//! | noticing that sled went back to an earlier state | `sync_mark` |
+//! | waking a flush that sled has left waiting | `flush_watch` |
+//! | freeing space | `compaction` |
+//! | `herald fsck`: the check, and the repair | [`SledCheck`], `check`, `record_check`, `repair` |
 //!
 //! # Invariants
 //!
-//! - Nothing is in the tree about an event that is not there, save settlements of subscriptions that have gone; those go with
-//!   their event. So releasing an event is removing what begins with its key.
-//! - Numbers that stand for names are never used again, so what is left of a removed subscription means nobody.
-//! - No value is so long that sled would put it into a file of its own: sled does not sync those. Long records are cut into parts.
-//! - sled's flush leaves the file's length and the disk's cache to chance on Linux (`sync_file_range`). So the writer syncs the
-//!   file itself before a batch counts as synced.
-//! - After a write, flush or sync has failed nothing is written any more until the directory is opened again.
+//! - Every record about an event has the event's topic and sequence in its key, and is removed with the event. So releasing an event
+//!   also removes the settlements of removed subscriptions.
+//! - The number of a name is never reused, so records of a removed subscription cannot be mistaken for another's.
+//! - No value is long enough for sled to put it into a file of its own, because sled does not sync those files. Long records are cut
+//!   into parts.
+//! - On Linux, sled's flush syncs neither the file's length nor the disk's cache (`sync_file_range`). So the writer syncs the file
+//!   itself before a batch counts as synced.
+//! - After a failed write, flush or sync, nothing more is written until the directory is reopened.
 //!
 //! # Threads
 //!
-//! `sled-write` applies, flushes and syncs; `sled-watch` looks after flushes that take long. Reads run on the runtime's blocking threads, so
+//! `sled-write` applies, flushes and syncs; `sled-watch` wakes flushes that hang. Reads run on the runtime's blocking threads, so
 //! [`broker_core::storage::Storage::read`] needs a tokio runtime.
 
 mod changes;
 mod check;
+mod compaction;
 mod config;
 mod database;
 mod directory;
 mod error;
+mod flush_watch;
 mod keys;
-mod mark;
 mod names;
 mod reads;
-mod rebuild;
 mod record;
+mod record_check;
 mod recovery;
 mod repair;
-mod shared;
 mod storage;
-mod verdict;
-mod watch;
+mod sync_mark;
 mod writer;
 
-pub use backend_embedded::{Durability, FileError, OnDamage};
+pub use broker_core::settings::{Durability, OnDamage};
 pub use check::SledCheck;
-pub use config::SledConfig;
+pub use config::{CACHE_MB, PLUGIN, SledConfig};
+pub use durable_files::FileError;
 pub use error::SledError;
-pub use storage::SledStorage;
+pub use storage::{SledDatabase, SledStorage};

@@ -1,4 +1,4 @@
-//! Reading records that may be in parts, and payloads by key.
+//! Reads payloads by key, and records that may be stored in parts.
 
 use broker_core::event::Payload;
 use broker_core::name::TopicName;
@@ -8,9 +8,9 @@ use sled::IVec;
 use crate::error::SledError;
 use crate::keys;
 use crate::record::{self, Bad, PART_BYTES};
-use crate::shared::Shared;
+use crate::storage::SledDatabase;
 
-/// The body of a record that was put in as many values as it needed; `value` is its first.
+/// The body of a record that may be stored in parts; `value` is its first value.
 pub(crate) fn assemble(tree: &sled::Tree, key: &[u8], value: &IVec) -> sled::Result<Result<Vec<u8>, Bad>> {
     let first = match record::unseal(key, value) {
         Ok(first) => first,
@@ -26,14 +26,14 @@ pub(crate) fn assemble(tree: &sled::Tree, key: &[u8], value: &IVec) -> sled::Res
         let Some(part) = tree.get(&at)? else { return Ok(Err("a part of it is missing")) };
         match record::unseal(&at, &part) {
             Ok(part) => body.extend_from_slice(part),
-            Err(_) => return Ok(Err("a part of it does not check")),
+            Err(_) => return Ok(Err("a part of it is damaged")),
         }
         number += 1;
     }
-    Ok(if body.len() == len { Ok(body) } else { Err("its parts are longer than it is") })
+    Ok(if body.len() == len { Ok(body) } else { Err("its parts are longer than its length") })
 }
 
-/// The event under `key`.
+/// Decodes the event under `key`.
 pub(crate) fn event(
     tree: &sled::Tree,
     key: &[u8],
@@ -49,9 +49,9 @@ pub(crate) fn event(
 }
 
 /// Reads payloads in the order of `keys`. Blocking.
-pub(crate) fn read(shared: &Shared, keys: &[ReadKey]) -> Result<Vec<Option<Payload>>, StorageError> {
-    // Held while it reads: closing waits for it.
-    let guard = shared.database.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+pub(crate) fn read(shared: &SledDatabase, keys: &[ReadKey]) -> Result<Vec<Option<Payload>>, StorageError> {
+    // Held until the read ends, so that closing waits for it.
+    let guard = shared.open.read().unwrap_or_else(std::sync::PoisonError::into_inner);
     let database = guard.as_ref().ok_or_else(StorageError::closed)?;
     let mut answer = Vec::with_capacity(keys.len());
     let mut topic: Option<(&TopicName, Option<u32>)> = None;
@@ -59,8 +59,7 @@ pub(crate) fn read(shared: &Shared, keys: &[ReadKey]) -> Result<Vec<Option<Paylo
         let number = match topic {
             Some((name, number)) if *name == wanted.topic => number,
             _ => {
-                let topics = shared.topics.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let number = topics.get(&wanted.topic).copied();
+                let number = shared.topics.get(&wanted.topic);
                 topic = Some((&wanted.topic, number));
                 number
             }
@@ -81,14 +80,14 @@ pub(crate) fn read(shared: &Shared, keys: &[ReadKey]) -> Result<Vec<Option<Paylo
         answer.push(match found {
             Ok(Ok(event)) if event.key == wanted.key => Some(event.payload),
             Ok(Ok(_)) => {
-                shared.state.damage(&keys::describe(&key), "it has another priority than was asked for");
+                shared.state.damage(&keys::describe(&key), "it has a different priority than the requested event");
                 None
             }
             Ok(Err(what)) => {
                 shared.state.damage(&keys::describe(&key), what);
                 None
             }
-            // sled's own page does not check: this is not going to change.
+            // sled's own page is damaged; a retry cannot help.
             Err(sled::Error::Corruption { .. }) => {
                 shared.state.damage(&keys::describe(&key), "sled cannot read it");
                 None

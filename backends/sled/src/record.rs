@@ -1,4 +1,12 @@
-//! The bytes under a key: magic, version, checksum over key and rest, and the fields. Pure.
+//! The format of a value. Pure.
+//!
+//! ```text
+//!   ┌───────┬─────────┬──────────────────────────────┬──────────┐
+//!   │ magic │ version │ CRC-32 over key and body     │ body     │
+//!   └───────┴─────────┴──────────────────────────────┴──────────┘
+//! ```
+//!
+//! [`seal`] writes the checksum and [`unseal`] verifies it. It covers the key, so a value under a wrong key is damage as well.
 
 use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
 use broker_core::name::TopicName;
@@ -7,18 +15,18 @@ use broker_core::storage::StoredEvent;
 /// The first byte of every value.
 const MAGIC: u8 = b'H';
 
-/// The version of the records that are written.
+/// The format version that this release writes.
 pub(crate) const VERSION: u8 = 1;
 
-/// Magic, version, checksum.
+/// The length of magic, version and checksum.
 const HEAD: usize = 6;
 
-/// The most bytes of a record in one value; 16 values share a tree page. sled puts a page longer than a quarter of a segment, 512 KiB
-/// here, into a file of its own, which it does not sync; and its cache may hold 16,384 pages more than it is allowed to, see
+/// The most bytes of a record in one value. 16 values share a tree page, and sled puts a page longer than a quarter of a segment
+/// (512 KiB here) into a file of its own, which it does not sync. sled's cache may also exceed its limit by 16,384 pages: see
 /// [`crate::database::Pace`].
 pub(crate) const PART_BYTES: usize = 4 << 10;
 
-/// Why a value is not a record.
+/// The reason why a value is not a record.
 pub(crate) type Bad = &'static str;
 
 /// The value for `body` under `key`.
@@ -34,7 +42,7 @@ pub(crate) fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
 pub(crate) fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], Bad> {
     let (head, body) = value.split_at_checked(HEAD).ok_or("it is too short")?;
     if head[0] != MAGIC {
-        return Err("it does not begin as a record does");
+        return Err("it does not begin like a record");
     }
     if head[1] != VERSION {
         return Err("its version is unknown");
@@ -53,7 +61,7 @@ fn checksum(key: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Takes fields off the front.
+/// Reads fields from the front.
 struct Fields<'b>(&'b [u8]);
 
 impl<'b> Fields<'b> {
@@ -88,12 +96,12 @@ impl<'b> Fields<'b> {
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    // What comes here is bounded by the line that it came in on, and a record's length fits its index in parts.
+    // Names and payloads are shorter than the line they arrived on, so their lengths fit.
     out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(bytes);
 }
 
-/// A number alone.
+/// A single number.
 pub(crate) fn encode_number(number: u64) -> Vec<u8> {
     number.to_le_bytes().to_vec()
 }
@@ -102,7 +110,7 @@ pub(crate) fn decode_number(body: &[u8]) -> Option<u64> {
     Fields(body).u64()
 }
 
-/// The numbers to be given out next.
+/// The next free numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Numbers {
     pub(crate) topic: u32,
@@ -119,7 +127,7 @@ pub(crate) fn decode_numbers(body: &[u8]) -> Option<Numbers> {
     Some(Numbers { topic: fields.u32()?, subscription: fields.u32()?, source: fields.u32()? })
 }
 
-/// A name, with a number that belongs to it.
+/// A name with a number.
 pub(crate) fn encode_named(name: &str, number: u64) -> Vec<u8> {
     let mut out = encode_number(number);
     put_bytes(&mut out, name.as_bytes());
@@ -145,11 +153,11 @@ pub(crate) fn decode_cursor(body: &[u8]) -> Option<(&str, &str)> {
     Some((fields.text()?, fields.text()?))
 }
 
-/// What a subscription has done with an event.
+/// The state of an event in a subscription, if it is not simply waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exception {
     Settled { priority: Priority },
-    Requeued { priority: Priority, deliveries: u32, due_at: Option<Millis>, grace_ms: u64 },
+    Redelivery { priority: Priority, deliveries: u32, due_at: Option<Millis>, grace_ms: u64 },
 }
 
 const EXPIRES: u8 = 1;
@@ -164,7 +172,7 @@ pub(crate) fn encode_exception(exception: Exception) -> Vec<u8> {
             out.extend_from_slice(&priority.0.to_le_bytes());
             out
         }
-        Exception::Requeued { priority, deliveries, due_at, grace_ms } => {
+        Exception::Redelivery { priority, deliveries, due_at, grace_ms } => {
             let grace = if grace_ms > 0 { GRACE } else { 0 };
             let mut out = vec![REQUEUED | due_at.map_or(0, |_| DUE) | grace];
             out.extend_from_slice(&priority.0.to_le_bytes());
@@ -188,7 +196,7 @@ pub(crate) fn decode_exception(body: &[u8]) -> Option<Exception> {
     let deliveries = fields.u32()?;
     let due_at = if flags & DUE == 0 { None } else { Some(Millis(fields.u64()?)) };
     let grace_ms = if flags & GRACE == 0 { 0 } else { fields.u64()? };
-    Some(Exception::Requeued { priority, deliveries, due_at, grace_ms })
+    Some(Exception::Redelivery { priority, deliveries, due_at, grace_ms })
 }
 
 pub(crate) fn encode_event(event: &StoredEvent) -> Vec<u8> {
@@ -205,7 +213,7 @@ pub(crate) fn encode_event(event: &StoredEvent) -> Vec<u8> {
     out
 }
 
-/// An event whose topic's name is known from elsewhere.
+/// Decodes an event; its topic and sequence come from the key.
 pub(crate) fn decode_event(body: &[u8], topic: &TopicName, seq: u64) -> Option<StoredEvent> {
     let mut fields = Fields(body);
     let flags = fields.u8()?;
@@ -229,7 +237,7 @@ mod tests {
     fn a_changed_bit_is_noticed_wherever_it_is() {
         let value = seal(b"key", b"a body");
         assert_eq!(unseal(b"key", &value), Ok(&b"a body"[..]));
-        assert!(unseal(b"kez", &value).is_err(), "under another key it is another record");
+        assert!(unseal(b"kez", &value).is_err(), "the checksum covers the key");
         for bit in 0..value.len() * 8 {
             let mut changed = value.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
@@ -246,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_event_is_what_it_was(
+        fn an_event_is_read_back(
             priority: i32, seq: u64, at: u64, expires_at in time(), due_at in time(),
             bytes in proptest::collection::vec(any::<u8>(), 1..300), cut in 0.0..1.0,
         ) {
@@ -263,16 +271,16 @@ mod tests {
         }
 
         #[test]
-        fn an_exception_is_what_it_was(priority: i32, deliveries: u32, due_at in time(), grace_ms in 0..3_u64) {
+        fn an_exception_is_read_back(priority: i32, deliveries: u32, due_at in time(), grace_ms in 0..3_u64) {
             let priority = Priority(priority);
-            let requeued = Exception::Requeued { priority, deliveries, due_at, grace_ms };
-            for exception in [Exception::Settled { priority }, requeued] {
+            let redelivery = Exception::Redelivery { priority, deliveries, due_at, grace_ms };
+            for exception in [Exception::Settled { priority }, redelivery] {
                 prop_assert_eq!(decode_exception(&encode_exception(exception)), Some(exception));
             }
         }
 
         #[test]
-        fn nonsense_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn any_bytes_are_decoded_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let topic = TopicName::new("t").unwrap();
             let _anything = (
                 unseal(b"k", &bytes), decode_event(&bytes, &topic, 1), decode_exception(&bytes),

@@ -1,38 +1,38 @@
-//! Handing everything back: names, then events in order, then what was done with them, then cursors; one record at a time.
+//! Recovery: replays names, then events in order, then settlements and redeliveries, then cursors, one record at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use backend_embedded::OnDamage;
+use backend_embedded::{Subscription, Topic};
 use broker_core::event::{EventKey, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
-use broker_core::storage::{Mutation, Place, Recovery, RecoveryReport, Requeued, StorageError};
+use broker_core::settings::OnDamage;
+use broker_core::storage::{Mutation, Place, Recovery, RecoveryReport, Redelivery, StorageError};
 
 use crate::database::{Database, Pace};
 use crate::error::SledError;
 use crate::keys::{self, Kind};
-use crate::names::{Names, Source, Subscription, Topic};
+use crate::names::{Names, Source};
 use crate::record::{self, Exception};
-use crate::shared::Shared;
-use crate::{directory, mark, reads, rebuild};
+use crate::storage::SledDatabase;
+use crate::{compaction, directory, reads, sync_mark};
 
-/// Settlements handed back together.
+/// The most settlements in one mutation.
 const PAGE: usize = 1024;
 
-/// How far a topic's sequence goes ahead if both records of it are lost: further than it can have been used since the latest
-/// event that is left.
+/// How far a topic's sequence skips ahead if both records of it are lost: more than can have been used since the latest event left.
 pub(crate) const LEAP: u64 = 1 << 40;
 
-/// Opens the current database and hands back what is in it.
+/// Opens the current database and replays its content into `recovery`.
 pub(crate) fn recover(
-    shared: &Shared,
+    shared: &SledDatabase,
     recovery: &mut dyn Recovery,
 ) -> Result<(RecoveryReport, Names, Arc<Database>), StorageError> {
     let dir = &shared.config.path;
     let (path, is_new) = directory::current(dir)?;
-    // sled panics about most damage in its file.
+    // sled panics on most damage in its file.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let open = |path: &Path| Database::open(path, shared.config.cache_bytes);
         if is_new {
@@ -42,20 +42,28 @@ pub(crate) fn recover(
     }));
     let database = opened.map_err(|_panic| SledError::Panicked { path: path.clone() })??;
     directory::set_current(dir, &path)?;
-    let synced = if is_new { None } else { mark::read(dir) };
+    let synced = if is_new { None } else { sync_mark::read(dir) };
     let read = catch_unwind(AssertUnwindSafe(|| hand_back(shared, &database, recovery, synced)));
     let (report, names) = read.map_err(|_panic| SledError::Panicked { path })??;
     let mut database = Arc::new(database);
-    if rebuild::is_worth_it_at_start(&database, report.bytes) {
-        let new = rebuild::rebuild(&shared.config, &database)?;
-        rebuild::discard(&database.path);
-        database = new;
+    if compaction::is_worth_it_at_start(&database, report.bytes) {
+        match compaction::compact(&shared.config, &database) {
+            Ok(new) => {
+                compaction::discard(&database.path);
+                database = new;
+            }
+            // The old database is unchanged.
+            Err(error) if directory::is_current(&shared.config.path, &database.path) => {
+                tracing::warn!(%error, "compaction failed; the database is kept as it is");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok((report, names, database))
 }
 
 fn hand_back(
-    shared: &Shared,
+    shared: &SledDatabase,
     database: &Database,
     recovery: &mut dyn Recovery,
     synced: Option<u64>,
@@ -77,7 +85,7 @@ fn hand_back(
 }
 
 struct Replay<'r> {
-    shared: &'r Shared,
+    shared: &'r SledDatabase,
     database: &'r Database,
     recovery: &'r mut dyn Recovery,
     report: RecoveryReport,
@@ -85,7 +93,7 @@ struct Replay<'r> {
     subscriptions: HashMap<(u32, u32), SubscriptionName>,
 }
 
-/// What is stored twice, by the key of the first copy.
+/// The bodies of records that are stored twice, by the key of the first copy.
 type Bodies = BTreeMap<Vec<u8>, Vec<u8>>;
 
 impl Replay<'_> {
@@ -111,7 +119,7 @@ impl Replay<'_> {
         }
     }
 
-    /// All records of a kind that is stored twice; one good copy of each is enough.
+    /// Reads all records of a kind that is stored twice; one valid copy of each is enough.
     fn both(&mut self, kind: Kind) -> Result<Bodies, StorageError> {
         let mut bodies = Bodies::new();
         let tree = &*self.database.db;
@@ -132,7 +140,7 @@ impl Replay<'_> {
         Ok(bodies)
     }
 
-    /// Topics with their latest sequences, then subscriptions.
+    /// Replays topics with their latest sequences, then subscriptions.
     fn names(&mut self) -> Result<Names, StorageError> {
         let mut names = Names::default();
         let numbers = self.both(Kind::Numbers)?;
@@ -150,9 +158,9 @@ impl Replay<'_> {
             names.numbers.topic = names.numbers.topic.max(number + 1);
             self.topics.insert(number, name.clone());
             self.hand_back(Mutation::Topic { topic: name.clone(), last_seq: Seq(last_seq) })?;
-            names.topics.insert(name.clone(), Topic { number, last_seq, ..Topic::default() });
+            names.topics.insert(name.clone(), Topic::new(number, last_seq));
             if stored != Some(last_seq) {
-                names.set_last_seq(&name, last_seq);
+                names.topics.set_last_seq(&name, last_seq);
             }
         }
         for (key, body) in self.both(Kind::Subscription)? {
@@ -171,7 +179,7 @@ impl Replay<'_> {
                 self.damage(&key, "the name of its topic is lost")?;
                 continue;
             };
-            topic.subscriptions.insert(name.clone(), Subscription { number, since });
+            topic.subscriptions.insert(name.clone(), Subscription { id: number, since });
             self.subscriptions.insert((topic_number, number), name.clone());
             self.hand_back(Mutation::Subscribe { topic: topic_name, subscription: name, since: Seq(since) })?;
         }
@@ -180,7 +188,7 @@ impl Replay<'_> {
         Ok(names)
     }
 
-    /// The number of the latest group, and whether it is as late as it was known to be.
+    /// The number of the latest group. Reports damage if it is older than the sync mark.
     fn group(&mut self, synced: Option<u64>) -> Result<u64, StorageError> {
         let key = keys::group();
         let value = self.database.db.get(&key).map_err(|source| self.trouble(source))?;
@@ -218,7 +226,7 @@ impl Replay<'_> {
             };
             match reads::event(tree, &key, &value, topic).map_err(|source| self.trouble(source))? {
                 Ok(event) => {
-                    // Its parts are counted here: they have a place of their own.
+                    // Its parts are counted here, because they are stored under other keys.
                     let len = event.payload.len();
                     self.report.bytes += len.saturating_sub(value.len()) as u64;
                     self.hand_back(Mutation::Publish(event))?;
@@ -229,15 +237,15 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// What was settled and what came back, in pages for each topic.
+    /// Replays settlements and redeliveries, in pages.
     fn exceptions(&mut self) -> Result<(), StorageError> {
         let mut settled: BTreeMap<(u32, u32), Vec<EventKey>> = BTreeMap::new();
-        let mut requeued: BTreeMap<(u32, u32), Vec<Requeued>> = BTreeMap::new();
+        let mut redeliveries: BTreeMap<(u32, u32), Vec<Redelivery>> = BTreeMap::new();
         let mut gathered = 0;
         for item in self.database.db.scan_prefix(keys::all(Kind::Exception)) {
             let (key, value) = item.map_err(|source| self.trouble(source))?;
             self.report.bytes += (key.len() + value.len()) as u64;
-            // A damaged one is left out: then the event is delivered again rather than skipped.
+            // A damaged record is skipped: its event is delivered again rather than lost.
             let exception = record::unseal(&key, &value)
                 .and_then(|body| record::decode_exception(body).ok_or("it is neither settled nor requeued"));
             let numbers = keys::u32_at(&key, 1).zip(keys::u32_at(&key, 13)).zip(keys::seq_of(&key));
@@ -248,9 +256,9 @@ impl Replay<'_> {
                         Exception::Settled { priority } => {
                             settled.entry(of).or_default().push(EventKey { priority, seq });
                         }
-                        Exception::Requeued { priority, deliveries, due_at, grace_ms } => {
+                        Exception::Redelivery { priority, deliveries, due_at, grace_ms } => {
                             let key = EventKey { priority, seq };
-                            requeued.entry(of).or_default().push(Requeued { key, deliveries, due_at, grace_ms });
+                            redeliveries.entry(of).or_default().push(Redelivery { key, deliveries, due_at, grace_ms });
                         }
                     }
                 }
@@ -259,32 +267,32 @@ impl Replay<'_> {
             }
             gathered += 1;
             if gathered == PAGE {
-                self.hand_back_exceptions(&mut settled, &mut requeued)?;
+                self.hand_back_exceptions(&mut settled, &mut redeliveries)?;
                 gathered = 0;
             }
         }
-        self.hand_back_exceptions(&mut settled, &mut requeued)
+        self.hand_back_exceptions(&mut settled, &mut redeliveries)
     }
 
     fn hand_back_exceptions(
         &mut self,
         settled: &mut BTreeMap<(u32, u32), Vec<EventKey>>,
-        requeued: &mut BTreeMap<(u32, u32), Vec<Requeued>>,
+        redeliveries: &mut BTreeMap<(u32, u32), Vec<Redelivery>>,
     ) -> Result<(), StorageError> {
         for (of, events) in std::mem::take(settled) {
             if let Some((topic, subscription)) = self.named(of) {
                 self.hand_back(Mutation::Settle { topic, subscription, events })?;
             }
         }
-        for (of, events) in std::mem::take(requeued) {
+        for (of, events) in std::mem::take(redeliveries) {
             if let Some((topic, subscription)) = self.named(of) {
-                self.hand_back(Mutation::Requeue { topic, subscription, events })?;
+                self.hand_back(Mutation::Redeliver { topic, subscription, events })?;
             }
         }
         Ok(())
     }
 
-    /// `None` for what a removed subscription has left: it goes with its events.
+    /// The names of a topic and subscription. `None` for a removed subscription, whose records stay until their events are released.
     fn named(&self, (topic, subscription): (u32, u32)) -> Option<(TopicName, SubscriptionName)> {
         Some((self.topics.get(&topic)?.clone(), self.subscriptions.get(&(topic, subscription))?.clone()))
     }
@@ -305,7 +313,7 @@ impl Replay<'_> {
     }
 
     fn cursors(&mut self) -> Result<(), StorageError> {
-        // Read once more rather than kept: damage was reported the first time.
+        // Read again rather than kept in memory; damage was already reported the first time.
         let tree = &*self.database.db;
         let mut handed_back = std::collections::HashSet::new();
         for prefix in [keys::all(Kind::Source), keys::all_copies(Kind::Source)] {

@@ -1,38 +1,36 @@
-//! What the writing thread does with sled: applies batches, flushes, syncs, gives space back.
+//! The writing thread's part: applies groups of batches, flushes, syncs, and compacts when idle.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 
-use backend_embedded::Database as Writes;
-use broker_core::name::TopicName;
+use backend_embedded::DatabaseWriter;
 use broker_core::storage::{Batch, Mutation};
 
 use crate::changes::Changes;
 use crate::database::Database;
 use crate::error::SledError;
-use crate::mark::Mark;
 use crate::names::Names;
-use crate::rebuild;
-use crate::shared::Shared;
+use crate::storage::SledDatabase;
+use crate::sync_mark::SyncMark;
+use crate::{compaction, directory};
 
-/// Mutations that go into one sled batch. What one batch of the engine has always does; batches of one event are cheaper
-/// together, and beyond some hundreds together costs more: sled takes them in no particular order.
+/// The mutations after which a sled batch is applied. A batch of the engine is never split. Small batches are cheaper together, but
+/// beyond some hundreds of mutations they cost more, because sled applies them in no particular order.
 const APPLY: usize = 512;
 
-/// The database, as the writing thread has it.
-pub(crate) struct Tree {
-    shared: Arc<Shared>,
+/// The writing thread's part of the database.
+pub struct Tree {
+    shared: Arc<SledDatabase>,
     database: Arc<Database>,
     names: Names,
-    /// Something was taken out since it was last idle.
+    /// Whether anything was removed since the writer was last idle.
     removed: bool,
-    mark: Mark,
+    mark: SyncMark,
 }
 
 impl Tree {
-    pub(crate) fn new(shared: Arc<Shared>, database: Arc<Database>, names: Names) -> Self {
-        // What an earlier run left behind may be worth giving back.
-        let mark = Mark::new(&shared.config.path);
+    pub(crate) fn new(shared: Arc<SledDatabase>, database: Arc<Database>, names: Names) -> Self {
+        // `removed` starts as true, because an earlier run may have left garbage.
+        let mark = SyncMark::new(&shared.config.path);
         Self { shared, database, names, removed: true, mark }
     }
 
@@ -41,27 +39,21 @@ impl Tree {
         for mutation in some.iter().flat_map(|batch| &batch.mutations) {
             changes.add(mutation)?;
         }
-        let (batch, new_topics, removes) = changes.finish();
+        let (batch, topics, removes) = changes.finish();
         self.removed |= removes;
         database.db.apply_batch(batch)?;
-        self.announce(new_topics);
+        // Applied before the batches count as written, so that a reader that knows an event also finds its topic.
+        self.shared.topics.apply(topics);
         database.tidy_up(some.iter().flat_map(|batch| &batch.mutations).map(changes_of).sum())
-    }
-
-    /// Tells those who read of new topics; before anybody is told that their events are written.
-    fn announce(&self, new_topics: Vec<(TopicName, u32)>) {
-        if !new_topics.is_empty() {
-            self.shared.topics.write().unwrap_or_else(PoisonError::into_inner).extend(new_topics);
-        }
     }
 }
 
-impl Writes for Tree {
+impl DatabaseWriter for Tree {
     type Error = SledError;
 
     const GROUP: usize = 8 << 10;
 
-    /// Applies batches in their order, each whole in one sled batch, and flushes them together.
+    /// Applies batches in order, each within one sled batch, and flushes them together.
     fn write(&mut self, batches: &[Batch]) -> Result<(), SledError> {
         let database = Arc::clone(&self.database);
         let mut rest = batches;
@@ -85,37 +77,47 @@ impl Writes for Tree {
         Ok(())
     }
 
-    /// When nothing waits: gives space back, if there is much of it.
-    fn look_after(
-        &mut self,
-        idle: bool,
-        all_synced: bool,
-        _somebody_waits: &dyn Fn() -> bool,
-    ) -> Result<bool, SledError> {
-        if !idle {
+    /// Compacts the database if the writer is idle or the disk is full, and most of the file is garbage.
+    fn maintain(&mut self, idle: bool, all_synced: bool, _batches_wait: &dyn Fn() -> bool) -> Result<bool, SledError> {
+        let reserve = self.shared.state.reserve();
+        reserve.look_again();
+        let full = reserve.is_spent();
+        if !idle && !full {
             return Ok(false);
         }
-        if all_synced {
+        if idle && all_synced {
             self.mark.synced(self.names.group, true);
         }
         if !std::mem::take(&mut self.removed) {
             return Ok(false);
         }
-        let rebuilt = rebuild::is_worth_it_when_idle(&self.database)
-            .and_then(|worth_it| worth_it.then(|| rebuild::rebuild(&self.shared.config, &self.database)).transpose());
+        let worth_it = if full {
+            compaction::is_worth_it_when_full(&self.database, reserve.free())
+        } else {
+            compaction::is_worth_it_when_idle(&self.database)
+        };
+        let rebuilt = worth_it.and_then(|worth_it| {
+            worth_it.then(|| compaction::compact(&self.shared.config, &self.database)).transpose()
+        });
         match rebuilt {
             Ok(Some(new)) => {
                 let old = std::mem::replace(&mut self.database, Arc::clone(&new));
                 self.shared.replace(Some(new));
-                rebuild::discard(&old.path);
+                compaction::discard(&old.path);
+                self.shared.state.reserve().look_again();
                 Ok(true)
             }
-            Ok(None) => Ok(false),
-            // The old database is as good as before, unless it is the one that failed; then the next write says so.
-            Err(error) => {
-                tracing::warn!(%error, "giving space back is put off");
+            Ok(None) => {
+                // On a full disk, room for the copy may appear later.
+                self.removed = full;
                 Ok(false)
             }
+            // The old database is unchanged. If it caused the failure, the next write fails too.
+            Err(error) if directory::is_current(&self.shared.config.path, &self.database.path) => {
+                tracing::warn!(%error, "compaction failed; the database is kept as it is");
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -124,11 +126,11 @@ impl Writes for Tree {
     }
 }
 
-/// How many events a mutation is about, at the least one.
+/// The number of events in a mutation, at least one.
 fn changes_of(mutation: &Mutation) -> usize {
     match mutation {
         Mutation::Settle { events, .. } | Mutation::Forget { events, .. } => events.len().max(1),
-        Mutation::Requeue { events, .. } => events.len().max(1),
+        Mutation::Redeliver { events, .. } => events.len().max(1),
         _ => 1,
     }
 }

@@ -1,26 +1,6 @@
-//! The contract that every storage keeps.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Runs the contract that every storage must meet.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
-use std::path::Path;
+mod backend;
 
-use backend_sled::{SledConfig, SledStorage};
-use broker_core::storage::StorageError;
-use broker_core::storage::contract::ContractBackend;
-
-struct Sled;
-
-impl ContractBackend for Sled {
-    type Storage = SledStorage;
-
-    fn open(dir: &Path) -> Result<SledStorage, StorageError> {
-        SledStorage::open(SledConfig::new(dir))
-    }
-
-    fn make_newer(dir: &Path) {
-        let conf = dir.join("conf");
-        let newer = std::fs::read_to_string(&conf).unwrap().replace("\"version\":1", "\"version\":99");
-        std::fs::write(&conf, newer).unwrap();
-    }
-}
-
-broker_core::storage_contract!(Sled);
+broker_core::storage_contract!(backend::Sled);

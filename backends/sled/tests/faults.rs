@@ -1,26 +1,6 @@
-//! Full and broken disks, damaged, missing and foreign files, and a clock that jumps.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Runs the fault suite: full and broken disks, damaged, missing and foreign files, and a clock that jumps.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
-use std::path::Path;
+mod backend;
 
-use backend_sled::{SledConfig, SledStorage};
-use broker_core::storage::StorageError;
-use broker_core::storage::contract::ContractBackend;
-
-struct Sled;
-
-impl ContractBackend for Sled {
-    type Storage = SledStorage;
-
-    fn open(dir: &Path) -> Result<SledStorage, StorageError> {
-        SledStorage::open(SledConfig::new(dir))
-    }
-
-    fn make_newer(dir: &Path) {
-        let conf = dir.join("conf");
-        let newer = std::fs::read_to_string(&conf).unwrap().replace("\"version\":1", "\"version\":99");
-        std::fs::write(&conf, newer).unwrap();
-    }
-}
-
-broker_core::storage_faults!(Sled);
+broker_core::storage_faults!(backend::Sled);

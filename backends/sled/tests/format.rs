@@ -1,5 +1,7 @@
-//! What is stored under which key stays readable; what does not check costs only itself.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! The records of a released version stay readable, and a damaged record costs only itself.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
+
+mod database;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +11,9 @@ use broker_core::event::Millis;
 use broker_core::storage::contract::Model;
 use broker_core::storage::contract::bench::{cursor, event, key, settle, subscribe, subscription, topic};
 use broker_core::storage::{
-    Batch, Mutation, ReadKey, RecoveryReport, Requeued, Storage, StorageError, StorageErrorKind,
+    Batch, Mutation, ReadKey, RecoveryReport, Redelivery, Storage, StorageError, StorageErrorKind,
 };
+use database::{damage, database};
 
 fn recover(config: SledConfig) -> Result<(SledStorage, Model, RecoveryReport), StorageError> {
     let storage = SledStorage::open(config)?;
@@ -19,12 +22,12 @@ fn recover(config: SledConfig) -> Result<(SledStorage, Model, RecoveryReport), S
     Ok((storage, found, report))
 }
 
-/// One of everything, with an event in parts.
+/// Every kind of record, including an event in parts.
 fn history() -> Vec<Mutation> {
     let mut timed = event("a", -3, 2, 10);
     (timed.expires_at, timed.due_at) = (Some(Millis(u64::MAX)), Some(Millis(1_800_000_000_000)));
-    let requeued =
-        Requeued { key: key(-3, 2), deliveries: 3, due_at: Some(Millis(1_900_000_000_000)), grace_ms: 7_000 };
+    let redelivery =
+        Redelivery { key: key(-3, 2), deliveries: 3, due_at: Some(Millis(1_900_000_000_000)), grace_ms: 7_000 };
     vec![
         subscribe("a", "one", 0),
         subscribe("a", "two", 0),
@@ -32,7 +35,7 @@ fn history() -> Vec<Mutation> {
         Mutation::Publish(timed),
         Mutation::Publish(event("a", 0, 3, 20_000)),
         settle("a", "one", [1]),
-        Mutation::Requeue { topic: topic("a"), subscription: subscription("two"), events: vec![requeued] },
+        Mutation::Redeliver { topic: topic("a"), subscription: subscription("two"), events: vec![redelivery] },
         subscribe("b", "late", 7),
         cursor("feed", "token \"é\""),
     ]
@@ -48,13 +51,9 @@ fn make(dir: &Path) {
     let (storage, ..) = recover(SledConfig::new(dir)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        storage.submit(Batch { mutations: history() }).safe.await.unwrap();
+        storage.submit(Batch { mutations: history() }).durable.await.unwrap();
         storage.close().await.unwrap();
     });
-}
-
-fn database(dir: &Path) -> sled::Db {
-    sled::Config::new().path(dir.join("db/000001")).segment_size(2 << 20).flush_every_ms(None).open().unwrap()
 }
 
 fn fixture() -> PathBuf {
@@ -70,7 +69,8 @@ fn unhex(text: &str) -> Vec<u8> {
     digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-/// sled's own file is sled's to keep readable; a fixture is what we put into it: `key value`, in hexadecimal digits.
+/// Writes the fixture of a new version. sled itself keeps its file readable, so the fixture lists our records: `key value` in
+/// hexadecimal digits.
 #[test]
 #[ignore = "writes the fixture of a new version"]
 fn write_the_fixture() {
@@ -102,19 +102,6 @@ fn version_1_is_read() {
     expected().assert_same(&found, "version 1");
 }
 
-/// Flips a bit in the values whose keys begin with `prefix`.
-fn damage(dir: &Path, prefix: &[u8]) -> usize {
-    let db = database(dir);
-    let found: Vec<_> = db.scan_prefix(prefix).map(Result::unwrap).collect();
-    for (key, value) in &found {
-        let mut value = value.to_vec();
-        *value.last_mut().unwrap() ^= 0x10;
-        db.insert(key, value).unwrap();
-    }
-    db.flush().unwrap();
-    found.len()
-}
-
 #[test]
 fn a_damaged_record_costs_only_itself() {
     let event_2: &[u8] = &[b'E', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
@@ -130,16 +117,16 @@ fn a_damaged_record_costs_only_itself() {
         match prefix[0] {
             b'E' => drop(topic_a.events.remove(&2)),
             b'P' => drop(topic_a.events.remove(&3)),
-            // Delivered again rather than skipped, and as if for the first time.
+            // The event is delivered again rather than skipped, as if for the first time.
             b'X' => {
                 topic_a.events.get_mut(&1).unwrap().holders.insert("one".into(), (0, None, 0));
                 topic_a.events.get_mut(&2).unwrap().holders.insert("two".into(), (0, None, 0));
             }
-            // There is another copy.
+            // The other copy is intact.
             _ => {}
         }
         expected.assert_same(&found, &format!("{} is damaged", prefix[0] as char));
-        // The record that names the format is only reported: `conf` says the same.
+        // The format record is only reported, because `conf` states the version too.
         let counted = if prefix[0] == b'H' {
             0
         } else if prefix[0] == b'P' {
@@ -168,7 +155,7 @@ fn sequences_are_not_used_twice_even_if_both_records_of_them_are_lost() {
 }
 
 #[test]
-fn damage_stops_the_start_where_the_configuration_says_so_and_nothing_changes() {
+fn damage_stops_the_start_if_configured_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path());
     damage(dir.path(), b"E");
@@ -187,18 +174,18 @@ fn make_long(dir: &Path) -> PathBuf {
     let (storage, ..) = recover(SledConfig::new(dir)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        storage.submit(Batch { mutations: vec![subscribe("a", "one", 0)] }).safe.await.unwrap();
+        storage.submit(Batch { mutations: vec![subscribe("a", "one", 0)] }).durable.await.unwrap();
         for batch in 0..40 {
             let events = batch * 50 + 1..=batch * 50 + 50;
             let mutations = events.map(|seq| Mutation::Publish(event("a", 0, seq, 250))).collect();
-            storage.submit(Batch { mutations }).safe.await.unwrap();
+            storage.submit(Batch { mutations }).durable.await.unwrap();
         }
         storage.close().await.unwrap();
     });
     dir.join("db/000001/db")
 }
 
-/// sled goes back to an earlier state, or panics, about damage in its own file. Neither is silent, and both can stop the start.
+/// On damage in its own file, sled goes back to an earlier state or panics. Neither is silent, and both can stop the start.
 #[test]
 fn damage_in_the_file_of_sled_is_not_silent() {
     for at in [0, 3, 40, 20_000, 100_001, 333_333, 500_000] {
@@ -231,7 +218,7 @@ fn an_earlier_state_of_the_database_is_noticed() {
     let (storage, ..) = recover(SledConfig::new(dir.path())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        storage.submit(Batch { mutations: vec![cursor("feed", "later")] }).safe.await.unwrap();
+        storage.submit(Batch { mutations: vec![cursor("feed", "later")] }).durable.await.unwrap();
         storage.close().await.unwrap();
     });
     drop(storage);
@@ -250,23 +237,23 @@ fn an_earlier_state_of_the_database_is_noticed() {
 }
 
 #[test]
-fn long_events_make_no_files_that_sled_does_not_sync() {
+fn long_events_create_no_files_that_sled_does_not_sync() {
     let dir = tempfile::tempdir().unwrap();
     let (storage, ..) = recover(SledConfig::new(dir.path())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for round in 0..20 {
         let seqs = round * 40 + 1..=round * 40 + 40;
-        // Lengths around that of a part, and far beyond.
+        // Lengths around that of a part, and far longer.
         let bytes = |seq: u64| [3_900, 4_000, 4_100, 30_000, 100, 200_000][seq as usize % 6];
         let mutations = seqs.map(|seq| Mutation::Publish(event("a", 0, seq, bytes(seq)))).collect();
-        runtime.block_on(storage.submit(Batch { mutations }).safe).unwrap();
+        runtime.block_on(storage.submit(Batch { mutations }).durable).unwrap();
         let blobs = fs::read_dir(dir.path().join("db/000001/blobs")).unwrap().count();
         assert_eq!(blobs, 0, "round {round}");
     }
 }
 
 #[test]
-fn stray_files_are_left_alone_and_what_a_rebuild_left_is_not() {
+fn stray_files_stay_and_the_remains_of_a_rebuild_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path());
     fs::write(dir.path().join("notes.txt"), "mine").unwrap();
@@ -280,7 +267,7 @@ fn stray_files_are_left_alone_and_what_a_rebuild_left_is_not() {
 }
 
 #[test]
-fn a_lost_conf_is_made_again_unless_there_is_doubt() {
+fn a_lost_conf_is_rewritten_only_if_there_is_a_single_database() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path());
     fs::remove_file(dir.path().join("conf")).unwrap();
@@ -292,9 +279,9 @@ fn a_lost_conf_is_made_again_unless_there_is_doubt() {
     assert_eq!(recover(SledConfig::new(dir.path())).err().unwrap().kind(), StorageErrorKind::Unusable);
 }
 
-/// sled writes them once and does not sync them.
+/// sled writes its settings once and does not sync them.
 #[test]
-fn settings_of_sled_that_a_power_failure_has_torn_are_made_anew() {
+fn settings_of_sled_torn_by_a_power_failure_are_rewritten() {
     for bytes in [Vec::new(), vec![0; 63], b"segment_size: 2097152".to_vec()] {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path());

@@ -1,5 +1,7 @@
-//! Checking finds whatever is wrong and changes nothing; repairing keeps whatever is not wrong.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! A check finds all damage and changes nothing. A repair keeps everything undamaged.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
+
+mod database;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +11,8 @@ use backend_sled::{OnDamage, SledCheck, SledConfig, SledStorage};
 use broker_core::storage::check::{Check, Finding, Inspector, Severity};
 use broker_core::storage::contract::Model;
 use broker_core::storage::contract::bench::{event, key, settle, subscribe, subscription, topic};
-use broker_core::storage::{Batch, Mutation, Requeued, Storage, StorageError, StorageErrorKind};
+use broker_core::storage::{Batch, Mutation, Redelivery, Storage, StorageError, StorageErrorKind};
+use database::damage;
 
 #[derive(Default)]
 struct Findings(Vec<Finding>);
@@ -45,7 +48,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A database with one of everything, long records among them, of so many events.
+/// Creates a database with this many events and every kind of record, long ones included.
 fn make(dir: &Path, events: u64) {
     let storage = SledStorage::open(SledConfig::new(dir)).unwrap();
     storage.recover(&mut Model::default()).unwrap();
@@ -56,14 +59,18 @@ fn make(dir: &Path, events: u64) {
         let bytes = |seq: u64| if seq.is_multiple_of(17) { 9_000 } else { 100 };
         let mut batch: Vec<_> = seqs.map(|seq| Mutation::Publish(event("a", 0, seq, bytes(seq)))).collect();
         batch.push(settle("a", "one", [first]));
-        let requeued = Requeued { key: key(0, first + 1), deliveries: 3, due_at: None, grace_ms: 0 };
-        batch.push(Mutation::Requeue { topic: topic("a"), subscription: subscription("two"), events: vec![requeued] });
+        let redelivery = Redelivery { key: key(0, first + 1), deliveries: 3, due_at: None, grace_ms: 0 };
+        batch.push(Mutation::Redeliver {
+            topic: topic("a"),
+            subscription: subscription("two"),
+            events: vec![redelivery],
+        });
         batch.push(Mutation::Cursor { source: "feed".into(), value: format!("{first}{}", "long".repeat(3_000)) });
         batches.push(batch);
     }
     runtime.block_on(async {
         for mutations in batches {
-            storage.submit(Batch { mutations }).safe.await.unwrap();
+            storage.submit(Batch { mutations }).durable.await.unwrap();
         }
         storage.close().await.unwrap();
     });
@@ -90,7 +97,7 @@ fn repair(dir: &Path) -> Result<(), StorageError> {
     SledCheck::open(SledConfig::new(dir)).unwrap().repair(&mut Findings::default()).map(drop)
 }
 
-/// It is clean, and a broker starts.
+/// Asserts that the directory is clean, and recovers it as a broker would.
 #[track_caller]
 fn clean(dir: &Path) -> Model {
     let left = check(dir).unwrap();
@@ -98,25 +105,8 @@ fn clean(dir: &Path) -> Model {
     recover(dir, OnDamage::Stop).unwrap()
 }
 
-fn database(dir: &Path) -> sled::Db {
-    sled::Config::new().path(dir.join("db/000001")).segment_size(2 << 20).flush_every_ms(None).open().unwrap()
-}
-
-/// Flips a bit in the values whose keys begin with `prefix`.
-fn damage(dir: &Path, prefix: &[u8]) -> usize {
-    let db = database(dir);
-    let found: Vec<_> = db.scan_prefix(prefix).map(Result::unwrap).collect();
-    for (key, value) in &found {
-        let mut value = value.to_vec();
-        *value.last_mut().unwrap() ^= 0x10;
-        db.insert(key, value).unwrap();
-    }
-    db.flush().unwrap();
-    found.len()
-}
-
 #[test]
-fn a_clean_database_is_clean_and_an_empty_directory_too() {
+fn a_clean_database_and_an_empty_directory_have_no_findings() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path(), 120);
     let expected = recover(dir.path(), OnDamage::Stop).unwrap();
@@ -128,7 +118,7 @@ fn a_clean_database_is_clean_and_an_empty_directory_too() {
 }
 
 #[test]
-fn a_record_that_does_not_check_is_found_and_moved_out() {
+fn a_damaged_record_is_found_and_moved_out() {
     let event_2: &[u8] = &[b'E', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
     let part_of_17: &[u8] = &[b'P', b'E', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17];
     for prefix in
@@ -153,7 +143,7 @@ fn a_record_that_does_not_check_is_found_and_moved_out() {
 }
 
 #[test]
-fn what_is_lost_in_both_copies_is_made_again_as_a_start_would() {
+fn records_lost_in_both_copies_are_replaced_as_at_a_start() {
     for letter in [b"q", b"n"] {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path(), 60);
@@ -164,7 +154,7 @@ fn what_is_lost_in_both_copies_is_made_again_as_a_start_would() {
         assert_eq!(found.topics["a"].events.len(), 60);
         assert_eq!(found.topics["b"].last_seq > 1 << 32, letter == b"q");
     }
-    // A topic without its name: nothing of it can be used.
+    // Without its name, nothing of a topic can be used.
     let dir = tempfile::tempdir().unwrap();
     make(dir.path(), 60);
     damage(dir.path(), b"T");
@@ -174,7 +164,7 @@ fn what_is_lost_in_both_copies_is_made_again_as_a_start_would() {
     assert!(clean(dir.path()).topics.is_empty());
 }
 
-/// sled goes back to an earlier state, or panics, about damage in its own file.
+/// On damage in its own file, sled goes back to an earlier state or panics.
 #[test]
 fn damage_in_the_file_of_sled_is_found_and_repaired_as_far_as_sled_can_read() {
     let origin = tempfile::tempdir().unwrap();
@@ -208,7 +198,7 @@ fn damage_in_the_file_of_sled_is_found_and_repaired_as_far_as_sled_can_read() {
 }
 
 #[test]
-fn what_an_interrupted_repair_left_is_a_note_and_in_nobodys_way() {
+fn the_remains_of_an_interrupted_repair_are_a_note_and_do_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path(), 60);
     damage(dir.path(), b"H");
@@ -221,7 +211,7 @@ fn what_an_interrupted_repair_left_is_a_note_and_in_nobodys_way() {
 }
 
 #[test]
-fn a_directory_that_a_broker_has_is_refused_with_who_it_is() {
+fn a_directory_in_use_is_refused_and_the_error_names_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let _storage = SledStorage::open(SledConfig::new(dir.path())).unwrap();
     let error = SledCheck::open(SledConfig::new(dir.path())).unwrap_err();

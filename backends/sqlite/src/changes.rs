@@ -1,44 +1,52 @@
-//! Mutations as statements of one transaction, in their order: the later one stands.
+//! Turns a group of batches into statements of one transaction, in the order of their mutations.
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use broker_core::event::EventKey;
+use backend_embedded::{Subscription, Topic, Topics};
+use broker_core::event::{EventKey, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
-use broker_core::storage::{Batch, Holder, Mutation, Requeued, StoredEvent};
+use broker_core::storage::{Batch, Holder, Mutation, Redelivery, StoredEvent};
 use rusqlite::{Connection, Params, params};
 
 use crate::error::SqliteError;
-use crate::names::{Names, Subscription, Topic};
-use crate::row::{self, EventRow, integer};
+use crate::row::{self, EventRow, RedeliveryRow, integer};
 
 /// Writes the mutations of a group into an open transaction.
 pub(crate) struct Changes<'w> {
     connection: &'w Connection,
     path: &'w Path,
-    names: &'w mut Names,
-    /// Events that the group releases: what it does with them before need not be written.
+    topics: &'w mut Topics<i64>,
+    /// The latest id of a topic. Ids are never reused: if a group forgets a topic and creates one of the same name, its mutations for
+    /// the old topic do not apply to the new one.
+    last_id: &'w mut i64,
+    /// Events that the group releases. Its other mutations of these events need not be written.
     released: HashSet<(i64, i64)>,
-    /// Topics that are new in it, for those who read.
-    pub(crate) new_topics: Vec<(TopicName, i64)>,
+    /// New topics with their ids, and forgotten topics, in order. The reading threads look ids up there.
+    pub(crate) topic_ids: Vec<(TopicName, Option<i64>)>,
 }
 
 impl<'w> Changes<'w> {
-    pub(crate) fn new(connection: &'w Connection, path: &'w Path, names: &'w mut Names) -> Self {
-        Self { connection, path, names, released: HashSet::new(), new_topics: Vec::new() }
+    pub(crate) fn new(
+        connection: &'w Connection,
+        path: &'w Path,
+        topics: &'w mut Topics<i64>,
+        last_id: &'w mut i64,
+    ) -> Self {
+        Self { connection, path, topics, last_id, released: HashSet::new(), topic_ids: Vec::new() }
     }
 
-    /// Writes all of `batches`.
+    /// Writes `batches`.
     pub(crate) fn write<'b>(&mut self, batches: impl Iterator<Item = &'b Batch> + Clone) -> Result<(), SqliteError> {
         for mutation in batches.clone().flat_map(|batch| &batch.mutations) {
             if let Mutation::Release { topic, key, .. } = mutation
-                && let Some(topic) = self.names.topics.get(topic)
+                && let Some(topic) = self.topics.get(topic)
             {
                 self.released.insert((topic.id, integer(key.seq.0)));
             }
         }
         batches.flat_map(|batch| &batch.mutations).try_for_each(|mutation| self.add(mutation))?;
-        for (name, topic_id, last_seq) in self.names.take_dirty() {
+        for (name, topic_id, last_seq) in self.topics.take_dirty() {
             let last_seq = integer(last_seq);
             let crc = row::topic_crc(topic_id, name.as_str(), last_seq);
             let statement = "update topics set last_seq = ?2, crc = ?3 where topic_id = ?1";
@@ -54,9 +62,10 @@ impl<'w> Changes<'w> {
 
     fn add(&mut self, mutation: &Mutation) -> Result<(), SqliteError> {
         match mutation {
+            Mutation::Topic { topic, last_seq: Seq(0) } => self.forget(topic)?,
             Mutation::Topic { topic, last_seq } => {
                 self.topic(topic)?;
-                self.names.used(topic, last_seq.0);
+                self.topics.used(topic, last_seq.0);
             }
             Mutation::Subscribe { topic, subscription, since } => self.subscribe(topic, subscription, since.0)?,
             Mutation::Unsubscribe { topic, subscription } => self.unsubscribe(topic, subscription)?,
@@ -69,10 +78,10 @@ impl<'w> Changes<'w> {
                     }
                 }
             }
-            Mutation::Requeue { topic, subscription, events } => {
+            Mutation::Redeliver { topic, subscription, events } => {
                 if let Some((topic, subscription)) = self.find(topic, subscription) {
                     for event in events.iter().filter(|event| event.key.seq.0 > subscription.since) {
-                        self.requeue(topic, subscription.id, event)?;
+                        self.redeliver(topic, subscription.id, event)?;
                     }
                 }
             }
@@ -93,27 +102,36 @@ impl<'w> Changes<'w> {
     // ---- Names ----
 
     fn topic(&mut self, name: &TopicName) -> Result<i64, SqliteError> {
-        if let Some(topic) = self.names.topics.get(name) {
+        if let Some(topic) = self.topics.get(name) {
             return Ok(topic.id);
         }
-        // The checksum needs the number that the row gets.
-        self.execute("insert into topics (name, last_seq, crc) values (?1, 0, 0)", [name.as_str()])?;
-        let id = self.connection.last_insert_rowid();
+        let id = *self.last_id + 1;
         let crc = row::topic_crc(id, name.as_str(), 0);
-        self.execute("update topics set crc = ?2 where topic_id = ?1", [id, crc])?;
-        self.names.topics.insert(name.clone(), Topic { id, ..Topic::default() });
-        self.new_topics.push((name.clone(), id));
+        self.execute("insert into topics values (?1, ?2, 0, ?3)", params![id, name.as_str(), crc])?;
+        *self.last_id = id;
+        self.topics.insert(name.clone(), Topic::new(id, 0));
+        self.topic_ids.push((name.clone(), Some(id)));
         Ok(id)
     }
 
-    fn find(&self, topic: &TopicName, subscription: &SubscriptionName) -> Option<(i64, Subscription)> {
-        let topic = self.names.topics.get(topic)?;
+    /// Deletes a topic without subscriptions, and all of its remaining rows.
+    fn forget(&mut self, name: &TopicName) -> Result<(), SqliteError> {
+        let Some(id) = self.topics.forget(name) else { return Ok(()) };
+        for table in ["events", "settled", "requeued", "topics"] {
+            self.execute(&format!("delete from {table} where topic_id = ?1"), [id])?;
+        }
+        self.topic_ids.push((name.clone(), None));
+        Ok(())
+    }
+
+    fn find(&self, topic: &TopicName, subscription: &SubscriptionName) -> Option<(i64, Subscription<i64>)> {
+        let topic = self.topics.get(topic)?;
         Some((topic.id, *topic.subscriptions.get(subscription)?))
     }
 
     fn subscribe(&mut self, topic: &TopicName, name: &SubscriptionName, since: u64) -> Result<(), SqliteError> {
         let topic_id = self.topic(topic)?;
-        self.names.used(topic, since);
+        self.topics.used(topic, since);
         if self.find(topic, name).is_some() {
             return Ok(());
         }
@@ -123,15 +141,15 @@ impl<'w> Changes<'w> {
         let id = self.connection.last_insert_rowid();
         let crc = row::subscription_crc(id, topic_id, name.as_str(), from);
         self.execute("update subscriptions set crc = ?2 where subscription_id = ?1", [id, crc])?;
-        if let Some(topic) = self.names.topics.get_mut(topic) {
+        if let Some(topic) = self.topics.get_mut(topic) {
             topic.subscriptions.insert(name.clone(), Subscription { id, since });
         }
         Ok(())
     }
 
-    /// What the subscription has done with events that others hold goes with those.
+    /// Removes a subscription. Its settlements stay until their events are released.
     fn unsubscribe(&mut self, topic: &TopicName, name: &SubscriptionName) -> Result<(), SqliteError> {
-        let Some(topic) = self.names.topics.get_mut(topic) else { return Ok(()) };
+        let Some(topic) = self.topics.get_mut(topic) else { return Ok(()) };
         let Some(subscription) = topic.subscriptions.remove(name) else { return Ok(()) };
         self.execute("delete from subscriptions where subscription_id = ?1", [subscription.id]).map(drop)
     }
@@ -140,7 +158,7 @@ impl<'w> Changes<'w> {
 
     fn publish(&mut self, event: &StoredEvent) -> Result<i64, SqliteError> {
         let topic_id = self.topic(&event.topic)?;
-        self.names.used(&event.topic, event.key.seq.0);
+        self.topics.used(&event.topic, event.key.seq.0);
         let not_text = || SqliteError::NotText { topic: event.topic.to_string(), seq: event.key.seq.0 };
         let row = EventRow::of(topic_id, event).ok_or_else(not_text)?;
         if !self.released.contains(&(topic_id, row.seq)) {
@@ -165,7 +183,7 @@ impl<'w> Changes<'w> {
     fn rewrite(&mut self, event: &StoredEvent, holders: &[Holder]) -> Result<(), SqliteError> {
         self.remove(&event.topic, event.key)?;
         let topic_id = self.publish(event)?;
-        let Some(topic) = self.names.topics.get(&event.topic) else { return Ok(()) };
+        let Some(topic) = self.topics.get(&event.topic) else { return Ok(()) };
         let seq = event.key.seq.0;
         let older = topic.subscriptions.iter().filter(|(_, subscription)| subscription.since < seq);
         for (name, subscription) in older {
@@ -174,8 +192,8 @@ impl<'w> Changes<'w> {
                 Some(Holder { deliveries: 0, due_at: None, grace_ms: 0, .. }) => {}
                 Some(Holder { deliveries, due_at, grace_ms, .. }) => {
                     let (key, deliveries, due_at, grace_ms) = (event.key, *deliveries, *due_at, *grace_ms);
-                    let requeued = Requeued { key, deliveries, due_at, grace_ms };
-                    self.requeue(topic_id, subscription.id, &requeued)?;
+                    let redelivery = Redelivery { key, deliveries, due_at, grace_ms };
+                    self.redeliver(topic_id, subscription.id, &redelivery)?;
                 }
             }
         }
@@ -192,22 +210,22 @@ impl<'w> Changes<'w> {
         self.execute(statement, [topic_id, seq, subscription_id, crc]).map(drop)
     }
 
-    fn requeue(&self, topic_id: i64, subscription_id: i64, event: &Requeued) -> Result<(), SqliteError> {
+    fn redeliver(&self, topic_id: i64, subscription_id: i64, event: &Redelivery) -> Result<(), SqliteError> {
         let seq = integer(event.key.seq.0);
         if self.released.contains(&(topic_id, seq)) {
             return Ok(());
         }
         let (deliveries, due_at) = (i64::from(event.deliveries), event.due_at.map(|at| integer(at.0)));
         let grace_ms = integer(event.grace_ms);
-        let crc = row::requeued_crc(topic_id, seq, subscription_id, deliveries, due_at, grace_ms);
+        let crc = RedeliveryRow { topic_id, seq, subscription_id, deliveries, due_at, grace_ms }.crc();
         let statement = "insert or replace into requeued select ?1, ?2, ?3, ?4, ?5, ?6, ?7
             where exists (select 1 from events where topic_id = ?1 and seq = ?2)";
         self.execute(statement, params![topic_id, seq, subscription_id, deliveries, due_at, grace_ms, crc]).map(drop)
     }
 
-    /// Takes out an event and all that is known of it.
+    /// Deletes an event and every row about it.
     fn remove(&self, topic: &TopicName, key: EventKey) -> Result<(), SqliteError> {
-        let Some(topic) = self.names.topics.get(topic) else { return Ok(()) };
+        let Some(topic) = self.topics.get(topic) else { return Ok(()) };
         let of = [topic.id, integer(key.seq.0)];
         self.execute("delete from events where topic_id = ?1 and seq = ?2", of)?;
         self.execute("delete from settled where topic_id = ?1 and seq = ?2", of)?;

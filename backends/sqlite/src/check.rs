@@ -1,161 +1,174 @@
-//! What is wrong with a database that no broker has, found without changing a byte of it.
+//! `herald fsck`: finds damage in a database that no broker uses, without changing it.
 
 use std::path::{Path, PathBuf};
 
-use backend_embedded::Lock;
+use backend_embedded::{EmbeddedCheck, Examine};
 use broker_core::storage::StorageError;
-use broker_core::storage::check::{At, Check, Checked, Finding, Inspector, Repaired, SIDE_FOLDER, Severity};
+use broker_core::storage::check::{At, Checked, Finding, Findings, Inspector, Repaired, SIDE_FOLDER, Severity};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::config::SqliteConfig;
 use crate::error::SqliteError;
-use crate::verdict::{Judge, TABLES, Table, Verdict, loss, values};
+use crate::row_check::{RowChecker, TABLES, Table, Verdict, loss, values};
+use crate::storage::SqliteDatabase;
+use crate::wal::{self, DamagedLog};
 use crate::{connection, directory, repair, schema};
 
-/// The most that `integrity_check` says.
+/// The most messages of `integrity_check`.
 const MAX_STRUCTURE: u32 = 100;
 
-/// How often progress is told, in rows.
+/// The number of rows between two reports of progress.
 const TELL_EVERY: u64 = 4096;
 
-/// Checks and repairs a database that no broker has.
-#[derive(Debug)]
-pub struct SqliteCheck {
-    config: SqliteConfig,
-    /// `None` where no broker has ever been: then there is nothing to lock.
-    lock: Option<Lock>,
-}
+/// Checks and repairs a database that no broker uses.
+pub type SqliteCheck = EmbeddedCheck<SqliteDatabase>;
 
-impl SqliteCheck {
-    /// Takes the directory, without a trace of it.
-    ///
-    /// # Errors
-    /// `Locked`: a broker has it. `Unusable`: it is of another kind, or a newer release's. `Failed`: it cannot be read, or is
-    /// not there.
-    pub fn open(config: SqliteConfig) -> Result<Self, StorageError> {
+impl Examine for SqliteDatabase {
+    type Method = Method;
+
+    fn dir(config: &SqliteConfig) -> &Path {
+        &config.path
+    }
+
+    fn look(config: &SqliteConfig) -> Result<(), StorageError> {
         config.validate()?;
-        let dir = &config.path;
-        if !directory::look(dir)? {
-            return Err(SqliteError::io("list", dir, std::io::ErrorKind::NotFound.into()).into());
+        directory::look_for_orphan(&config.path)?;
+        directory::look(&config.path)?;
+        Ok(())
+    }
+
+    fn examine(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Result<(Checked, Method), StorageError> {
+        examine(config, inspector)
+    }
+
+    fn repair(config: &SqliteConfig, method: Method, inspector: &mut dyn Inspector) -> Result<Repaired, StorageError> {
+        match method {
+            Method::Log => repair::log(config),
+            Method::Copy => repair::copy(config, inspector),
+            Method::Rows => repair::rows(config, inspector),
         }
-        let lock = Lock::acquire_quietly(dir)?;
-        directory::look_at_database(dir)?;
-        Ok(Self { config, lock })
     }
 }
 
-impl Check for SqliteCheck {
-    fn kind(&self) -> &'static str {
-        "sqlite"
-    }
-
-    fn check(&mut self, inspector: &mut dyn Inspector) -> Result<Checked, StorageError> {
-        examine(&self.config.path, inspector).map(|found| found.checked)
-    }
-
-    fn repair(&mut self, inspector: &mut dyn Inspector) -> Result<Repaired, StorageError> {
-        /// Taking one damage away can bring another to light.
-        const ROUNDS: u32 = 3;
-        let dir = self.config.path.clone();
-        // The lock for writing is another one, with a note of who has it.
-        drop(self.lock.take());
-        let mut lock = Lock::acquire(&dir)?;
-        lock.sign()?;
-        let mut repaired = Repaired::default();
-        for _round in 0..ROUNDS {
-            let found = examine(&dir, &mut Unheard)?;
-            if found.checked.damage == 0 {
-                self.lock = Some(lock);
-                return Ok(repaired);
-            }
-            let round = if found.structure {
-                repair::copy(&self.config, inspector)?
-            } else {
-                repair::rows(&self.config, inspector)?
-            };
-            repaired.records += round.records;
-            repaired.side_files.extend(round.side_files);
-        }
-        Err(SqliteError::NotClean { path: dir }.into())
-    }
+/// What a repair does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// It puts SQLite's log right. That comes first: what else is damaged shows when all of the log is read.
+    Log,
+    /// It copies rows to a new database, because SQLite's own structure is damaged.
+    Copy,
+    /// It removes and corrects rows.
+    Rows,
 }
 
-/// Nobody hears of what is found between two rounds.
-struct Unheard;
-
-impl Inspector for Unheard {
-    fn finding(&mut self, _finding: Finding) {}
-}
-
-/// What was found.
-#[derive(Debug, Default)]
-struct Found {
-    checked: Checked,
-    /// SQLite's own structure is damaged.
-    structure: bool,
-}
-
-fn examine(dir: &Path, inspector: &mut dyn Inspector) -> Result<Found, StorageError> {
+fn examine(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Result<(Checked, Method), StorageError> {
+    let dir = &config.path;
     let path = directory::database(dir);
-    let mut finder = Finder { path: path.clone(), inspector, found: Found::default() };
-    let draft = directory::draft(dir);
-    if draft.exists() {
-        let what = "the draft of a repair that was interrupted: it is not read".to_owned();
-        finder.report(Severity::Note, draft, At::Whole, what, "removes it", "nothing: what it was made of is there");
+    let mut finder = Finder {
+        path: path.clone(),
+        findings: Findings::new(inspector),
+        method: Method::Rows,
+        is_structure_reported: false,
+    };
+    for draft in [directory::draft(dir), directory::log_draft(dir)].into_iter().filter(|draft| draft.exists()) {
+        finder.findings.add(Finding {
+            severity: Severity::Note,
+            file: draft,
+            at: At::Whole,
+            what: "a draft of an interrupted repair; it is ignored".to_owned(),
+            repair: "removes it".to_owned(),
+            loses: "nothing: the original database still exists".to_owned(),
+        });
     }
     let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
     if bytes == 0 {
-        // There is none, or its making was interrupted.
-        return Ok(finder.found);
+        // There is no database, or its creation was interrupted.
+        return Ok(finder.result());
     }
     let log = std::fs::metadata(directory::log(dir)).map_or(0, |metadata| metadata.len());
-    finder.found.checked.bytes = bytes + log;
+    finder.findings.checked.bytes = bytes + log;
+    if let Some(log) = wal::look(dir, config.durability)? {
+        finder.log(&log);
+    }
     let connection = connection::inspecting(dir)?;
     let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     match version {
-        Ok(0) => return Ok(finder.found),
+        Ok(0) => return Ok(finder.result()),
         Ok(schema::VERSION) => {}
         Ok(older) => {
-            let what = format!("its format has version {older}: the next start brings it to {}", schema::VERSION);
-            finder.report(Severity::Note, path, At::Whole, what, "nothing; check it again after a start", "nothing");
-            return Ok(finder.found);
+            finder.findings.add(Finding {
+                severity: Severity::Note,
+                file: path,
+                at: At::Whole,
+                what: format!("its format has version {older}: the next start upgrades it to {}", schema::VERSION),
+                repair: "nothing; check it again after a start".to_owned(),
+                loses: "nothing".to_owned(),
+            });
+            return Ok(finder.result());
         }
         Err(error) => finder.structure(&error.to_string()),
     }
     finder.integrity(&connection);
-    let mut judge = Judge::default();
+    let mut checker = RowChecker::default();
     for table in &TABLES {
-        finder.table(&connection, &mut judge, table)?;
+        finder.table(&connection, &mut checker, table)?;
     }
-    Ok(finder.found)
+    Ok(finder.result())
 }
 
 struct Finder<'i> {
     path: PathBuf,
-    inspector: &'i mut dyn Inspector,
-    found: Found,
+    findings: Findings<'i>,
+    method: Method,
+    is_structure_reported: bool,
 }
 
 impl Finder<'_> {
-    fn report(&mut self, severity: Severity, file: PathBuf, at: At, what: String, repair: &str, loses: &str) {
-        match severity {
-            Severity::Damage => self.found.checked.damage += 1,
-            Severity::Note => self.found.checked.notes += 1,
+    fn result(&self) -> (Checked, Method) {
+        (self.findings.checked, self.method)
+    }
+
+    fn log(&mut self, log: &DamagedLog) {
+        let repair = format!("puts the log right, and keeps it as it was below {SIDE_FOLDER}/");
+        if log.is_damaged() {
+            self.method = Method::Log;
+            for wal::Damage { byte, what, loses } in log.damages() {
+                let (severity, file) = (Severity::Damage, log.path().to_owned());
+                let (at, repair, loses) = (At::Byte(byte), repair.clone(), loses.to_owned());
+                self.findings.add(Finding { severity, file, at, what, repair, loses });
+            }
         }
-        let (repair, loses) = (repair.to_owned(), loses.to_owned());
-        self.inspector.finding(Finding { severity, file, at, what, repair, loses });
+        if log.incomplete() > 0 {
+            let count = log.incomplete();
+            self.findings.add(Finding {
+                severity: Severity::Note,
+                file: log.path().to_owned(),
+                at: At::Whole,
+                what: format!("{count} transactions at its end follow one that is not complete, as after a power cut"),
+                repair: "nothing; the next start leaves them out".to_owned(),
+                loses: "nothing that was reported as synced, unless the end is damaged".to_owned(),
+            });
+        }
+    }
+
+    fn damage(&mut self, at: At, what: String, repair: String, loses: &str) {
+        let (severity, file, loses) = (Severity::Damage, self.path.clone(), loses.to_owned());
+        self.findings.add(Finding { severity, file, at, what, repair, loses });
     }
 
     fn structure(&mut self, what: &str) {
-        self.found.structure = true;
+        if self.method == Method::Rows {
+            self.method = Method::Copy;
+        }
+        self.is_structure_reported = true;
         let repair =
-            format!("copies every row that can be read to a new database, and keeps the old one below {SIDE_FOLDER}/");
+            format!("copies every row that can be read to a new database, and keeps the old one in {SIDE_FOLDER}/");
         let what = format!("SQLite's structure is damaged: {what}");
-        let loses = "rows on damaged pages; the others stay";
-        self.report(Severity::Damage, self.path.clone(), At::Whole, what, &repair, loses);
+        let loses = "rows on damaged pages; the others are kept";
+        self.damage(At::Whole, what, repair, loses);
     }
 
-    /// What SQLite itself has to say.
+    /// Runs SQLite's own check of its structure.
     fn integrity(&mut self, connection: &Connection) {
         let lines =
             connection.prepare(&format!("pragma integrity_check({MAX_STRUCTURE})")).and_then(|mut statement| {
@@ -164,7 +177,7 @@ impl Finder<'_> {
             });
         match lines {
             Ok(lines) => {
-                // One answer can have several lines.
+                // One row of the result can have several lines.
                 let lines = lines.iter().flat_map(|line| line.lines()).filter(|line| *line != "ok");
                 lines.filter(|line| !line.starts_with("***")).for_each(|line| self.structure(line));
             }
@@ -172,22 +185,22 @@ impl Finder<'_> {
         }
     }
 
-    fn table(&mut self, connection: &Connection, judge: &mut Judge, table: &Table) -> Result<(), StorageError> {
+    fn table(&mut self, connection: &Connection, checker: &mut RowChecker, table: &Table) -> Result<(), StorageError> {
         let query = format!("select {} from {} order by {}", table.columns.join(", "), table.name, order(table));
         let read = connection.prepare(&query).and_then(|mut statement| {
             let mut rows = statement.query(())?;
             while let Some(row) = rows.next()? {
                 let row = values(table, row)?;
-                let verdict = judge.judge(connection, table, &row);
-                self.row(judge, table, &row, &verdict);
+                let verdict = checker.check(connection, table, &row);
+                self.row(checker, table, &row, &verdict);
             }
             Ok(())
         });
         match read {
             Ok(()) => Ok(()),
-            // The check of the structure has said so, unless it could not.
+            // The structure check has already reported it, unless that check failed.
             Err(error) if is_structure(&error) => {
-                if !self.found.structure {
+                if !self.is_structure_reported {
                     self.structure(&format!("table {} cannot be read to its end: {error}", table.name));
                 }
                 Ok(())
@@ -196,25 +209,25 @@ impl Finder<'_> {
         }
     }
 
-    fn row(&mut self, judge: &Judge, table: &Table, row: &[rusqlite::types::Value], verdict: &Verdict) {
+    fn row(&mut self, checker: &RowChecker, table: &Table, row: &[rusqlite::types::Value], verdict: &Verdict) {
         let (what, repair) = match verdict {
             Verdict::Good => {
-                self.found.checked.records += 1;
-                if self.found.checked.records.is_multiple_of(TELL_EVERY) {
-                    self.inspector.progress(0, self.found.checked.bytes);
+                self.findings.checked.records += 1;
+                if self.findings.checked.records.is_multiple_of(TELL_EVERY) {
+                    self.findings.progress(0, self.findings.checked.bytes);
                 }
                 return;
             }
             Verdict::Out(what) => (what, format!("moves the row to {SIDE_FOLDER}/")),
-            Verdict::Mended(what, _) => (what, format!("copies the row to {SIDE_FOLDER}/ and puts it right")),
+            Verdict::Mended(what, _) => (what, format!("copies the row to {SIDE_FOLDER}/ and corrects it")),
         };
-        let at = At::Key(judge.describe(table, row));
+        let at = At::Key(checker.describe(table, row));
         let loses = loss(table, verdict);
-        self.report(Severity::Damage, self.path.clone(), at, (*what).to_owned(), &repair, loses);
+        self.damage(at, (*what).to_owned(), repair, loses);
     }
 }
 
-/// The columns of the key.
+/// The columns of the key, for `order by`.
 pub(crate) fn order(table: &Table) -> String {
     table.columns[..table.key].join(", ")
 }
@@ -222,7 +235,7 @@ pub(crate) fn order(table: &Table) -> String {
 /// Whether an error says that SQLite's own structure is damaged.
 pub(crate) fn is_structure(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-        // A table or column that its own catalogue does not know any more.
+        // A table or column is missing from SQLite's schema.
         || matches!(error.sqlite_error_code(), Some(ErrorCode::Unknown))
         || matches!(error, rusqlite::Error::FromSqlConversionFailure(..))
 }

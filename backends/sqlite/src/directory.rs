@@ -1,28 +1,31 @@
-//! What a data directory holds, and what opening it refuses.
+//! The data directory: its files, and what opening refuses.
 //!
 //! ```text
 //! data/
-//!   LOCK             who has it
-//!   herald.db        the database
-//!   herald.db-wal    what was committed and is not in the database yet; gone after an orderly stop
-//!   herald.db-shm    an index of that, for SQLite
-//!   herald.db.draft  the database that a repair is making, if there is one
-//!   damaged/         what repairs have moved out
+//!   LOCK                 the process that uses the directory
+//!   herald.db            the database
+//!   herald.db-wal        the write-ahead log: commits that are not yet in the database; removed at an orderly stop
+//!   herald.db-shm        SQLite's index of the log
+//!   reserve              space reserved for a full disk
+//!   herald.db.draft      the new database of a running or interrupted repair
+//!   herald.db-wal.draft  the new log of a running or interrupted repair
+//!   damaged/             rows moved out by repairs, and logs as they were before
 //! ```
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use backend_embedded::sync_dir;
+use broker_core::storage::check::SIDE_FOLDER;
+use durable_files::{RESERVE_FILE, SystemFiles, occupant, remove, sync_dir};
 
 use crate::error::SqliteError;
 use crate::schema::{APPLICATION_ID, VERSION};
 
-/// What every SQLite file begins with.
+/// The first bytes of every SQLite file.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Where the header of an SQLite file has the two numbers, big-endian.
+/// Offsets of two big-endian numbers in the header of an SQLite file.
 const USER_VERSION_AT: usize = 60;
 const APPLICATION_ID_AT: usize = 68;
 
@@ -36,9 +39,14 @@ pub(crate) fn log(dir: &Path) -> PathBuf {
     dir.join("herald.db-wal")
 }
 
-/// Where a repair makes a new database.
+/// The new database of a repair.
 pub(crate) fn draft(dir: &Path) -> PathBuf {
     dir.join("herald.db.draft")
+}
+
+/// The new log of a repair.
+pub(crate) fn log_draft(dir: &Path) -> PathBuf {
+    dir.join("herald.db-wal.draft")
 }
 
 /// The files of the database.
@@ -46,48 +54,47 @@ pub(crate) fn files(dir: &Path) -> [PathBuf; 3] {
     [database(dir), log(dir), dir.join("herald.db-shm")]
 }
 
-/// Looks whether the directory is of another kind, without touching it or the database. Returns whether there is one at all.
+/// Checks that the directory is empty or holds a database, without changing it. Returns whether it holds a database.
+///
+/// This process must have no open connection, because closing the file here would release that connection's locks.
 pub(crate) fn look(dir: &Path) -> Result<bool, SqliteError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(source) => return Err(SqliteError::io("list", dir, source)),
-    };
-    let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|source| SqliteError::io("list", dir, source))?;
-    if database(dir).exists() {
+    fs::read_dir(dir).map_err(|source| SqliteError::io("list", dir, source))?;
+    if look_at_database(dir)? {
         return Ok(true);
     }
-    // Someone who changes `storage.kind` must not find an empty broker where there was a full one.
-    let has = |name: &str| entries.iter().any(|entry| entry.file_name() == name);
-    if has("conf") && has("db") {
-        return Err(SqliteError::Foreign { path: dir.to_owned(), what: "a sled storage".to_owned() });
+    // An interrupted start, cleaning or repair can leave these without a database.
+    let own = [
+        "herald.db-wal",
+        "herald.db-shm",
+        "herald.db-journal",
+        "herald.db.draft",
+        "herald.db-wal.draft",
+        SIDE_FOLDER,
+        RESERVE_FILE,
+    ];
+    match occupant(&SystemFiles, dir, &own)? {
+        Some(what) => Err(SqliteError::Foreign { path: dir.to_owned(), what }),
+        None => Ok(false),
     }
-    for entry in entries.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
-        let path = entry.path();
-        if first_bytes(&path)?.starts_with(b"{\"herald\":\"json-log\"") {
-            return Err(SqliteError::Foreign { path, what: "a JSON log".to_owned() });
-        }
-    }
-    Ok(true)
 }
 
-/// Refuses a log without its database: SQLite would take the database for a new one, and remove the log.
+/// Refuses a log without its database, because SQLite would create a new database and remove the log.
 pub(crate) fn look_for_orphan(dir: &Path) -> Result<(), SqliteError> {
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
     let (database, log) = (database(dir), log(dir));
     if bytes(&database) == 0 && bytes(&log) > 0 { Err(SqliteError::Orphan { log, database }) } else { Ok(()) }
 }
 
-/// Looks at the header of the database, which nobody has open: the directory is locked.
-pub(crate) fn look_at_database(dir: &Path) -> Result<(), SqliteError> {
+/// Checks the header of the database. Returns false if there is no database.
+fn look_at_database(dir: &Path) -> Result<bool, SqliteError> {
     let path = database(dir);
-    if !path.exists() {
-        return Ok(());
+    if !path.is_file() {
+        return Ok(false);
     }
     let start = first_bytes(&path)?;
     if start.is_empty() {
-        // Its making was interrupted.
-        return Ok(());
+        // Its creation was interrupted.
+        return Ok(true);
     }
     let foreign = |what: &str| Err(SqliteError::Foreign { path: path.clone(), what: what.to_owned() });
     let number = |at: usize| start.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
@@ -96,35 +103,17 @@ pub(crate) fn look_at_database(dir: &Path) -> Result<(), SqliteError> {
             let (found, known) = (u64::from(found.unsigned_abs()), VERSION.unsigned_abs());
             Err(SqliteError::NewerVersion { path, found, known })
         }
-        (true, Some(APPLICATION_ID), Some(_)) => Ok(()),
-        // A kill between the first pages and the tables: SQLite has the rest in its log, or nothing was there yet.
-        (true, Some(0), Some(0)) if is_fresh(&start) => Ok(()),
+        (true, Some(APPLICATION_ID), Some(_)) => Ok(true),
+        // The broker was killed before it created the tables. They are in the log, or were never written.
+        (true, Some(0), Some(0)) if is_fresh(&start) => Ok(true),
         (true, Some(_), Some(_)) => foreign("an SQLite database of another program"),
         _ => foreign("a file that is not an SQLite database"),
     }
 }
 
-/// Whether a header has no table: the number of changes to the schema is 0.
+/// Whether a header belongs to a database without tables: its count of schema changes is 0.
 fn is_fresh(start: &[u8]) -> bool {
     start.get(40..44) == Some(&[0; 4])
-}
-
-/// Makes the data directory with its missing parents. Their names are synced: a power failure must not take the directory away with
-/// everything that was confirmed in it.
-pub(crate) fn make(dir: &Path) -> Result<(), SqliteError> {
-    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
-    let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
-    for dir in missing.into_iter().rev() {
-        match fs::create_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(SqliteError::io("make the directory", dir, error));
-            }
-            _ => {}
-        }
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync_dir(parent.unwrap_or_else(|| Path::new(".")))?;
-    }
-    Ok(())
 }
 
 fn first_bytes(path: &Path) -> Result<Vec<u8>, SqliteError> {
@@ -133,30 +122,26 @@ fn first_bytes(path: &Path) -> Result<Vec<u8>, SqliteError> {
     read.map(|_| start).map_err(|source| SqliteError::io("read", path, source))
 }
 
-/// Removes the database, and nothing else.
+/// Removes the database, and no other file.
 pub(crate) fn clean(dir: &Path) -> Result<(), SqliteError> {
     let mut removed = false;
-    // The database first: a log without one means nothing, a database without its log would be an older state.
+    // The database goes first: a log without a database is ignored, but a database without its log would be an older state.
     for path in files(dir) {
-        match fs::remove_file(&path) {
-            Ok(()) => removed = true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SqliteError::io("remove", &path, source)),
-        }
-        sync_dir(dir)?;
+        removed |= remove(&SystemFiles, &path)?;
     }
     if removed {
-        tracing::warn!(path = %dir.display(), "removed the database, as storage.clean_on_start says");
+        tracing::warn!(path = %dir.display(), "removed the database, because storage.clean_on_start is set");
     }
     Ok(())
 }
 
-/// Syncs the database's log, which is where a commit is. Opening it is safe: SQLite has its locks on the other files.
+/// Syncs the database's log, which holds the commits. Opening it here is safe, because SQLite's locks are on the other files.
 pub(crate) fn sync_log(dir: &Path) -> Result<(), SqliteError> {
     let path = log(dir);
     match File::open(&path).and_then(|log| log.sync_data()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SqliteError::io("sync", &path, error)),
-        // Without a log everything is in the database, and was synced when it was moved there.
-        _ => Ok(sync_dir(dir)?),
+        // Without a log everything is in the database, and was synced when it was moved there. Syncing the directory makes the
+        // name of a new log durable.
+        _ => Ok(sync_dir(&SystemFiles, dir)?),
     }
 }

@@ -1,10 +1,10 @@
-//! What can go wrong, and how it becomes the seam's [`StorageError`].
+//! The errors of the SQLite storage, and the [`StorageError`] that each becomes.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use backend_embedded::FileError;
 use broker_core::storage::{StorageError, StorageErrorKind};
+use durable_files::FileError;
 use rusqlite::ErrorCode;
 
 /// An error of the SQLite storage, split by what its operator does about it.
@@ -14,40 +14,40 @@ pub enum SqliteError {
     /// A file or directory: the operating system refused an operation, or another process has it.
     #[error(transparent)]
     File(#[from] FileError),
-    /// SQLite found that the structure of its file is damaged.
+    /// SQLite found damage in the structure of its file.
     #[error(
-        "the database {} is damaged where SQLite cannot go on without it: save what is left with `herald fsck --repair`, restore a copy, or move it away to begin with an empty one (nothing was removed)",
+        "the database {} has damage that SQLite cannot skip: save what can be read with `herald fsck --repair`, restore a copy, or move it away to start with an empty one (nothing was removed)",
         path.display()
     )]
     Corrupt {
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// SQLite failed in another way.
     #[error("cannot {action} {}{}", path.display(), sqlite_hint(source))]
     Sqlite {
-        /// What was tried, as a verb: `write to`.
+        /// The attempted action, as a verb: `write to`.
         action: &'static str,
         /// The database.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// A setting that the durability depends on is not what it was set to.
-    #[error("SQLite does not do what {} needs: {pragma} is {found}, not {wanted}", path.display())]
+    /// A setting that the durability depends on did not take effect.
+    #[error("SQLite did not apply a setting that {} needs: {pragma} is {found}, not {wanted}", path.display())]
     Pragma {
         /// The database.
         path: PathBuf,
-        /// Which setting.
+        /// The setting.
         pragma: &'static str,
-        /// What it was set to.
+        /// The value that was set.
         wanted: String,
-        /// What it is.
+        /// The value that was read back.
         found: String,
     },
-    /// An event whose payload is not text: the caller's mistake, since payloads are JSON.
+    /// The payload of an event is not text. This is a bug in the caller, since payloads are JSON.
     #[error("the payload of event {seq} of topic {topic} is not UTF-8")]
     NotText {
         /// The event's topic.
@@ -55,20 +55,20 @@ pub enum SqliteError {
         /// Its sequence.
         seq: u64,
     },
-    /// Written by a later release.
+    /// The database was written by a newer release.
     #[error(
         "{} has format version {found} and this release reads up to {known}: use the newer release, or another storage.path (nothing was changed)",
         path.display()
     )]
     NewerVersion {
-        /// The file that says so.
+        /// The file that states the version.
         path: PathBuf,
         /// Its version.
         found: u64,
         /// The newest version known here.
         known: u64,
     },
-    /// The directory holds something that is not this storage's.
+    /// The directory holds something other than this storage.
     #[error(
         "{} is {what}, not an SQLite storage of Herald: set storage.kind to what it is, or storage.path to another directory (nothing was changed)",
         path.display()
@@ -76,65 +76,55 @@ pub enum SqliteError {
     Foreign {
         /// The file or directory.
         path: PathBuf,
-        /// What it seems to be.
+        /// Its apparent kind.
         what: String,
     },
-    /// The database's log is there, the database is not.
+    /// The database's log exists, but the database does not.
     #[error(
-        "{} holds committed changes to a database that is missing: bring {} back from wherever it went, or move the log away to begin with an empty database (nothing was changed)",
+        "{} holds committed changes to a database that is missing: restore {}, or move the log away to start with an empty database (nothing was changed)",
         log.display(),
         database.display()
     )]
     Orphan {
         /// The log.
         log: PathBuf,
-        /// What is missing.
+        /// The missing database.
         database: PathBuf,
     },
-    /// A record does not check, and the configuration says to stop then.
+    /// A record is damaged, and `storage.on_damage` is `stop`.
     #[error(
-        "damage in {} at {place}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to go on without that record",
+        "damage in {} at {place}: {what}; storage.on_damage is \"stop\": repair it with `herald fsck --repair`, or set it to \"serve\" to continue without that record",
         path.display()
     )]
     Damaged {
         /// The database.
         path: PathBuf,
-        /// Which record.
+        /// The record.
         place: String,
-        /// What is wrong with it.
+        /// The reason.
         what: String,
     },
-    /// Something is left after a repair.
-    #[error(
-        "{} is not clean after the repair: a mistake of Herald's; run `herald fsck` to see what is left (what was moved out is in {}/damaged)",
-        path.display(),
-        path.display()
-    )]
-    NotClean {
-        /// The data directory.
-        path: PathBuf,
-    },
-    /// The configuration is not usable.
+    /// The configuration is invalid.
     #[error("invalid sqlite configuration: {}", problems.join("; "))]
     Config {
-        /// Everything that is wrong with it.
+        /// All problems.
         problems: Vec<String>,
     },
 }
 
 impl SqliteError {
-    /// An error of the operating system, with what was tried on what.
+    /// An error of the operating system, with the attempted action and its path.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         FileError::io(action, path, source).into()
     }
 
-    /// An error of SQLite, with what was tried.
+    /// An error of SQLite, with the attempted action.
     pub(crate) fn sqlite(action: &'static str, path: &Path, source: rusqlite::Error) -> Self {
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Corrupt { path: path.to_owned(), source }
             }
-            // SQLite says so of a full disk too, and of one that is read-only, and does not say which it was.
+            // SQLite reports a full disk and a read-only one with the same code; a probe gets the operating system's own error.
             Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match path.parent().map(probe) {
                 Some(Err(reason)) => Self::io(action, path, reason),
                 _ => Self::Sqlite { action, path: path.to_owned(), source },
@@ -143,14 +133,14 @@ impl SqliteError {
         }
     }
 
-    /// The error of an attempt to read: trying again can work.
+    /// The error of a failed read, which may be retried.
     pub(crate) fn into_read_error(self) -> StorageError {
         let context = self.to_string();
         StorageError::new(StorageErrorKind::Read, context).with_source(self)
     }
 }
 
-/// Whether a file can be made in `dir` and written to.
+/// Tries to create a file in `dir` and to write to it.
 fn probe(dir: &Path) -> io::Result<()> {
     /// A few pages.
     const BYTES: usize = 64 << 10;
@@ -160,7 +150,7 @@ fn probe(dir: &Path) -> io::Result<()> {
     made.and(removed)
 }
 
-/// What an operator can do about what SQLite says.
+/// Advice on the most common errors of SQLite.
 fn sqlite_hint(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => ": no space left on the device",
@@ -195,7 +185,6 @@ impl From<SqliteError> for StorageError {
             | SqliteError::Foreign { .. }
             | SqliteError::Orphan { .. }
             | SqliteError::Damaged { .. }
-            | SqliteError::NotClean { .. }
             | SqliteError::Config { .. } => Self::new(StorageErrorKind::Unusable, context),
         }
     }

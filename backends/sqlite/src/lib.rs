@@ -1,62 +1,66 @@
-//! Herald's storage in an SQLite file that a person can query.
+//! Herald's storage in an SQLite file that any SQLite tool can query.
 //!
-//! It keeps the state, not its history: topics, subscriptions, the events that somebody needs and what was done with them.
-//! Everything that waits is written in one transaction. It moves no events and needs no
+//! It keeps the current state rather than the history: topics, subscriptions, the events that a subscription still needs, and their
+//! settlements and redeliveries. One transaction commits all waiting batches. Events are never moved, so this storage needs no
 //! [`Janitor`](broker_core::storage::Janitor).
 //!
 //! | to find | look in |
 //! | --- | --- |
 //! | settings | [`SqliteConfig`] |
-//! | what the engine calls | [`SqliteStorage`] |
+//! | the storage as the engine calls it | [`SqliteStorage`], which is [`backend_embedded::EmbeddedStorage`] over [`SqliteDatabase`] |
 //! | tables, the view `waiting`, versions and their upgrade | `schema` |
-//! | how connections are set up, and that it is so | `connection` |
+//! | setting up connections and verifying their settings | `connection` |
 //! | rows and their checksums | `row` |
-//! | names and the numbers that stand for them in rows | `names` |
-//! | mutations as statements | `changes` |
-//! | writing; the queue into it, the loop, and who has the directory are [`backend_embedded`] | `writer` |
-//! | reading payloads, and the connections for it | `reads`, `readers` |
-//! | what a data directory holds, what opening refuses | `directory` |
-//! | handing everything back | `recovery` |
-//! | giving space back | `space` |
-//! | `herald fsck`: what is wrong, and the repair | [`SqliteCheck`], `check`, `verdict`, `repair`, `salvage`, `pages` |
+//! | a group of batches as statements | `changes` |
+//! | the transaction around them (its queue and loop are in [`backend_embedded`]) | `writer` |
+//! | reading payloads, and the connections for it | `reads`, `read_pool` |
+//! | the files of the directory, and what opening refuses | `directory` |
+//! | recovery | `recovery` |
+//! | freeing space | `vacuum` |
+//! | keeping SQLite's log short despite readers | `log`, `readers` |
+//! | damage in SQLite's log, and what is torn | `wal` |
+//! | `herald fsck`: the check, and the repair | [`SqliteCheck`], `check`, `row_check`, `repair` |
+//! | reading tables with pages that SQLite cannot read | `damaged_table`, `raw_pages` |
 //!
 //! # Invariants
 //!
-//! - A row about what was done with an event is there only while the event is. Rows of removed subscriptions go with their
-//!   events; a subscription's number is never used again.
-//! - `synchronous` is set for the durability and read back; the storage does not start if SQLite says something else.
-//! - While a connection is open nothing else in this process opens the database file: closing it again would let go of
-//!   SQLite's locks (they are the process's, not the handle's).
-//! - After a transaction has failed nothing is written any more until the directory is opened again.
+//! - A settlement or redelivery exists only while its event does. Those of a removed subscription are deleted with their events; a
+//!   subscription's number is never reused.
+//! - `synchronous` is set for the durability and read back. The storage does not start if SQLite reports another value.
+//! - While a connection is open, nothing else in this process opens the database file. POSIX locks belong to the process rather than
+//!   to the handle, so closing another handle would release SQLite's locks.
+//! - After a failed transaction, nothing is written until the directory is reopened.
 //!
 //! # Threads
 //!
-//! `sqlite-write` owns the writing connection. Reads run on the runtime's blocking threads with connections of their own, so
-//! [`broker_core::storage::Storage::read`] needs a tokio runtime.
+//! `sqlite-write` owns the writing connection. `sqlite-log` moves a long log into the database. Reads use other connections on the
+//! runtime's blocking threads, so [`broker_core::storage::Storage::read`] needs a tokio runtime.
 
 mod changes;
 mod check;
 mod config;
 mod connection;
+mod damaged_table;
 mod directory;
 mod error;
-mod names;
-mod pages;
+mod log;
+mod raw_pages;
+mod read_pool;
 mod readers;
 mod reads;
 mod recovery;
 mod repair;
 mod row;
-mod salvage;
+mod row_check;
 mod schema;
-mod shared;
-mod space;
 mod storage;
-mod verdict;
+mod vacuum;
+mod wal;
 mod writer;
 
-pub use backend_embedded::{Durability, FileError, OnDamage};
+pub use broker_core::settings::{Durability, OnDamage};
 pub use check::SqliteCheck;
-pub use config::SqliteConfig;
+pub use config::{CACHE_MB, PLUGIN, SqliteConfig};
+pub use durable_files::FileError;
 pub use error::SqliteError;
-pub use storage::SqliteStorage;
+pub use storage::{SqliteDatabase, SqliteStorage};

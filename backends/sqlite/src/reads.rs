@@ -1,6 +1,4 @@
-//! Reading payloads by key.
-
-use std::sync::PoisonError;
+//! Reads payloads by key.
 
 use broker_core::event::Payload;
 use broker_core::name::TopicName;
@@ -9,12 +7,12 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Row};
 
 use crate::error::SqliteError;
 use crate::row::{EventRow, integer};
-use crate::shared::Shared;
+use crate::storage::SqliteDatabase;
 
-/// The columns of an event, in the order that [`event`] takes them in.
+/// The columns of an event, in the order that [`event`] expects.
 pub(crate) const COLUMNS: &str = "topic_id, seq, priority, published_at, expires_at, due_at, insert_at, payload, crc";
 
-/// Why a row is not what was written.
+/// The reason why a row is damaged.
 pub(crate) type Bad = &'static str;
 
 /// The event in a row of [`COLUMNS`].
@@ -36,9 +34,9 @@ pub(crate) fn event(row: &Row<'_>, topic: &TopicName) -> rusqlite::Result<Result
     Ok(event.event(topic).ok_or("it is not an event"))
 }
 
-/// Reads payloads in the order of `keys`, all from one state of the database. Blocking.
+/// Reads payloads in the order of `keys`, all from one snapshot of the database. Blocks.
 pub(crate) fn read(
-    shared: &Shared,
+    shared: &SqliteDatabase,
     connection: &Connection,
     keys: &[ReadKey],
 ) -> Result<Vec<Option<Payload>>, StorageError> {
@@ -50,36 +48,34 @@ pub(crate) fn read(
 }
 
 fn read_one(
-    shared: &Shared,
+    shared: &SqliteDatabase,
     statement: &mut CachedStatement<'_>,
     wanted: &ReadKey,
 ) -> rusqlite::Result<Option<Payload>> {
-    let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
-    let Some(topic_id) = topics.get(&wanted.topic).copied() else { return Ok(None) };
-    drop(topics);
+    let Some(topic_id) = shared.topics.get(&wanted.topic) else { return Ok(None) };
     let of = [topic_id, integer(wanted.key.seq.0)];
     let found = statement.query_row(of, |row| event(row, &wanted.topic)).optional();
     let what = match found {
         Ok(None) => return Ok(None),
         Ok(Some(Ok(event))) if event.key == wanted.key => return Ok(Some(event.payload)),
-        Ok(Some(Ok(_))) => "it has another priority than was asked for",
+        Ok(Some(Ok(_))) => "it has a different priority than the requested event",
         Ok(Some(Err(what))) => what,
-        // A page that is damaged stays so.
+        // A retry cannot help.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => "its page is damaged",
-        Err(error) if is_bad_value(&error) => "a column of it holds something else",
+        Err(error) if is_bad_value(&error) => "one of its columns has the wrong type",
         Err(error) => return Err(error),
     };
     shared.state.damage(&describe(wanted.topic.as_str(), wanted.key.seq.0), what);
     Ok(None)
 }
 
-/// Whether a row could be read, and holds in a column what cannot be there: damage in the row, not a failure to read.
+/// Whether a row was read but holds an impossible value. That is damage to the row, not a failed read.
 pub(crate) fn is_bad_value(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
     matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
 }
 
-/// An event for people.
+/// Describes an event in a report.
 pub(crate) fn describe(topic: &str, seq: u64) -> String {
     format!("event {seq} of topic {topic}")
 }

@@ -1,48 +1,59 @@
-//! Handing everything back: names, then events in order, then what was done with them, then cursors; one row at a time.
+//! Recovery: replays names, then events in order, then settlements and redeliveries, then cursors, one row at a time.
 //!
-//! Every table is read from one end to the other, so damage in a page that cannot be read shows here and not later. What the rows'
-//! checksums cannot show is a row that is not found any more, because the page's list of its rows is damaged: for that
-//! SQLite checks its structure first, which takes about a third of the time.
+//! Recovery reads every table completely, so it finds every unreadable page now rather than during operation. Checksums of rows
+//! do not reveal a row that its page no longer lists. So SQLite checks its structure first, which takes about a third of the
+//! time.
 
 use std::collections::{BTreeMap, HashMap};
 
-use backend_embedded::OnDamage;
+use backend_embedded::{Subscription, Topic, Topics};
 use broker_core::event::{EventKey, Priority, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
-use broker_core::storage::{Mutation, Place, Recovery, RecoveryReport, Requeued, StorageError};
+use broker_core::settings::OnDamage;
+use broker_core::storage::{Mutation, Place, Recovery, RecoveryReport, Redelivery, StorageError, StorageErrorKind};
 use rusqlite::{Connection, Row};
 
 use crate::error::SqliteError;
-use crate::names::{Names, Subscription, Topic};
-use crate::shared::Shared;
-use crate::{connection, directory, reads, row};
+use crate::row::RedeliveryRow;
+use crate::storage::SqliteDatabase;
+use crate::{connection, directory, reads, row, wal};
 
-/// Settlements handed back together.
+/// The most settlements in one mutation.
 const PAGE: usize = 1024;
 
-/// How far a topic's sequence goes ahead if its row does not check: further than it can have been used since the latest event
-/// that is left.
+/// The distance that a topic's sequence skips ahead if its row is damaged: more than can have been used since the latest stored
+/// event.
 pub(crate) const LEAP: u64 = 1 << 40;
 
-/// Reports of damaged structure; one bit can cause several.
+/// The most reports of damaged structure: one flipped bit can cause several.
 const MOST_REPORTED: usize = 10;
 
-/// Opens the database and hands back what is in it.
+/// Opens the database and replays its contents.
 pub(crate) fn recover(
-    shared: &Shared,
+    shared: &SqliteDatabase,
     recovery: &mut dyn Recovery,
-) -> Result<(RecoveryReport, Names, Connection), StorageError> {
+) -> Result<(RecoveryReport, Topics<i64>, Connection), StorageError> {
     let path = directory::database(&shared.config.path);
-    let connection = connection::writing(&path, &shared.config)?;
-    backend_embedded::sync_dir(&shared.config.path)?;
+    let reserve = shared.state.reserve();
     let mut replay = Replay {
         shared,
         recovery,
         report: RecoveryReport::default(),
-        names: Names::default(),
+        known: Topics::default(),
         topics: HashMap::new(),
         subscriptions: HashMap::new(),
     };
+    replay.log()?;
+    let writing = || connection::writing(&path, &shared.config, reserve.bytes()).map_err(StorageError::from);
+    let connection = writing().or_else(|error| match error.kind() {
+        // An exhausted quota only shows when SQLite writes.
+        StorageErrorKind::Full => {
+            reserve.give_back();
+            writing()
+        }
+        _ => Err(error),
+    })?;
+    durable_files::sync_dir(&durable_files::SystemFiles, &shared.config.path)?;
     replay.structure(&connection)?;
     replay.topics(&connection)?;
     replay.subscriptions(&connection)?;
@@ -51,27 +62,28 @@ pub(crate) fn recover(
     replay.requeued(&connection)?;
     replay.cursors(&connection)?;
     replay.report.bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-    let Replay { report, names, .. } = replay;
-    Ok((report, names, connection))
+    let Replay { report, known, .. } = replay;
+    Ok((report, known, connection))
 }
 
 struct Replay<'r> {
-    shared: &'r Shared,
+    shared: &'r SqliteDatabase,
     recovery: &'r mut dyn Recovery,
     report: RecoveryReport,
-    names: Names,
+    /// By name, for the writing thread.
+    known: Topics<i64>,
     topics: HashMap<i64, TopicName>,
     subscriptions: HashMap<i64, SubscriptionName>,
 }
 
-/// What is gathered for a page: by topic and subscription.
+/// Settlements or redeliveries that become one mutation for each topic and subscription.
 type Page<T> = BTreeMap<(i64, i64), Vec<T>>;
 
 impl Replay<'_> {
     fn trouble(&self, source: rusqlite::Error) -> StorageError {
         let path = &self.shared.readers.path;
         match source {
-            // What is asked for is fixed, so it is the description of the tables that is not as it was written.
+            // The queries are constants, so only a damaged schema makes SQLite reject them.
             rusqlite::Error::SqlInputError { .. } => SqliteError::Corrupt { path: path.clone(), source }.into(),
             _ => SqliteError::sqlite("read", path, source).into(),
         }
@@ -85,6 +97,11 @@ impl Replay<'_> {
     fn damage(&mut self, place: String, what: &str) -> Result<(), StorageError> {
         self.report.damaged += 1;
         self.shared.state.damage(&place, what);
+        self.go_on(place, what)
+    }
+
+    /// Goes on after damage, or not, as `storage.on_damage` says.
+    fn go_on(&self, place: String, what: &str) -> Result<(), StorageError> {
         match self.shared.config.on_damage {
             OnDamage::Serve => Ok(()),
             OnDamage::Stop => {
@@ -94,7 +111,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Does something with each row of a query.
+    /// Calls `take` with each row of a query.
     fn each(
         &mut self,
         connection: &Connection,
@@ -107,7 +124,7 @@ impl Replay<'_> {
         while let Some(row) = rows.next().map_err(|source| self.trouble(source))? {
             match take(self, row) {
                 Ok(()) => {}
-                // Its page says that there is something else where this column is; the other rows are none the worse for it.
+                // One column of this row is damaged; the other rows are intact.
                 Err(Taken::Row(error)) if reads::is_bad_value(&error) => {
                     self.damage(format!("a row of {table}"), &error.to_string())?;
                 }
@@ -118,7 +135,36 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Reports what is wrong with pages and their lists of rows.
+    /// Puts SQLite's log right, before SQLite drops what is behind its first damage.
+    fn log(&mut self) -> Result<(), StorageError> {
+        let dir = &self.shared.config.path;
+        let Some(log) = wal::look(dir, self.shared.config.durability)? else { return Ok(()) };
+        if log.incomplete() > 0 {
+            tracing::warn!(
+                path = %log.path().display(),
+                transactions = log.incomplete(),
+                "the log ends with transactions that are not complete, as after a power cut: they are left out"
+            );
+        }
+        if !log.is_damaged() {
+            return Ok(());
+        }
+        for wal::Damage { byte, what, .. } in log.damages() {
+            self.report.damaged += 1;
+            let place = format!("byte {byte} of the log");
+            self.shared.state.mended(&place, &what);
+            self.go_on(place, &what)?;
+        }
+        let kept = log.mend(dir).or_else(|error| {
+            // The new log needs as much space as the old one has.
+            self.shared.state.reserve().give_back();
+            log.mend(dir).map_err(|_| error)
+        })?;
+        tracing::error!(kept = %kept.display(), "the log was damaged and is put right: it is kept as it was");
+        Ok(())
+    }
+
+    /// Checks SQLite's structure, that is, its pages and their lists of rows.
     fn structure(&mut self, connection: &Connection) -> Result<(), StorageError> {
         let query = format!("pragma quick_check({MOST_REPORTED})");
         self.each(connection, "the check", &query, |replay, row| {
@@ -130,27 +176,27 @@ impl Replay<'_> {
         })
     }
 
-    /// A row that does not check is taken as it stands where that can only cost a delivery too many.
+    /// Replays topics. A damaged row is still used where the worst outcome is a repeated delivery.
     fn topics(&mut self, connection: &Connection) -> Result<(), StorageError> {
         let query = "select topic_id, name, last_seq, crc,
             (select max(seq) from events e where e.topic_id = topics.topic_id) from topics order by topic_id";
         self.each(connection, "topics", query, |replay, row| {
             let (id, text, last_seq, crc): (i64, String, i64, i64) =
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            // If it is none, an event's row is damaged, and not this one.
+            // A failure here is damage to an event's row, not to this one.
             let latest = row.get::<_, Option<i64>>(4).ok().flatten().map_or(0, i64::unsigned_abs);
             let sound = crc == row::topic_crc(id, &text, last_seq);
             if !sound {
                 replay.damage(format!("topic {text}"), "its checksum does not match")?;
             }
             let Ok(name) = TopicName::new(&text) else {
-                replay.damage(format!("topic number {id}"), "its name is none")?;
+                replay.damage(format!("topic number {id}"), "its name is invalid")?;
                 return Ok(());
             };
             let stored = if sound { last_seq.unsigned_abs() } else { 0 };
-            replay.names.topics.insert(name.clone(), Topic { id, last_seq: stored, ..Topic::default() });
-            replay.names.used(&name, if sound { latest } else { latest.saturating_add(LEAP) });
-            let last_seq = replay.names.topics.get(&name).map_or(0, |topic| topic.last_seq);
+            replay.known.insert(name.clone(), Topic::new(id, stored));
+            replay.known.used(&name, if sound { latest } else { latest.saturating_add(LEAP) });
+            let last_seq = replay.known.get(&name).map_or(0, |topic| topic.last_seq);
             replay.topics.insert(id, name.clone());
             replay.hand_back(Mutation::Topic { topic: name, last_seq: Seq(last_seq) })?;
             Ok(())
@@ -168,12 +214,12 @@ impl Replay<'_> {
             }
             let topic = replay.topics.get(&topic_id).cloned();
             let (Ok(subscription), Some(topic)) = (SubscriptionName::new(&text), topic) else {
-                replay.damage(format!("subscription {text}"), "its name or its topic is none")?;
+                replay.damage(format!("subscription {text}"), "its name is invalid, or its topic is lost")?;
                 return Ok(());
             };
-            // Better all that is there once more than one event too few.
+            // Delivering everything again is better than skipping an event.
             let since = if sound { since.unsigned_abs() } else { 0 };
-            if let Some(topic) = replay.names.topics.get_mut(&topic) {
+            if let Some(topic) = replay.known.get_mut(&topic) {
                 topic.subscriptions.insert(subscription.clone(), Subscription { id, since });
             }
             replay.subscriptions.insert(id, subscription.clone());
@@ -187,7 +233,7 @@ impl Replay<'_> {
         let mut last = (i64::MIN, i64::MIN);
         self.each(connection, "events", &query, |replay, row| {
             let (topic_id, seq): (i64, i64) = (row.get(0)?, row.get(1)?);
-            // A page that is damaged may list a row twice, or where it does not belong.
+            // A damaged page may list a row twice, or in the wrong place.
             if (topic_id, seq) <= last {
                 replay.damage(format!("event {seq} of topic number {topic_id}"), "it is listed out of order")?;
                 return Ok(());
@@ -205,7 +251,7 @@ impl Replay<'_> {
         })
     }
 
-    /// A settlement that does not check is left out: then the event is delivered again rather than skipped.
+    /// Replays settlements. A damaged one is skipped, so its event is delivered again rather than lost.
     fn settled(&mut self, connection: &Connection) -> Result<(), StorageError> {
         let query = "select topic_id, seq, subscription_id, x.crc, priority
             from settled x join events using (topic_id, seq) order by topic_id, seq";
@@ -242,12 +288,13 @@ impl Replay<'_> {
     fn requeued(&mut self, connection: &Connection) -> Result<(), StorageError> {
         let query = "select topic_id, seq, subscription_id, deliveries, x.due_at, x.grace_ms, x.crc, priority
             from requeued x join events using (topic_id, seq) order by topic_id, seq";
-        let mut page: Page<Requeued> = Page::new();
+        let mut page: Page<Redelivery> = Page::new();
         let mut gathered = 0;
         self.each(connection, "requeued", query, |replay, row| {
             let (topic_id, seq, subscription_id): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let (deliveries, due_at, grace): (i64, Option<i64>, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
-            if row.get::<_, i64>(6)? != row::requeued_crc(topic_id, seq, subscription_id, deliveries, due_at, grace) {
+            let (deliveries, due_at, grace_ms): (i64, Option<i64>, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
+            let columns = RedeliveryRow { topic_id, seq, subscription_id, deliveries, due_at, grace_ms };
+            if row.get::<_, i64>(6)? != columns.crc() {
                 replay.damage(
                     format!("the count of event {seq} of topic number {topic_id}"),
                     "its checksum does not match",
@@ -255,37 +302,37 @@ impl Replay<'_> {
                 return Ok(());
             }
             let deliveries = u32::try_from(deliveries).unwrap_or(u32::MAX);
-            let event = Requeued {
+            let event = Redelivery {
                 key: key(row.get(7)?, seq),
                 deliveries,
                 due_at: due_at.map(row::millis),
-                grace_ms: row::millis(grace).0,
+                grace_ms: row::millis(grace_ms).0,
             };
             page.entry((topic_id, subscription_id)).or_default().push(event);
             gathered += 1;
             if gathered % PAGE == 0 {
-                replay.hand_back_requeued(&mut page)?;
+                replay.hand_back_redeliveries(&mut page)?;
             }
             Ok(())
         })?;
-        self.hand_back_requeued(&mut page)
+        self.hand_back_redeliveries(&mut page)
     }
 
-    fn hand_back_requeued(&mut self, page: &mut Page<Requeued>) -> Result<(), StorageError> {
+    fn hand_back_redeliveries(&mut self, page: &mut Page<Redelivery>) -> Result<(), StorageError> {
         for (of, events) in std::mem::take(page) {
             if let Some((topic, subscription)) = self.named(of) {
-                self.hand_back(Mutation::Requeue { topic, subscription, events })?;
+                self.hand_back(Mutation::Redeliver { topic, subscription, events })?;
             }
         }
         Ok(())
     }
 
-    /// `None` for what a removed subscription has left: it goes with its events.
+    /// The names for a row's numbers. `None` for a row of a removed subscription, which stays until its event is released.
     fn named(&self, (topic, subscription): (i64, i64)) -> Option<(TopicName, SubscriptionName)> {
         Some((self.topics.get(&topic)?.clone(), self.subscriptions.get(&subscription)?.clone()))
     }
 
-    /// A cursor that does not check is left out: its source begins where it is configured to, and may repeat itself.
+    /// Replays cursors. A damaged one is skipped, so its source starts where it is configured to, and may publish events again.
     fn cursors(&mut self, connection: &Connection) -> Result<(), StorageError> {
         self.each(connection, "cursors", "select source, value, crc from cursors order by source", |replay, row| {
             let (source, value, crc): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -300,15 +347,15 @@ impl Replay<'_> {
 }
 
 fn key(priority: i64, seq: i64) -> EventKey {
-    // One out of range is on an event that does not check and was not handed back.
+    // A priority out of range belongs to a damaged event, which was not replayed.
     EventKey { priority: Priority(i32::try_from(priority).unwrap_or_default()), seq: row::seq(seq) }
 }
 
-/// Why a row was not taken.
+/// The reason why a row was not replayed.
 enum Taken {
-    /// SQLite cannot read it.
+    /// SQLite cannot read the row.
     Row(rusqlite::Error),
-    /// Whoever it was handed back to, or the configuration, says to stop.
+    /// The engine, or `storage.on_damage = "stop"`, ends the recovery.
     Refused(StorageError),
 }
 

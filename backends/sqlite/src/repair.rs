@@ -1,12 +1,13 @@
-//! Making a database clean: rows that do not check go out in one transaction; where SQLite's own structure is damaged, what can be
-//! read goes to a new database.
+//! The repair: removes or corrects damaged rows in one transaction. If SQLite's own structure is damaged, it copies all readable
+//! rows to a new database instead.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use backend_embedded::{Durability, Side};
+use backend_embedded::SideFile;
+use broker_core::settings::Durability;
 use broker_core::storage::StorageError;
 use broker_core::storage::check::{Inspector, Repaired, SideRecord};
 use rusqlite::types::Value;
@@ -14,24 +15,32 @@ use rusqlite::{Connection, TransactionBehavior, params_from_iter};
 
 use crate::check::order;
 use crate::config::SqliteConfig;
+use crate::damaged_table::DamagedTable;
 use crate::error::SqliteError;
-use crate::salvage::Salvage;
-use crate::verdict::{Judge, TABLES, Table, Verdict, values};
+use crate::row_check::{RowChecker, TABLES, Table, Verdict, values};
+use crate::wal::{self, DamagedLog};
 use crate::{connection, directory};
 
-/// Rows written with one transaction.
+/// The rows of one transaction.
 const STEP: u64 = 8192;
 
-/// Takes out, or puts right, the rows that do not check. All of it is one transaction, and what goes is written elsewhere before.
+/// Puts SQLite's log right, and keeps it as it was.
+pub(crate) fn log(config: &SqliteConfig) -> Result<Repaired, StorageError> {
+    let log = wal::look(&config.path, config.durability)?;
+    let kept = log.filter(DamagedLog::is_damaged).map(|log| log.mend(&config.path)).transpose()?;
+    Ok(Repaired { records: 0, side_files: kept.into_iter().collect() })
+}
+
+/// Removes or corrects damaged rows, all in one transaction. The side file is durable before the commit.
 pub(crate) fn rows(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Result<Repaired, StorageError> {
     let dir = &config.path;
     let path = directory::database(dir);
     let trouble = |source| SqliteError::sqlite("repair", &path, source);
     let config = SqliteConfig { durability: Durability::Always, ..config.clone() };
-    let mut connection = connection::writing(&path, &config)?;
+    let mut connection = connection::writing(&path, &config, 0)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(trouble)?;
-    let mut side = Side::new(dir)?;
-    let mut judge = Judge::default();
+    let mut side = SideFile::new(dir)?;
+    let mut checker = RowChecker::default();
     for (done, table) in TABLES.iter().enumerate() {
         inspector.progress(done as u64, TABLES.len() as u64);
         let query = format!("select {} from {} order by {}", table.columns.join(", "), table.name, order(table));
@@ -39,13 +48,13 @@ pub(crate) fn rows(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Resu
         let mut rows = statement.query(()).map_err(trouble)?;
         while let Some(row) = rows.next().map_err(trouble)? {
             let row = values(table, row).map_err(trouble)?;
-            let verdict = judge.judge(&transaction, table, &row);
+            let verdict = checker.check(&transaction, table, &row);
             let (Verdict::Out(what) | Verdict::Mended(what, _)) = &verdict else { continue };
-            set_aside(&mut side, &judge, table, &row, what)?;
+            set_aside(&mut side, &checker, table, &row, what)?;
             mend(&transaction, table, &row, &verdict).map_err(trouble)?;
         }
     }
-    // Of what is not there nothing else is to be there.
+    // Settlements and redeliveries of events that no longer exist have no meaning.
     for table in ["settled", "requeued"] {
         let orphans = format!(
             "delete from {table} where not exists
@@ -58,12 +67,12 @@ pub(crate) fn rows(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Resu
     Ok(Repaired { records: side.records(), side_files })
 }
 
-/// Takes a row out, or writes it anew.
+/// Deletes a row, or replaces it.
 fn mend(connection: &Connection, table: &Table, row: &[Value], verdict: &Verdict) -> rusqlite::Result<()> {
     let key: Vec<String> = (0..table.key).map(|at| format!("{} is ?{}", table.columns[at], at + 1)).collect();
     let statement = format!("delete from {} where {}", table.name, key.join(" and "));
     let key = row.iter().take(table.key).map(|value| match value {
-        // Text that is not UTF-8 came as bytes.
+        // Text that is not UTF-8 was read as a blob.
         Value::Blob(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
         value => value.clone(),
     });
@@ -90,7 +99,13 @@ fn insert(connection: &Connection, table: &Table, row: &[Value]) -> rusqlite::Re
 }
 
 /// Writes a row to the side file, as JSON.
-fn set_aside(side: &mut Side, judge: &Judge, table: &Table, row: &[Value], what: &str) -> Result<(), SqliteError> {
+fn set_aside(
+    side: &mut SideFile,
+    checker: &RowChecker,
+    table: &Table,
+    row: &[Value],
+    what: &str,
+) -> Result<(), SqliteError> {
     let columns = table.columns.iter().zip(row).map(|(name, value)| {
         let value = match value {
             Value::Null => serde_json::Value::Null,
@@ -102,18 +117,18 @@ fn set_aside(side: &mut Side, judge: &Judge, table: &Table, row: &[Value], what:
         ((*name).to_owned(), value)
     });
     let text = serde_json::Value::Object(columns.collect()).to_string();
-    let at = format!("{}: {}", table.name, judge.describe(table, row));
+    let at = format!("{}: {}", table.name, checker.describe(table, row));
     Ok(side.take(SideRecord { file: "herald.db", at: &at, what, bytes: text.as_bytes() })?)
 }
 
-/// Copies what can be read to a new database, which takes the place of the old one in one step; the old one is kept.
+/// Copies readable rows to a new database, which then replaces the old one atomically. The old one is kept.
 pub(crate) fn copy(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Result<Repaired, StorageError> {
     let dir = &config.path;
     let (path, draft) = (directory::database(dir), directory::draft(dir));
     remove_draft(dir)?;
-    // What is in the log belongs to the old pages: it must be in the file before that gets another one's name.
+    // The log belongs to the old database, so it must be moved into that file before the new one takes the name.
     empty_log(&path)?;
-    let mut side = Side::new(dir)?;
+    let mut side = SideFile::new(dir)?;
     let kept = side.keep(&path, "herald.db")?;
     let weak = SqliteConfig { durability: Durability::Never, ..config.clone() };
     fill(&path, &draft, &weak, &mut side, inspector)?;
@@ -121,8 +136,7 @@ pub(crate) fn copy(config: &SqliteConfig, inspector: &mut dyn Inspector) -> Resu
     side_files.push(kept);
     let synced = File::open(&draft).and_then(|file| file.sync_all());
     synced.map_err(|source| SqliteError::io("sync", &draft, source))?;
-    fs::rename(&draft, &path).map_err(|source| SqliteError::io("replace", &path, source))?;
-    backend_embedded::sync_dir(dir)?;
+    durable_files::rename(&durable_files::SystemFiles, &draft, &path)?;
     Ok(Repaired { records: side.records(), side_files })
 }
 
@@ -131,29 +145,29 @@ fn fill(
     path: &Path,
     draft: &Path,
     config: &SqliteConfig,
-    side: &mut Side,
+    side: &mut SideFile,
     inspector: &mut dyn Inspector,
 ) -> Result<(), StorageError> {
     let trouble = |source| SqliteError::sqlite("write to", draft, source);
     let old = connection::reading(path)?;
-    let new = connection::writing(draft, config)?;
+    let new = connection::writing(draft, config, 0)?;
     new.execute_batch("begin").map_err(trouble)?;
-    let mut judge = Judge::default();
+    let mut checker = RowChecker::default();
     let mut written = 0_u64;
     for table in &TABLES {
-        let salvage = Salvage { connection: &old, path, table };
-        // A row that was found in more than one way is one row.
+        let damaged = DamagedTable { connection: &old, path, table };
+        // A row can be found both in its table and in an index.
         let mut seen = HashSet::new();
         let by_name = matches!(table.name, "topics" | "subscriptions");
-        salvage.each(&mut |row| {
+        damaged.each(&mut |row| {
             if let (true, Some(Value::Integer(id))) = (by_name, row.first())
                 && !seen.insert(*id)
             {
                 return Ok(());
             }
-            let verdict = judge.judge(&old, table, &row);
+            let verdict = checker.check(&old, table, &row);
             if let Verdict::Out(what) | Verdict::Mended(what, _) = &verdict {
-                set_aside(side, &judge, table, &row, what)?;
+                set_aside(side, &checker, table, &row, what)?;
             }
             match verdict {
                 Verdict::Good => insert(&new, table, &row).map_err(trouble)?,
@@ -168,7 +182,7 @@ fn fill(
             Ok(())
         })?;
     }
-    // The number of a subscription is never used again, that of one that has gone included.
+    // Numbers of subscriptions are never reused, including those of removed ones.
     let query = "select seq from sqlite_sequence where name = 'subscriptions'";
     if let Ok(used) = old.query_row(query, (), |row| row.get::<_, i64>(0)) {
         let statement = "update sqlite_sequence set seq = max(seq, ?1) where name = 'subscriptions'";
@@ -185,12 +199,12 @@ fn fill(
         new.execute(&orphans, ()).map_err(trouble)?;
     }
     new.execute_batch("commit").map_err(trouble)?;
-    // Closing moves its log into it; one that could not be would be left beside it.
+    // Closing moves the log into the database. `close` reports a failure, where dropping the connection would not.
     new.close().map_err(|(_, source)| trouble(source))?;
     old.close().map_err(|(_, source)| SqliteError::sqlite("close", path, source).into())
 }
 
-/// Moves what is in the log into the database, page by page: the structure does not matter to that.
+/// Moves the log into the database, page by page. This also works if the structure is damaged.
 fn empty_log(path: &Path) -> Result<(), SqliteError> {
     let trouble = |source| SqliteError::sqlite("move the log into", path, source);
     let connection = Connection::open(path).map_err(trouble)?;

@@ -1,10 +1,11 @@
-//! The numbers and checksums of rows. Pure.
+//! Conversion of numbers, and the checksums of rows.
 
 use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
 use broker_core::name::TopicName;
 use broker_core::storage::StoredEvent;
 
-/// An SQLite integer has a sign. What is beyond it is the end of time, or a sequence that nobody reaches.
+/// An integer for SQLite, whose integers are signed. A larger number can only be the end of time, or a sequence that is never
+/// reached, so it becomes the largest integer.
 pub(crate) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -14,7 +15,7 @@ pub(crate) fn seq(integer: i64) -> Seq {
     Seq(integer.unsigned_abs())
 }
 
-/// A time; the end of time is what it was.
+/// A time; the largest integer is the end of time.
 pub(crate) fn millis(integer: i64) -> Millis {
     Millis(if integer == i64::MAX { u64::MAX } else { integer.unsigned_abs() })
 }
@@ -33,7 +34,7 @@ pub(crate) struct EventRow<'r> {
 }
 
 impl<'r> EventRow<'r> {
-    /// `None` if the payload is not text.
+    /// The row of an event. `None` if the payload is not text.
     pub(crate) fn of(topic_id: i64, event: &'r StoredEvent) -> Option<Self> {
         Some(Self {
             topic_id,
@@ -58,7 +59,7 @@ impl<'r> EventRow<'r> {
         crc.finish()
     }
 
-    /// The event, of a topic whose name is known from elsewhere.
+    /// The event in the row. `topic` is the name for the row's topic number.
     pub(crate) fn event(&self, topic: &TopicName) -> Option<StoredEvent> {
         Some(StoredEvent {
             topic: topic.clone(),
@@ -97,20 +98,27 @@ pub(crate) fn settled_crc(topic_id: i64, seq: i64, subscription_id: i64) -> i64 
     crc.finish()
 }
 
-/// The checksum of a row of `requeued`.
-pub(crate) fn requeued_crc(
-    topic_id: i64,
-    seq: i64,
-    subscription_id: i64,
-    deliveries: i64,
-    due_at: Option<i64>,
-    grace_ms: i64,
-) -> i64 {
-    let mut crc = Crc::new("requeued");
-    [topic_id, seq, subscription_id, deliveries].into_iter().for_each(|number| crc.integer(number));
-    crc.optional(due_at);
-    crc.integer(grace_ms);
-    crc.finish()
+/// The columns of a row of `requeued`: the redelivery of an event to a subscription.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RedeliveryRow {
+    pub(crate) topic_id: i64,
+    pub(crate) seq: i64,
+    pub(crate) subscription_id: i64,
+    pub(crate) deliveries: i64,
+    pub(crate) due_at: Option<i64>,
+    pub(crate) grace_ms: i64,
+}
+
+impl RedeliveryRow {
+    pub(crate) fn crc(&self) -> i64 {
+        let mut crc = Crc::new("requeued");
+        for number in [self.topic_id, self.seq, self.subscription_id, self.deliveries] {
+            crc.integer(number);
+        }
+        crc.optional(self.due_at);
+        crc.integer(self.grace_ms);
+        crc.finish()
+    }
 }
 
 /// The checksum of a cursor's row.
@@ -121,7 +129,7 @@ pub(crate) fn cursor_crc(source: &str, value: &str) -> i64 {
     crc.finish()
 }
 
-/// CRC-32 over a table's name and the columns of a row, each so that its end is known.
+/// A CRC-32 over the table's name and the columns of a row. The length of each text precedes it, so that columns stay distinct.
 struct Crc(crc32fast::Hasher);
 
 impl Crc {
@@ -190,8 +198,10 @@ mod tests {
         crcs.dedup();
         assert_eq!(crcs.len(), changed.len() + 1);
         assert_ne!(settled_crc(1, 2, 3), settled_crc(1, 3, 2));
-        assert_ne!(requeued_crc(1, 2, 3, 4, None, 0), requeued_crc(1, 2, 3, 4, Some(0), 0));
-        assert_ne!(requeued_crc(1, 2, 3, 4, None, 0), requeued_crc(1, 2, 3, 4, None, 1));
+        let redelivery =
+            RedeliveryRow { topic_id: 1, seq: 2, subscription_id: 3, deliveries: 4, due_at: None, grace_ms: 0 };
+        assert_ne!(redelivery.crc(), RedeliveryRow { due_at: Some(0), ..redelivery }.crc());
+        assert_ne!(redelivery.crc(), RedeliveryRow { grace_ms: 1, ..redelivery }.crc());
         assert_ne!(cursor_crc("a", "bc"), cursor_crc("ab", "c"));
         assert_ne!(topic_crc(1, "a", 2), topic_crc(1, "a", 3));
         assert_ne!(subscription_crc(1, 2, "a", 3), subscription_crc(1, 2, "a", 4));

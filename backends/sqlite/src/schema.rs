@@ -1,20 +1,20 @@
-//! The tables, the view that people look at, and the way from one version to the next.
+//! The tables, the view `waiting` for queries by people, and the upgrades from version to version.
 
 use rusqlite::Connection;
 
-/// `PRAGMA application_id`: "HRLD". It says that an SQLite file is Herald's.
+/// `PRAGMA application_id`, which marks an SQLite file as Herald's: "HRLD".
 pub(crate) const APPLICATION_ID: i32 = 0x4852_4c44;
 
-/// `PRAGMA user_version` of the tables that are written.
+/// `PRAGMA user_version` of these tables.
 pub(crate) const VERSION: i64 = UPGRADES.len() as i64;
 
-/// What makes version `n + 1` of version `n`; version 0 is the empty file.
+/// The statements that upgrade version `n` to `n + 1`. Version 0 is the empty file.
 const UPGRADES: [&str; 1] = [VERSION_1];
 
 /// Every row has a checksum over all its columns, see `row`.
 ///
-/// Events, and what was done with them, are kept in the order of their key, without a second tree for a row number:
-/// publishing appends, draining removes from the front, and an event's rows are found together.
+/// Events, settlements and redeliveries are stored in the order of their key, without a second tree for row numbers. So publishing
+/// appends, consuming removes from the front, and the rows of one event are adjacent.
 const VERSION_1: &str = "
 create table topics (
     topic_id integer primary key,
@@ -91,12 +91,12 @@ where not exists (
 );
 ";
 
-/// Brings an empty or older database up to [`VERSION`], one version in one transaction each.
+/// Upgrades an empty or older database to [`VERSION`], each version in one transaction.
 pub(crate) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     for (version, statements) in UPGRADES.iter().enumerate().skip(usize::try_from(found).unwrap_or(UPGRADES.len())) {
         if version > 0 {
-            tracing::info!(from = version, to = version + 1, "the format of the database is upgraded");
+            tracing::info!(from = version, to = version + 1, "upgrading the format of the database");
         }
         let transaction = connection.transaction()?;
         transaction.execute_batch(statements)?;

@@ -1,74 +1,88 @@
-//! What the writing thread does with SQLite: a transaction for a group of batches, giving space back.
+//! The database side of the writing thread: commits a group of batches in one transaction, and frees space.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 
-use backend_embedded::{Database, Durability};
-use broker_core::name::TopicName;
+use backend_embedded::{DatabaseWriter, Topics};
+use broker_core::settings::Durability;
 use broker_core::storage::Batch;
 use rusqlite::{Connection, TransactionBehavior};
 
 use crate::changes::Changes;
 use crate::error::SqliteError;
-use crate::names::Names;
-use crate::shared::Shared;
-use crate::{directory, space};
+use crate::log::{self, Log};
+use crate::storage::SqliteDatabase;
+use crate::{directory, vacuum};
 
-/// The database, as the writing thread has it.
-pub(crate) struct Tables {
-    shared: Arc<Shared>,
+/// The writing thread's view of the database.
+pub struct Tables {
+    shared: Arc<SqliteDatabase>,
     connection: Connection,
-    names: Names,
+    topics: Topics<i64>,
+    /// The latest id of a topic.
+    last_id: i64,
+    log: Log,
 }
 
 impl Tables {
-    pub(crate) fn new(shared: Arc<Shared>, connection: Connection, names: Names) -> Self {
-        Self { shared, connection, names }
-    }
-
-    /// Tells those who read of new topics; before anybody is told that their events are written.
-    fn announce(&self, new_topics: Vec<(TopicName, i64)>) {
-        if !new_topics.is_empty() {
-            self.shared.topics.write().unwrap_or_else(PoisonError::into_inner).extend(new_topics);
-        }
+    pub(crate) fn new(shared: Arc<SqliteDatabase>, connection: Connection, topics: Topics<i64>) -> Self {
+        let log = Log::new(&shared.config.path, shared.state.reserve().bytes());
+        // A row that recovery could not read still occupies its id.
+        let stored = connection.query_row("select max(topic_id) from topics", [], |row| row.get::<_, Option<i64>>(0));
+        let known = topics.ids().map(|(_, id)| id).max();
+        let last_id = stored.ok().flatten().max(known).unwrap_or_default();
+        Self { shared, connection, topics, last_id, log }
     }
 }
 
-impl Database for Tables {
+impl DatabaseWriter for Tables {
     type Error = SqliteError;
 
     const GROUP: usize = 16 << 10;
 
-    /// Commits batches in one transaction, which with `always` means that they are synced.
+    /// Commits batches in one transaction; with `always` the commit also syncs them.
     fn write(&mut self, batches: &[Batch]) -> Result<(), SqliteError> {
         let path = &self.shared.readers.path;
         let trouble = |source| SqliteError::sqlite("write to", path, source);
-        // Dropping it on an error rolls back; nothing is written after that anyway.
+        // An error drops the transaction, which rolls it back. Nothing is written after that.
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(trouble)?;
-        let mut changes = Changes::new(&transaction, path, &mut self.names);
+        let mut changes = Changes::new(&transaction, path, &mut self.topics, &mut self.last_id);
         changes.write(batches.iter())?;
-        let new_topics = std::mem::take(&mut changes.new_topics);
+        let topics = std::mem::take(&mut changes.topic_ids);
         transaction.commit().map_err(trouble)?;
-        self.announce(new_topics);
+        // This precedes the confirmation of the batches, so that a read of a confirmed event finds its topic.
+        self.shared.topics.apply(topics);
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), SqliteError> {
         match self.shared.config.durability {
-            // The commit did it.
+            // The commit synced the log already.
             Durability::Always => Ok(()),
             Durability::Interval | Durability::Never => directory::sync_log(&self.shared.config.path),
         }
     }
 
-    fn look_after(
+    fn maintain(
         &mut self,
         idle: bool,
         _all_synced: bool,
-        somebody_waits: &dyn Fn() -> bool,
+        batches_wait: &dyn Fn() -> bool,
     ) -> Result<bool, SqliteError> {
-        let given_back = space::give_back(&self.connection, &self.shared.config.path, idle, somebody_waits);
-        let path = &self.shared.readers.path;
-        given_back.map(|()| false).map_err(|source| SqliteError::sqlite("give back space of", path, source))
+        let Self { shared, connection, log, .. } = self;
+        let full = shared.state.reserve().is_spent();
+        if full {
+            // The deletions that freed space are in the log. The file can be cut once they are in the database.
+            log.shorten(connection, &shared.readers, idle, full)?;
+        }
+        match vacuum::give_back(connection, &shared.config.path, idle, full, batches_wait) {
+            // The transaction was rolled back. It will have more space once more events have been consumed.
+            Err(source) if full && log::is_for_later(&source) => {}
+            given_back => {
+                given_back.map_err(|source| SqliteError::sqlite("give back space of", &shared.readers.path, source))?;
+            }
+        }
+        log.shorten(connection, &shared.readers, idle, full)?;
+        shared.state.reserve().look_again();
+        Ok(false)
     }
 }

@@ -1,5 +1,5 @@
-//! What is stored in which table stays readable, by programs and by people; what does not check costs only itself.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Tests that the tables of a released version stay readable by programs and people, and that a damaged row costs only itself.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use broker_core::event::Millis;
 use broker_core::storage::contract::Model;
 use broker_core::storage::contract::bench::{cursor, event, key, settle, subscribe, subscription, topic};
 use broker_core::storage::{
-    Batch, Level, Mutation, ReadKey, RecoveryReport, Requeued, Storage, StorageError, StorageErrorKind,
+    Batch, Level, Mutation, ReadKey, RecoveryReport, Redelivery, Storage, StorageError, StorageErrorKind,
 };
 use rusqlite::Connection;
 
@@ -24,12 +24,12 @@ fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
-/// One of everything.
+/// One mutation of each kind.
 fn history() -> Vec<Mutation> {
     let mut timed = event("a", -3, 2, 10);
     (timed.expires_at, timed.due_at) = (Some(Millis(u64::MAX)), Some(Millis(1_800_000_000_000)));
-    let requeued =
-        Requeued { key: key(-3, 2), deliveries: 3, due_at: Some(Millis(1_900_000_000_000)), grace_ms: 7_000 };
+    let redelivery =
+        Redelivery { key: key(-3, 2), deliveries: 3, due_at: Some(Millis(1_900_000_000_000)), grace_ms: 7_000 };
     vec![
         subscribe("a", "one", 0),
         subscribe("a", "two", 0),
@@ -37,7 +37,7 @@ fn history() -> Vec<Mutation> {
         Mutation::Publish(timed),
         Mutation::Publish(event("a", 0, 3, 20_000)),
         settle("a", "one", [1]),
-        Mutation::Requeue { topic: topic("a"), subscription: subscription("two"), events: vec![requeued] },
+        Mutation::Redeliver { topic: topic("a"), subscription: subscription("two"), events: vec![redelivery] },
         subscribe("b", "late", 7),
         cursor("feed", "token \"é\""),
     ]
@@ -52,7 +52,7 @@ fn expected() -> Model {
 fn make(dir: &Path) {
     let (storage, ..) = recover(SqliteConfig::new(dir)).unwrap();
     block_on(async {
-        storage.submit(Batch { mutations: history() }).safe.await.unwrap();
+        storage.submit(Batch { mutations: history() }).durable.await.unwrap();
         storage.close().await.unwrap();
     });
 }
@@ -88,7 +88,7 @@ fn a_person_can_ask_what_waits() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path());
     let (_storage, ..) = recover(SqliteConfig::new(dir.path())).unwrap();
-    // While the broker has it open.
+    // The broker has the database open.
     let database = Connection::open(dir.path().join("herald.db")).unwrap();
     let ask = |query: &str| {
         let mut statement = database.prepare(query).unwrap();
@@ -188,12 +188,12 @@ fn damage_in_the_description_of_the_tables_is_refused_with_what_to_do() {
     assert!(error.to_string().contains("herald fsck --repair"), "{error}");
 }
 
-/// SQLite hands back what a damaged page says is there.
+/// SQLite returns whatever a damaged page holds, even a value of the wrong type.
 #[test]
 fn a_column_of_another_type_costs_only_its_row() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path());
-    // As damage would: in a strict table nothing else can do it.
+    // This imitates damage: in a strict table nothing else stores a wrong type.
     let strictness = "pragma writable_schema = on;
         update sqlite_schema set sql = replace(sql, 'strict, without rowid', 'without rowid') where name = 'events'";
     sql(dir.path(), strictness);
@@ -205,10 +205,10 @@ fn a_column_of_another_type_costs_only_its_row() {
     assert_eq!(block_on(storage.read(vec![wanted])).unwrap(), [None]);
 }
 
-/// The checksums of rows say nothing about a row that is not found.
+/// The checksums of rows do not reveal a row that is not listed.
 #[test]
 fn a_row_that_its_page_does_not_list_any_more_is_noticed() {
-    // One row fewer than there are; the second one listed twice and the first one not at all.
+    // The page lists one row too few, or the second row twice and the first not at all.
     for damage in [|page: &mut [u8]| page[4] -= 1, |page: &mut [u8]| page.copy_within(10..12, 8)] {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path());
@@ -252,7 +252,7 @@ fn a_database_whose_making_was_interrupted_is_made() {
         let (_storage, found, _) = recover(SqliteConfig::new(dir.path())).unwrap();
         assert_eq!(found, Model::default());
     }
-    // Set up, and killed before the tables were made.
+    // The broker was killed before it created the tables.
     let dir = tempfile::tempdir().unwrap();
     sql(dir.path(), "pragma page_size = 8192; pragma auto_vacuum = incremental; pragma journal_mode = wal;");
     let (_storage, found, _) = recover(SqliteConfig::new(dir.path())).unwrap();
@@ -263,7 +263,7 @@ fn a_database_whose_making_was_interrupted_is_made() {
 fn a_failed_commit_takes_the_storage_out_of_service() {
     let dir = tempfile::tempdir().unwrap();
     let (storage, ..) = recover(SqliteConfig::new(dir.path())).unwrap();
-    block_on(storage.submit(Batch { mutations: vec![subscribe("a", "one", 0)] }).safe).unwrap();
+    block_on(storage.submit(Batch { mutations: vec![subscribe("a", "one", 0)] }).durable).unwrap();
     sql(dir.path(), "alter table events rename to elsewhere");
     let publish = |seq| Batch { mutations: vec![cursor("feed", seq), Mutation::Publish(event("a", 0, seq, 10))] };
     let error = block_on(storage.submit(publish(1)).written).unwrap_err();
@@ -271,8 +271,8 @@ fn a_failed_commit_takes_the_storage_out_of_service() {
     sql(dir.path(), "alter table elsewhere rename to events");
     let commit = storage.submit(publish(2));
     let again = block_on(commit.written).unwrap_err();
-    assert_eq!(again.to_string(), error.to_string(), "the first reason stays");
-    assert!(block_on(commit.safe).is_err() && block_on(storage.close()).is_err());
+    assert_eq!(again.to_string(), error.to_string(), "the first error is kept");
+    assert!(block_on(commit.durable).is_err() && block_on(storage.close()).is_err());
     drop(storage);
     let (_storage, found, _) = recover(SqliteConfig::new(dir.path())).unwrap();
     assert!(found.cursors.is_empty() && found.topics["a"].events.is_empty(), "all or nothing");
@@ -289,7 +289,7 @@ fn levels_are_named_and_the_interval_syncs() {
         let config = SqliteConfig { durability, sync_interval_ms: 20, ..SqliteConfig::new(dir.path()) };
         let (storage, ..) = recover(config).unwrap();
         assert_eq!(storage.level(), level);
-        block_on(storage.submit(Batch { mutations: vec![cursor("feed", 1)] }).safe).unwrap();
+        block_on(storage.submit(Batch { mutations: vec![cursor("feed", 1)] }).durable).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(200));
         assert_eq!(storage.figures().syncs, u64::from(durability != Durability::Never), "{durability:?}");
     }

@@ -1,5 +1,5 @@
-//! Lines to mutations. Everything here takes what [`super::check`] returned: bytes that are as they were written, by this
-//! release or by a hand that made a checksum for them. So nothing is trusted with memory or with a panic.
+//! Decodes lines to mutations. The input is always what [`super::check`] returned: bytes exactly as written, by this release or by
+//! an editor that computed a checksum. So no length in them may exhaust the memory, and no value may cause a panic.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,13 +7,13 @@ use std::fmt;
 
 use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
-use broker_core::storage::{Holder, Mutation, Requeued, StoredEvent};
+use broker_core::storage::{Holder, Mutation, Redelivery, StoredEvent};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{MAGIC, MAX_KEYS_READ};
 
-/// Which batch a line belongs to and how many of its lines follow; the header and the catalogue are batch 0.
+/// The position of a line in its batch: the batch's number, and how many of its lines follow. Header and catalogue are batch 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) batch: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Frame {
 pub(crate) struct Header {
     /// The segment's number.
     pub(crate) segment: u64,
-    /// When it was begun.
+    /// The time at which it was begun.
     pub(crate) created: Millis,
     /// The oldest segment at that time.
     pub(crate) oldest: u64,
@@ -33,22 +33,22 @@ pub(crate) struct Header {
     pub(crate) next_batch: u64,
 }
 
-/// What a line says.
+/// The content of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// The beginning of a segment of this version.
+    /// The header of a segment of this version.
     Header(Header),
-    /// The beginning of a file of another kind or version.
+    /// The header of a file of another kind or version.
     Alien { kind: String, version: u64 },
     /// The segments up to this number are gone.
     Freed { through: u64 },
-    /// Lines before this one are gone, which a repair has taken note of.
+    /// A repair's note that the lines before this one are gone.
     Repaired,
-    /// A change.
+    /// A mutation.
     Mutation(Mutation),
 }
 
-/// The names that were met, so that each is kept once.
+/// The names seen so far, so that each is allocated only once.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     topics: HashMap<Box<str>, TopicName>,
@@ -85,7 +85,7 @@ impl Names {
     }
 }
 
-/// The frame of a line, without reading the rest of it. `None`: not a line of this format.
+/// The frame of a line, without reading the rest; `None` if it is not a line of this format.
 pub(crate) fn frame(body: &[u8]) -> Option<Frame> {
     if body.starts_with(MAGIC) {
         // The header's own count comes last.
@@ -97,13 +97,13 @@ pub(crate) fn frame(body: &[u8]) -> Option<Frame> {
     Cursor(body).frame()
 }
 
-/// Reads the line whose checked part is `body`. `None`: it is no record of this format.
+/// Decodes the line whose checksum covers `body`; `None` if it is not a record of this format.
 pub(crate) fn decode(body: &[u8], names: &mut Names) -> Option<(Frame, Record)> {
     if let Some(event) = decode_event(body) {
         let record = Record::Mutation(event.to_mutation(names)?);
         return Some((event.frame, record));
     }
-    // The brace that the checksum's key stands before.
+    // The closing brace comes after the checksum, so it is not part of the body.
     let mut whole = Vec::with_capacity(body.len() + 1);
     whole.extend_from_slice(body);
     whole.push(b'}');
@@ -137,7 +137,7 @@ fn decode_header(line: &[u8]) -> Option<(Frame, Record)> {
     Some((Frame { batch: 0, left: header.left }, Record::Header(record)))
 }
 
-/// An event's line, as slices of it.
+/// An event's line, borrowed from it.
 #[derive(Debug, Clone)]
 pub(crate) struct EventLine<'a> {
     pub(crate) frame: Frame,
@@ -147,7 +147,7 @@ pub(crate) struct EventLine<'a> {
     expires_at: Option<Millis>,
     due_at: Option<Millis>,
     insert_at: Option<u64>,
-    /// A JSON array.
+    /// The holders, as a JSON array.
     holders: Option<&'a [u8]>,
     pub(crate) body: Body<'a>,
 }
@@ -155,14 +155,14 @@ pub(crate) struct EventLine<'a> {
 /// A payload within a line.
 #[derive(Debug, Clone)]
 pub(crate) enum Body<'a> {
-    /// As it is.
+    /// The payload byte for byte.
     Verbatim(&'a [u8]),
-    /// It was kept as a string.
+    /// A payload stored as a string.
     Text(String),
 }
 
 impl EventLine<'_> {
-    /// The payload. `None`: the line contradicts itself.
+    /// The payload; `None` if the fields of the line are inconsistent.
     pub(crate) fn payload(&self) -> Option<Payload> {
         let bytes = match &self.body {
             Body::Verbatim(bytes) => bytes,
@@ -199,8 +199,8 @@ impl EventLine<'_> {
     }
 }
 
-/// Reads the line of an event by hand, several times as fast as by serde: recovery and every read of a payload pass here.
-/// `None`: it is not the line of an event.
+/// Parses the line of an event; `None` if it is not one. Hand-written, because recovery and every read of a payload depend on its
+/// speed, which is several times that of serde.
 pub(crate) fn decode_event(body: &[u8]) -> Option<EventLine<'_>> {
     let mut cursor = Cursor(body);
     let frame = cursor.frame()?;
@@ -249,7 +249,7 @@ pub(super) fn names_of(payload: &[u8]) -> Option<(&[u8], Priority)> {
     cursor.0.starts_with(b",").then_some((topic, priority))
 }
 
-/// What is left to read.
+/// The unread rest of a line.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -257,7 +257,7 @@ impl<'a> Cursor<'a> {
         let batch = if self.literal(br#"{"batch":"#).is_some() {
             let batch = self.unsigned()?;
             self.literal(b",")?;
-            // 0 is the catalogue's.
+            // Catalogue lines have no batch number and count as batch 0.
             (batch > 0).then_some(batch)?
         } else {
             self.literal(b"{")?;
@@ -269,7 +269,7 @@ impl<'a> Cursor<'a> {
         Some(Frame { batch, left })
     }
 
-    /// Passes `expected`; stays where it is if that does not come next.
+    /// Consumes `expected`; consumes nothing if other bytes come next.
     fn literal(&mut self, expected: &[u8]) -> Option<()> {
         self.0 = self.0.strip_prefix(expected)?;
         Some(())
@@ -300,7 +300,7 @@ impl<'a> Cursor<'a> {
         self.unsigned().map(Some)
     }
 
-    /// What comes before the next `end`, which is passed.
+    /// The bytes before the next `end`, which is skipped.
     fn until(&mut self, end: u8) -> Option<&'a [u8]> {
         let at = memchr::memchr(end, self.0)?;
         let (before, rest) = self.0.split_at(at);
@@ -335,7 +335,7 @@ struct HolderLine<'a> {
     grace: u64,
 }
 
-/// Every line but a header and an event: exactly one of the options is there.
+/// Any line except a header or an event; exactly one of the options is set.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(default)]
@@ -350,7 +350,7 @@ struct Line<'a> {
     forget: Option<ForgetLine<'a>>,
     cursor: Option<CursorLine<'a>>,
     freed: Option<FreedLine>,
-    /// What it says is for people.
+    /// Its content is only for operators.
     repaired: Option<IgnoredAny>,
 }
 
@@ -374,7 +374,7 @@ struct SubscriptionLine<'a> {
 struct RequeueLine<'a> {
     topic: &'a str,
     subscription: &'a str,
-    events: Vec<RequeuedEntry>,
+    events: Vec<RedeliveryEntry>,
 }
 
 #[derive(Deserialize)]
@@ -405,7 +405,7 @@ impl Line<'_> {
                 events: line.events.0,
             }
         } else if let Some(line) = self.requeue {
-            Mutation::Requeue {
+            Mutation::Redeliver {
                 topic: names.topic(line.topic)?,
                 subscription: names.subscription(line.subscription)?,
                 events: line.events.into_iter().map(|entry| entry.0).collect(),
@@ -494,27 +494,27 @@ impl<'de> Deserialize<'de> for Sequences {
     }
 }
 
-/// `[priority, sequence, deliveries]`, then perhaps when it is due (or `null`), then perhaps the milliseconds in flight.
-struct RequeuedEntry(Requeued);
+/// `[priority, sequence, deliveries]`, optionally followed by the due time (or `null`) and the milliseconds in flight.
+struct RedeliveryEntry(Redelivery);
 
-impl<'de> Deserialize<'de> for RequeuedEntry {
+impl<'de> Deserialize<'de> for RedeliveryEntry {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entry;
         impl<'de> Visitor<'de> for Entry {
-            type Value = RequeuedEntry;
+            type Value = RedeliveryEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("priority, sequence, deliveries and perhaps times")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RequeuedEntry, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RedeliveryEntry, A::Error> {
                 let priority = Priority(next(&mut seq, 0, &self)?);
                 let key = EventKey { priority, seq: Seq(next(&mut seq, 1, &self)?) };
                 let deliveries = next(&mut seq, 2, &self)?;
                 let due_at = seq.next_element::<Option<u64>>()?.flatten().map(Millis);
                 let grace_ms = seq.next_element()?.unwrap_or(0);
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(RequeuedEntry(Requeued { key, deliveries, due_at, grace_ms }))
+                Ok(RedeliveryEntry(Redelivery { key, deliveries, due_at, grace_ms }))
             }
         }
         deserializer.deserialize_seq(Entry)

@@ -1,52 +1,52 @@
-//! Mutations to lines.
+//! Encodes mutations to lines.
 
 use broker_core::event::{EventKey, Millis, Seq, write_json_string};
 use broker_core::name::{SubscriptionName, TopicName};
-use broker_core::storage::{Holder, Mutation, Requeued, StoredEvent};
+use broker_core::storage::{Holder, Mutation, Redelivery, StoredEvent};
 
 use super::decode::names_of;
 use super::{KIND, MAX_KEYS, MAX_LINE_BYTES, VERSION, seal};
 use crate::error::JsonLogError;
 
-/// Where the line of an event is within the buffer that it was encoded to.
+/// The position of an event's line in the buffer that it was encoded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) start: usize,
-    /// With its line ending.
+    /// The length, line ending included.
     pub(crate) len: usize,
 }
 
-/// How many settlements of different subscriptions are gathered before they are written.
+/// The most subscriptions whose settlements are gathered at once.
 const MAX_GROUPS: usize = 32;
 
-/// Turns batches into lines; keeps its scratch space between them.
+/// Turns batches into lines, and reuses its scratch space between them.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
     plan: Vec<Planned>,
-    /// Keys of settle and forget lines, with the group that they belong to.
+    /// The keys of settle and forget lines, each with its group.
     keys: Vec<(usize, EventKey)>,
-    /// The settlements being gathered: the first mutation of each topic and subscription.
+    /// The groups being gathered, each by the first mutation of its topic and subscription.
     groups: Vec<usize>,
-    /// Where their keys begin.
+    /// The index of the first key of the groups being gathered.
     gathered_from: usize,
 }
 
-/// A line to be written: indexes instead of references, so that the plan's memory can be used again.
+/// A planned line. It holds indexes, not references, so that the plan's memory can be reused.
 #[derive(Debug)]
 enum Planned {
-    /// All of a mutation.
+    /// A whole mutation.
     Whole(usize),
     /// Some of the gathered keys, for the topic and subscription of a mutation.
     Keys { mutation: usize, from: usize, to: usize },
-    /// Some of the events of a `Requeue`.
-    Requeued { mutation: usize, from: usize, to: usize },
+    /// Some of the events of a `Redeliver`.
+    Redelivery { mutation: usize, from: usize, to: usize },
 }
 
 impl Encoder {
-    /// Appends the lines of a batch and the spans of its events; returns how many lines. None: nothing to write.
+    /// Appends the lines of a batch and the spans of its events; returns the number of lines, 0 if there is nothing to write.
     ///
     /// # Errors
-    /// When an event is too long for a line; `out` and `spans` are to be cut back to what they were.
+    /// When an event is too long for a line. The caller must then truncate `out` and `spans` to their former lengths.
     pub(crate) fn batch(
         &mut self,
         out: &mut Vec<u8>,
@@ -64,7 +64,7 @@ impl Encoder {
             match *planned {
                 Planned::Whole(mutation) => push_mutation(out, &mutations[mutation])?,
                 Planned::Keys { mutation, from, to } => push_keys(out, &mutations[mutation], &self.keys[from..to]),
-                Planned::Requeued { mutation, from, to } => push_requeue(out, &mutations[mutation], from..to),
+                Planned::Redelivery { mutation, from, to } => push_redeliver(out, &mutations[mutation], from..to),
             }
             seal(out, start);
             let len = out.len() - start;
@@ -81,10 +81,10 @@ impl Encoder {
         Ok(lines)
     }
 
-    /// Decides on the lines, because each says how many follow.
+    /// Plans the lines before any is encoded, because each states how many follow.
     ///
-    /// Settlements of one subscription become one line although other mutations lie between them: they move behind these, and
-    /// never behind one that changes what they mean. To settle later in the same batch is the same, since a batch is atomic.
+    /// The settlements of one subscription share a line even if other mutations lie between them. They move behind those mutations,
+    /// but never behind one that changes their meaning. A batch is atomic, so settling later within it makes no difference.
     fn lay_out(&mut self, mutations: &[Mutation]) {
         self.plan.clear();
         self.keys.clear();
@@ -95,7 +95,13 @@ impl Encoder {
                 Mutation::Publish(_) | Mutation::Topic { .. } | Mutation::Cursor { .. } => {
                     self.plan.push(Planned::Whole(n));
                 }
-                Mutation::Subscribe { .. } | Mutation::Unsubscribe { .. } | Mutation::Rewrite { .. } => {
+                Mutation::Subscribe { .. } => {
+                    self.end_groups();
+                    // Written twice: every event of the subscription depends on this record, and any single line can be damaged.
+                    self.plan.push(Planned::Whole(n));
+                    self.plan.push(Planned::Whole(n));
+                }
+                Mutation::Unsubscribe { .. } | Mutation::Rewrite { .. } => {
                     self.end_groups();
                     self.plan.push(Planned::Whole(n));
                 }
@@ -119,11 +125,11 @@ impl Encoder {
                     self.keys.extend(events.iter().map(|key| (0, *key)));
                     self.end_groups();
                 }
-                Mutation::Requeue { events, .. } => {
+                Mutation::Redeliver { events, .. } => {
                     self.end_groups();
                     for from in (0..events.len()).step_by(MAX_KEYS) {
                         let to = events.len().min(from + MAX_KEYS);
-                        self.plan.push(Planned::Requeued { mutation: n, from, to });
+                        self.plan.push(Planned::Redelivery { mutation: n, from, to });
                     }
                 }
             }
@@ -145,7 +151,7 @@ impl Encoder {
     }
 }
 
-/// A segment's first line; `left` lines of the catalogue follow.
+/// Appends the header of a segment; `left` lines of the catalogue follow.
 pub(crate) fn encode_header(out: &mut Vec<u8>, header: &super::Header, left: u64) {
     let start = out.len();
     out.extend_from_slice(br#"{"herald":""#);
@@ -162,7 +168,7 @@ pub(crate) fn encode_header(out: &mut Vec<u8>, header: &super::Header, left: u64
         push_u64(out, value);
     }
     push_left(out, b",", left);
-    // The comma after `left` belongs to what follows in every other line.
+    // In every other line a key follows `left`, and so the comma after it.
     out.pop();
     seal(out, start);
 }
@@ -175,7 +181,7 @@ pub(crate) enum CatalogueLine<'a> {
     Cursor { source: &'a str, value: &'a str },
 }
 
-/// Appends a line of the catalogue that `left` others follow.
+/// Appends a line of the catalogue; `left` others follow.
 pub(crate) fn encode_catalogue_line(out: &mut Vec<u8>, line: CatalogueLine<'_>, left: u64) {
     let start = out.len();
     push_left(out, b"{", left);
@@ -187,7 +193,7 @@ pub(crate) fn encode_catalogue_line(out: &mut Vec<u8>, line: CatalogueLine<'_>, 
     seal(out, start);
 }
 
-/// Appends the note that the segments up to `through` are gone, a batch of its own.
+/// Appends the record that the segments up to `through` are gone, as a batch of its own.
 pub(crate) fn encode_freed(out: &mut Vec<u8>, batch: u64, through: u64) {
     let start = out.len();
     out.extend_from_slice(br#"{"batch":"#);
@@ -215,7 +221,7 @@ pub(crate) fn encode_repaired(out: &mut Vec<u8>, frame: super::Frame, lines: u64
     seal(out, start);
 }
 
-/// Appends a line as it was: `body` is the part of it that its checksum covers.
+/// Appends a line unchanged; `body` is the part that its checksum covers.
 pub(crate) fn encode_again(out: &mut Vec<u8>, body: &[u8]) {
     let start = out.len();
     out.extend_from_slice(body);
@@ -240,8 +246,8 @@ fn push_mutation(out: &mut Vec<u8>, mutation: &Mutation) -> Result<(), JsonLogEr
             out.push(b'}');
         }
         Mutation::Cursor { source, value } => push_cursor(out, source, value),
-        // Planned as keys, as requeued ones, or not at all.
-        Mutation::Settle { .. } | Mutation::Requeue { .. } | Mutation::Forget { .. } | Mutation::Release { .. } => {}
+        // Planned as keys, as redeliveries, or not at all.
+        Mutation::Settle { .. } | Mutation::Redeliver { .. } | Mutation::Forget { .. } | Mutation::Release { .. } => {}
     }
     Ok(())
 }
@@ -258,7 +264,7 @@ fn push_event(out: &mut Vec<u8>, event: &StoredEvent, holders: Option<&[Holder]>
         out.extend_from_slice(br#","insert":"#);
         push_u64(out, u64::from(event.payload.insert_at()));
     }
-    // Every event that was encoded by the broker begins with both.
+    // The payload of every event encoded by the broker begins with both.
     if names_of(payload) != Some((event.topic.as_str().as_bytes(), event.key.priority)) {
         out.extend_from_slice(br#","topic":""#);
         out.extend_from_slice(event.topic.as_str().as_bytes());
@@ -328,7 +334,7 @@ fn push_cursor(out: &mut Vec<u8>, source: &str, value: &str) {
     out.push(b'}');
 }
 
-/// The names that a record begins with. They hold nothing that JSON would escape.
+/// Appends the names at the start of a record. They contain no character that JSON escapes.
 fn push_names(out: &mut Vec<u8>, before: &[u8], topic: &TopicName, subscription: Option<&SubscriptionName>) {
     out.extend_from_slice(before);
     out.extend_from_slice(br#""topic":""#);
@@ -340,7 +346,7 @@ fn push_names(out: &mut Vec<u8>, before: &[u8], topic: &TopicName, subscription:
     out.push(b'"');
 }
 
-/// A settle or forget line over sorted keys.
+/// Appends the body of a settle or forget line for sorted keys.
 fn push_keys(out: &mut Vec<u8>, mutation: &Mutation, keys: &[(usize, EventKey)]) {
     match mutation {
         Mutation::Settle { topic, subscription, .. } => push_names(out, br#""settle":{"#, topic, Some(subscription)),
@@ -366,7 +372,7 @@ fn push_keys(out: &mut Vec<u8>, mutation: &Mutation, keys: &[(usize, EventKey)])
     out.extend_from_slice(b"}}");
 }
 
-/// Consecutive sequences: as a range if that is shorter.
+/// Appends consecutive sequences, as a range if that is shorter.
 fn push_range(out: &mut Vec<u8>, range: &[(usize, EventKey)]) {
     if let [(_, first), _, .., (_, last)] = range {
         out.push(b'[');
@@ -384,11 +390,11 @@ fn push_range(out: &mut Vec<u8>, range: &[(usize, EventKey)]) {
     }
 }
 
-fn push_requeue(out: &mut Vec<u8>, mutation: &Mutation, part: std::ops::Range<usize>) {
-    let Mutation::Requeue { topic, subscription, events } = mutation else { return };
+fn push_redeliver(out: &mut Vec<u8>, mutation: &Mutation, part: std::ops::Range<usize>) {
+    let Mutation::Redeliver { topic, subscription, events } = mutation else { return };
     push_names(out, br#""requeue":{"#, topic, Some(subscription));
     out.extend_from_slice(br#","events":["#);
-    for (n, Requeued { key, deliveries, due_at, grace_ms }) in events[part].iter().enumerate() {
+    for (n, Redelivery { key, deliveries, due_at, grace_ms }) in events[part].iter().enumerate() {
         if n > 0 {
             out.push(b',');
         }

@@ -1,8 +1,9 @@
 use broker_core::event::{EventKey, Millis, Payload, Priority, Seq};
 use broker_core::name::{SubscriptionName, TopicName};
-use broker_core::storage::{Holder, Mutation, Place, Requeued, StoredEvent};
+use broker_core::storage::{Holder, Mutation, Place, Redelivery, StoredEvent};
 use proptest::prelude::*;
 
+use super::checksum::SEAL_BYTES;
 use super::decode::decode_event;
 use super::*;
 
@@ -50,7 +51,7 @@ fn decode_all(text: &str) -> Vec<Mutation> {
 }
 
 #[test]
-fn lines_look_as_documented() {
+fn lines_have_the_documented_form() {
     let settle = |events: Vec<EventKey>| Mutation::Settle {
         topic: topic("tweets"),
         subscription: subscription("billing"),
@@ -92,7 +93,7 @@ fn the_checksum_is_the_crc_32_of_the_line_before_it() {
 }
 
 #[test]
-fn a_header_is_read_back_and_another_kind_is_told_apart() {
+fn a_header_is_read_back_and_another_kind_is_recognized() {
     let header = Header { segment: 7, created: Millis(5), oldest: 5, next_batch: 912 };
     let mut out = Vec::new();
     encode_header(&mut out, &header, 2);
@@ -108,22 +109,22 @@ fn a_header_is_read_back_and_another_kind_is_told_apart() {
 }
 
 #[test]
-fn settlements_move_behind_other_mutations_but_not_behind_what_changes_them() {
+fn settlements_move_behind_other_mutations_unless_their_meaning_would_change() {
     let settle =
         |seq| Mutation::Settle { topic: topic("t"), subscription: subscription("s"), events: vec![key(0, seq)] };
-    let requeue = Mutation::Requeue {
+    let redeliver = Mutation::Redeliver {
         topic: topic("t"),
         subscription: subscription("s"),
-        events: vec![Requeued { key: key(0, 2), deliveries: 1, due_at: None, grace_ms: 0 }],
+        events: vec![Redelivery { key: key(0, 2), deliveries: 1, due_at: None, grace_ms: 0 }],
     };
-    let text = encode(&[settle(1), requeue.clone(), settle(2), settle(3)]);
+    let text = encode(&[settle(1), redeliver.clone(), settle(2), settle(3)]);
     let both =
         Mutation::Settle { topic: topic("t"), subscription: subscription("s"), events: vec![key(0, 2), key(0, 3)] };
-    assert_eq!(decode_all(&text), [settle(1), requeue, both]);
+    assert_eq!(decode_all(&text), [settle(1), redeliver, both]);
 }
 
 #[test]
-fn long_lists_are_split_and_empty_ones_are_left_out() {
+fn long_lists_are_split_and_empty_ones_are_omitted() {
     let events: Vec<_> = (0..3 * MAX_KEYS as u64).map(|seq| key(0, seq * 2)).collect();
     let settle = |events| Mutation::Settle { topic: topic("t"), subscription: subscription("s"), events };
     let decoded = decode_all(&encode(&[settle(events.clone())]));
@@ -141,7 +142,19 @@ fn long_lists_are_split_and_empty_ones_are_left_out() {
 }
 
 #[test]
-fn an_event_that_is_too_long_or_no_text_is_refused() {
+fn the_longest_event_fits_in_a_line_even_when_set_aside_as_a_string() {
+    let quotes = "\\\"".repeat((MAX_EVENT_BYTES - (14 << 10)) / 2);
+    let payload = Payload::encode("tweets", Priority(3), &format!("\"{quotes}\""), "1");
+    let value = format!("1 1 0 0 3 {} tweets\n{}", payload.insert_at(), String::from_utf8_lossy(payload.bytes()));
+    for mutation in [Mutation::Publish(stored(payload)), Mutation::Cursor { source: "feed\n1".into(), value }] {
+        let mut out = Vec::new();
+        Encoder::default().batch(&mut out, u64::MAX, &[mutation], &mut Vec::new()).unwrap();
+        assert!(out.len() <= MAX_LINE_BYTES, "{}", out.len());
+    }
+}
+
+#[test]
+fn an_event_that_is_too_long_or_not_text_is_refused() {
     let mut out = Vec::new();
     let mut refuse = |bytes: Vec<u8>| {
         let payload = Payload::from_parts(bytes, 0).unwrap();
@@ -153,7 +166,7 @@ fn an_event_that_is_too_long_or_no_text_is_refused() {
 }
 
 #[test]
-fn two_records_with_a_damaged_ending_between_them_come_apart() {
+fn two_records_with_a_damaged_line_ending_between_them_are_separated() {
     let text = encode(&[
         Mutation::Publish(stored(Payload::encode("tweets", Priority(3), r#"{"a":1,"crc":"00000000"}"#, "1"))),
         Mutation::Cursor { source: "a".into(), value: "b".into() },
@@ -184,7 +197,7 @@ fn events() -> impl Strategy<Value = StoredEvent> {
         let msg = serde_json::to_string(&msg).unwrap();
         let encoded = Payload::encode(topic.as_str(), Priority(priority), &msg, &id);
         let payload = match (foreign, shift) {
-            // Something that no broker encoded.
+            // A payload that no broker encoded.
             (true, _) => Payload::from_parts(format!("{msg}\n").into_bytes(), 0).unwrap(),
             (_, true) => {
                 let at = u32::from(at) % u32::try_from(encoded.len()).unwrap();
@@ -205,7 +218,7 @@ fn events() -> impl Strategy<Value = StoredEvent> {
 
 fn mutations() -> impl Strategy<Value = Mutation> {
     let holders = prop::collection::vec((names(), any::<u32>(), any::<Option<u64>>(), any::<u64>()), 0..4);
-    let requeued = (keys(), any::<u32>(), any::<Option<u64>>(), prop_oneof![Just(0), any::<u64>()]);
+    let redelivery = (keys(), any::<u32>(), any::<Option<u64>>(), prop_oneof![Just(0), any::<u64>()]);
     prop_oneof![
         4 => events().prop_map(Mutation::Publish),
         2 => (events(), holders).prop_map(|(event, holders)| {
@@ -216,10 +229,10 @@ fn mutations() -> impl Strategy<Value = Mutation> {
         }),
         4 => (names(), keys()).prop_map(|((topic, subscription), events)| Mutation::Settle { topic, subscription, events }),
         1 => (names(), keys()).prop_map(|((topic, _), events)| Mutation::Forget { topic, events }),
-        2 => (names(), requeued).prop_map(|((topic, subscription), (keys, deliveries, due, grace_ms))| {
-            let requeued = |key| Requeued { key, deliveries, due_at: due.map(Millis), grace_ms };
-            let events = keys.into_iter().map(requeued).collect();
-            Mutation::Requeue { topic, subscription, events }
+        2 => (names(), redelivery).prop_map(|((topic, subscription), (keys, deliveries, due, grace_ms))| {
+            let redelivery = |key| Redelivery { key, deliveries, due_at: due.map(Millis), grace_ms };
+            let events = keys.into_iter().map(redelivery).collect();
+            Mutation::Redeliver { topic, subscription, events }
         }),
         1 => (names(), any::<u64>()).prop_map(|((topic, subscription), since)| {
             Mutation::Subscribe { topic, subscription, since: Seq(since) }
@@ -230,7 +243,7 @@ fn mutations() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-/// What a sequence of mutations says, without how settlements are grouped or listed.
+/// The meaning of a sequence of mutations, regardless of how settlements are grouped or listed.
 fn meaning(mutations: &[Mutation]) -> (Vec<Mutation>, Vec<(String, String, EventKey)>) {
     let mut settled = Vec::new();
     let mut others = Vec::new();
@@ -258,7 +271,10 @@ proptest! {
         let lines = Encoder::default().batch(&mut out, 42, &batch, &mut spans).unwrap();
         let text = String::from_utf8(out).unwrap();
         prop_assert_eq!(text.lines().count() as u64, lines);
-        prop_assert_eq!(meaning(&decode_all(&text)), meaning(&batch));
+        // A subscription is written twice.
+        let copies = |mutation: &Mutation| 1 + usize::from(matches!(mutation, Mutation::Subscribe { .. }));
+        let written: Vec<_> = batch.iter().flat_map(|m| std::iter::repeat_n(m.clone(), copies(m))).collect();
+        prop_assert_eq!(meaning(&decode_all(&text)), meaning(&written));
         for (n, line) in text.lines().enumerate() {
             let body = check(line.as_bytes()).unwrap();
             prop_assert_eq!(frame(body), Some(Frame { batch: 42, left: lines - 1 - n as u64 }));
@@ -301,7 +317,7 @@ proptest! {
 }
 
 #[test]
-fn what_a_repair_writes_is_read_again() {
+fn a_repairs_note_is_read_back() {
     let mut line = Vec::new();
     let frame_of_it = Frame { batch: 9, left: 3 };
     encode_repaired(&mut line, frame_of_it, 2, "damaged/000001.ndjson");

@@ -1,4 +1,4 @@
-//! An engine that is small enough to be a model: all state in maps, one lock, mutations applied as the contract says.
+//! A model of the engine: all state in maps under one lock, with mutations applied as the storage contract specifies.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ pub fn subscription(name: &str) -> SubscriptionName {
     SubscriptionName::new(name).unwrap()
 }
 
-/// An event whose payload depends on nothing but its arguments.
+/// An event whose payload depends only on the arguments.
 pub fn event(of: &str, priority: i32, seq: u64, size: usize) -> StoredEvent {
     let msg = format!("\"{}\"", "x".repeat(size));
     StoredEvent {
@@ -33,7 +33,7 @@ pub fn event(of: &str, priority: i32, seq: u64, size: usize) -> StoredEvent {
 /// A subscription's hold on an event: deliveries, due time, time in flight.
 type Hold = (u32, Option<Millis>, u64);
 
-/// What must be remembered.
+/// The state that must survive.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     pub topics: BTreeMap<TopicName, Seq>,
@@ -48,7 +48,7 @@ impl State {
         *last = (*last).max(seq);
     }
 
-    /// Applies a mutation and returns the keys of events that nobody holds any more.
+    /// Applies a mutation and returns the keys of the events left without a holder.
     pub fn apply(&mut self, mutation: &Mutation) -> Vec<(TopicName, EventKey)> {
         let mut dead = Vec::new();
         match mutation.clone() {
@@ -89,8 +89,8 @@ impl State {
                     self.settle(&topic, &subscription, key, &mut dead);
                 }
             }
-            Mutation::Requeue { topic, subscription, events } => {
-                for Requeued { key, deliveries, due_at, grace_ms } in events {
+            Mutation::Redeliver { topic, subscription, events } => {
+                for Redelivery { key, deliveries, due_at, grace_ms } in events {
                     if let Some((_, holds)) = self.events.get_mut(&(topic.clone(), key.seq))
                         && let Some(hold) = holds.get_mut(&subscription)
                     {
@@ -131,7 +131,7 @@ impl State {
     }
 }
 
-/// What recovery hands back: the state, the places, and what is dead.
+/// The result of recovery: the state, the places of events, and the places that are not live.
 #[derive(Debug, Default)]
 pub struct Replayed {
     pub state: State,
@@ -168,18 +168,18 @@ impl Recovery for Replayed {
 struct Inner {
     state: State,
     places: HashMap<(TopicName, Seq), Place>,
-    /// To be submitted with the next batch.
+    /// The releases to submit with the next batch.
     releases: Vec<Mutation>,
     /// The state after each batch that was submitted.
     history: Vec<State>,
 }
 
 impl Inner {
-    /// Applies mutations to the state and completes them by the releases that follow.
+    /// Applies mutations to the state and appends the resulting releases.
     fn apply(&mut self, mut mutations: Vec<Mutation>) -> Batch {
         for n in 0..mutations.len() {
             for (topic, key) in self.state.apply(&mutations[n]) {
-                // One whose place is not known yet is released when it is.
+                // An event whose place is still unknown is released once it is known.
                 if let Some(place) = self.places.remove(&(topic.clone(), key.seq)) {
                     mutations.push(Mutation::Release { topic, key, place });
                 }
@@ -237,12 +237,12 @@ impl Engine {
         self.inner.lock().unwrap().state.clone()
     }
 
-    /// The state after each batch, beginning with what was recovered.
+    /// The state after each batch, beginning with the recovered state.
     pub fn history(&self) -> Vec<State> {
         self.inner.lock().unwrap().history.clone()
     }
 
-    /// Submits a batch, with the releases that follow from it, and waits until it is written.
+    /// Submits a batch with the resulting releases, and waits until it is written.
     pub fn submit(&self, mutations: Vec<Mutation>) -> Result<Stage<()>, StorageError> {
         let (keys, commit) = {
             let mut inner = self.inner.lock().unwrap();
@@ -253,16 +253,16 @@ impl Engine {
         };
         let places = super::block_on(commit.written)?;
         self.inner.lock().unwrap().note(keys, places);
-        Ok(commit.safe)
+        Ok(commit.durable)
     }
 
-    /// The same, until it is safe.
+    /// Submits a batch and waits until it is durable.
     pub fn commit(&self, mutations: Vec<Mutation>) -> Result<(), StorageError> {
-        let safe = self.submit(mutations)?;
-        super::block_on(safe)
+        let durable = self.submit(mutations)?;
+        super::block_on(durable)
     }
 
-    /// Reads every event that waits and compares it with what was published.
+    /// Reads every waiting event and compares it with the published one.
     pub fn check_payloads(&self) {
         let mut keys = Vec::new();
         let mut expected = Vec::new();
@@ -320,7 +320,7 @@ impl Janitor for Mover {
         Box::pin(async move {
             let places = commit.written.await?;
             shared.lock().unwrap().note(keys, places);
-            commit.safe.await
+            commit.durable.await
         })
     }
 }

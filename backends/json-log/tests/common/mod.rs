@@ -1,6 +1,6 @@
-//! What the integration tests share: a disk that loses power, and an engine that is small enough to be a model.
+//! Shared by the integration tests: a disk that can lose power, and a model of the engine.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of it")]
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 pub mod engine;
 pub mod sim;
@@ -14,7 +14,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// The smallest segments there can be.
+/// A configuration with very small segments.
 pub fn small_segments(path: impl Into<PathBuf>) -> JsonLogConfig {
     JsonLogConfig { segment_bytes: 4096, ..JsonLogConfig::new(path) }
 }
@@ -30,9 +30,9 @@ pub fn segments(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Waits for a condition of another thread.
+/// Waits until another thread makes the condition true.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    // Generous: a hang is the only failure that this finds.
+    // A generous limit: only a hang exceeds it.
     for _ in 0..3000 {
         if condition() {
             return;

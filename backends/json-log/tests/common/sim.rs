@@ -1,4 +1,4 @@
-//! A disk in memory that tells what was written from what was synced, fails on request, and can lose power.
+//! A disk in memory that distinguishes written data from synced data, fails on request, and can lose power.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,24 +6,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use backend_json_log::files::{DataFile, Entry, Files, LockGuard, Locking, OpenMode};
+use durable_files::{DataFile, Entry, Files, LockGuard, Locking, OpenMode};
 
-/// What goes wrong at the operation with a certain number. Operations that change something are counted, from 0.
+/// The fault to inject. Operations that change the disk are counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
     Nothing,
-    /// The operation fails once with this error; a write has written half by then.
+    /// The operation fails once with this error; a write writes half of its data first.
     FailAt(u64, io::ErrorKind),
-    /// The power goes in the middle of it.
+    /// Power fails in the middle of the operation.
     CutAt(u64),
 }
 
-/// What a power cut leaves of what was not synced.
+/// The unsynced data that survives a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survives {
     Nothing,
     Everything,
-    /// A part of each file that was written and not synced, and some of the directory's changes.
+    /// A part of each file's unsynced data, and some of the directory's unsynced changes.
     Some(u64),
 }
 
@@ -44,7 +44,7 @@ struct Disk {
     locked: bool,
 }
 
-/// The disk; clones are the same one.
+/// The disk; all clones share its state.
 #[derive(Debug, Clone)]
 pub struct SimDisk(Arc<Mutex<Disk>>);
 
@@ -73,7 +73,7 @@ impl Disk {
         if self.off { Err(io::Error::other("the power is off")) } else { Ok(()) }
     }
 
-    /// For operations that happen or not.
+    /// Counts an operation that happens entirely or not at all.
     fn whole_step(&mut self) -> io::Result<()> {
         match self.step()? {
             Outcome::Do => Ok(()),
@@ -104,7 +104,7 @@ impl SimDisk {
         })))
     }
 
-    /// Whether what was planned has happened.
+    /// Whether the planned fault has happened.
     pub fn happened(&self) -> bool {
         let disk = self.0.lock().unwrap();
         match disk.plan {
@@ -113,12 +113,12 @@ impl SimDisk {
         }
     }
 
-    /// The operations so far.
+    /// The number of operations so far.
     pub fn operations(&self) -> u64 {
         self.0.lock().unwrap().operations
     }
 
-    /// All files as they are now.
+    /// The current content of all files.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let disk = self.0.lock().unwrap();
         disk.now.iter().map(|(path, inode)| (path.clone(), disk.inodes[*inode].data.clone())).collect()
@@ -137,7 +137,7 @@ impl SimDisk {
         sim
     }
 
-    /// What is found after the power is back, with a new plan.
+    /// The disk after power returns, with a new plan.
     pub fn reboot(&self, survives: Survives, plan: Plan) -> Self {
         let disk = self.0.lock().unwrap();
         let mut seed = match survives {
@@ -170,7 +170,7 @@ impl SimDisk {
                     if same == inode.synced.len() {
                         let end = same + pick(inode.data.len() - same);
                         let mut data = inode.data[..end].to_vec();
-                        // The length may be there and the bytes not.
+                        // The length may survive without the bytes.
                         if pick(3) == 0 {
                             data[same..].fill(0);
                         }
@@ -199,7 +199,15 @@ impl SimDisk {
 #[derive(Debug)]
 struct SimLock(SimDisk);
 
-impl LockGuard for SimLock {}
+impl LockGuard for SimLock {
+    fn write(&mut self, _note: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_new(&self) -> bool {
+        false
+    }
+}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
@@ -263,7 +271,7 @@ impl Files for SimDisk {
         Ok(())
     }
 
-    fn lock(&self, _path: &Path, _note: &str) -> io::Result<Locking> {
+    fn lock(&self, _path: &Path) -> io::Result<Locking> {
         let mut disk = self.0.lock().unwrap();
         if std::mem::replace(&mut disk.locked, true) {
             return Ok(Locking::Busy(String::new()));
@@ -271,8 +279,8 @@ impl Files for SimDisk {
         Ok(Locking::Held(Box::new(SimLock(self.clone()))))
     }
 
-    fn lock_quietly(&self, path: &Path) -> io::Result<Option<Locking>> {
-        self.lock(path, "").map(Some)
+    fn lock_existing(&self, path: &Path) -> io::Result<Option<Locking>> {
+        self.lock(path).map(Some)
     }
 }
 
