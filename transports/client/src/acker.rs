@@ -14,7 +14,7 @@ use crate::window::{Op, Settle, Settled};
 
 /// Settles the deliveries of one [`Subscription`](crate::Subscription). Cheap to clone; outlives the subscription as [`Error::Closed`] only.
 ///
-/// What waits is sent together, many ids in one line. A delivery whose connection is gone is not acknowledged over
+/// Queued acknowledgements are sent together, many ids in one line. A delivery whose connection is gone is not acknowledged over
 /// another, unless [`SubscribeOptions::late_acks`](crate::SubscribeOptions::late_acks) is set: it is [`Settled::ConnectionLost`].
 #[derive(Clone)]
 pub struct Acker {
@@ -29,8 +29,8 @@ impl Acker {
     /// never slower than the network. An acknowledgement without effect is logged; the event comes again.
     ///
     /// # Errors
-    /// What ended the subscription. [`Error::Invalid`] for an event whose id is `*`, which the protocol's `ack` takes for
-    /// "all of them".
+    /// The reason for which the subscription ended. [`Error::Invalid`] for an event whose id is `*`, which the protocol's `ack`
+    /// takes for "all of them".
     pub async fn ack(&self, delivery: &Delivery) -> Result<(), Error> {
         self.settle(delivery, Op::Ack, None).await
     }
@@ -46,10 +46,10 @@ impl Acker {
         Ok(())
     }
 
-    /// Acknowledges, and waits for what the broker says to each, in order.
+    /// Acknowledges, and waits for the broker's answer to each, in order.
     ///
     /// # Errors
-    /// What ended the subscription, or [`Error::Refused`].
+    /// The reason for which the subscription ended, or [`Error::Refused`].
     pub async fn ack_confirmed(&self, deliveries: &[Delivery]) -> Result<Vec<Settled>, Error> {
         let mut answers = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
@@ -66,7 +66,7 @@ impl Acker {
     /// the broker has acknowledged.
     ///
     /// It does not use the protocol's `ack <topic> *`: that would include what is in flight but still on its way here,
-    /// which nobody has seen.
+    /// which the consumer has not seen.
     ///
     /// # Errors
     /// As for [`Acker::ack_confirmed`].
@@ -75,7 +75,7 @@ impl Acker {
         let all: Vec<_> =
             self.shared.handed_out().iter().map(|(serial, (id, from))| (*serial, id.clone(), *from)).collect();
         for (serial, id, connection) in all {
-            // An `ack` in the meantime may have been faster.
+            // A concurrent `ack` may have been faster.
             if self.shared.handed_out().remove(&serial).is_none() || id.as_str() == "*" {
                 continue;
             }
@@ -126,10 +126,10 @@ impl Acker {
         self.answer(answer).await
     }
 
-    /// Waits until all that has been queued is answered.
+    /// Waits until everything that has been queued is answered.
     ///
     /// # Errors
-    /// What ended the subscription.
+    /// The reason for which the subscription ended.
     pub async fn flush(&self) -> Result<(), Error> {
         let (answer, receiver) = oneshot::channel();
         self.command(Command::Flush(answer)).await?;

@@ -53,10 +53,15 @@ pub struct Address {
 }
 
 impl Address {
-    /// How to dial.
+    /// The scheme, which decides how the address is dialled.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// Whether the address is dialled without TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.scheme, Scheme::Tcp | Scheme::Ws)
     }
 
     /// The host's name or number, an IPv6 address without its brackets.

@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use crate::delivery::Delivery;
 use crate::error::Error;
 
-/// Deliveries beyond what the prefetch explains (an `ack_timeout` repeats them) may take up so many bytes.
+/// The most bytes of deliveries beyond those that the prefetch explains; an `ack_timeout` repeats deliveries.
 const SLACK_BYTES: usize = 64 * 1024 * 1024;
-/// What a delivery weighs beyond its line.
+/// The bytes that a delivery counts beyond its line.
 const OVERHEAD: usize = 192;
 
 /// Bounded twice: nothing is read for a full one unless an answer is due, and where it grows all the same, the other end
@@ -23,9 +23,14 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    pub(crate) fn new(prefetch: usize, max_line_bytes: usize) -> Self {
-        let explained = max_line_bytes.saturating_mul(prefetch.saturating_mul(2));
-        Self { deliveries: VecDeque::new(), bytes: 0, prefetch, most_bytes: SLACK_BYTES.saturating_add(explained) }
+    pub(crate) fn new(prefetch: usize) -> Self {
+        Self { deliveries: VecDeque::new(), bytes: 0, prefetch, most_bytes: SLACK_BYTES }
+    }
+
+    /// Bounds the backlog of a connection whose lines have up to `max_line_bytes`.
+    pub(crate) fn expect_lines(&mut self, max_line_bytes: usize) {
+        let explained = max_line_bytes.saturating_mul(self.prefetch.saturating_mul(2));
+        self.most_bytes = SLACK_BYTES.saturating_add(explained);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -59,7 +64,7 @@ impl Backlog {
         self.bytes = 0;
     }
 
-    /// Hands on as many as there is room for.
+    /// Hands over as many deliveries as the consumer has room for.
     pub(crate) fn hand_over(&mut self, consumer: &mpsc::Sender<Delivery>) {
         while !self.deliveries.is_empty()
             && let Ok(permit) = consumer.try_reserve()
@@ -84,7 +89,8 @@ mod tests {
         let topic = TopicName::new("t").unwrap();
         let line = format!(r#"{{"topic":"t","priority":0,"msg":"{}","id":"1"}}"#, "x".repeat(1_000_000));
         let delivery = Delivery::parse(&line, &topic, 1).unwrap();
-        let mut backlog = Backlog::new(2, 1_100_000);
+        let mut backlog = Backlog::new(2);
+        backlog.expect_lines(1_100_000);
         backlog.push(delivery.clone()).unwrap();
         assert!(!backlog.is_full());
         backlog.push(delivery.clone()).unwrap();

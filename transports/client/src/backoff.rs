@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use broker_core::Backoff;
+
 use crate::config::LONGEST;
 use crate::error::Error;
 
@@ -38,44 +40,31 @@ impl BackoffSettings {
     }
 }
 
-/// Where one connection stands in its backoff.
+/// The backoff of one connection: the shared one, which gives up after `max_attempts`.
 #[derive(Debug)]
-pub(crate) struct Backoff {
-    settings: BackoffSettings,
-    failures: u32,
+pub(crate) struct Reconnecting {
+    backoff: Backoff,
+    max_attempts: Option<u32>,
 }
 
-impl Backoff {
-    pub(crate) fn new(settings: BackoffSettings) -> Self {
-        Self { settings, failures: 0 }
+impl Reconnecting {
+    pub(crate) fn new(settings: &BackoffSettings) -> Self {
+        Self { backoff: Backoff::new(settings.initial, settings.max), max_attempts: settings.max_attempts }
     }
 
     /// Failures since the last healthy session.
     pub(crate) fn failures(&self) -> u32 {
-        self.failures
+        self.backoff.failures()
     }
 
     pub(crate) fn reset(&mut self) {
-        self.failures = 0;
+        self.backoff.reset();
     }
 
     /// Counts a failure. The wait before the next attempt, or `None` if this was the last one allowed.
     pub(crate) fn next_wait(&mut self) -> Option<Duration> {
-        self.next_wait_with(rand::random::<f64>())
-    }
-
-    /// `jitter` is from 0 to 1.
-    fn next_wait_with(&mut self, jitter: f64) -> Option<Duration> {
-        let doublings = self.failures;
-        self.failures = self.failures.saturating_add(1);
-        if self.settings.max_attempts.is_some_and(|most| self.failures >= most) {
-            return None;
-        }
-        let full = 1_u32
-            .checked_shl(doublings)
-            .and_then(|factor| self.settings.initial.checked_mul(factor))
-            .map_or(self.settings.max, |wait| wait.min(self.settings.max));
-        Some(full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0))
+        let wait = self.backoff.next_delay();
+        self.max_attempts.is_none_or(|most| self.backoff.failures() < most).then_some(wait)
     }
 }
 
@@ -83,39 +72,30 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    fn backoff(max_attempts: Option<u32>) -> Backoff {
-        Backoff::new(BackoffSettings { initial: Duration::from_millis(100), max: Duration::from_secs(1), max_attempts })
+    fn reconnecting(max_attempts: Option<u32>) -> Reconnecting {
+        let (initial, max) = (Duration::from_millis(100), Duration::from_secs(1));
+        Reconnecting::new(&BackoffSettings { initial, max, max_attempts })
     }
 
     #[test]
-    fn waits_double_up_to_the_cap_and_start_over_after_a_reset() {
-        let mut backoff = backoff(None);
-        let waits: Vec<_> = (0..6).map(|_| backoff.next_wait_with(1.0).unwrap().as_millis()).collect();
-        assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
-        backoff.reset();
-        assert_eq!(backoff.next_wait_with(1.0), Some(Duration::from_millis(100)));
+    fn waits_grow_from_initial_to_max_and_start_over_after_a_reset() {
+        let mut reconnecting = reconnecting(None);
+        let first = reconnecting.next_wait().unwrap().as_millis();
+        assert!((50..=100).contains(&first), "{first}");
+        let last = (0..9).filter_map(|_| reconnecting.next_wait()).last().unwrap().as_millis();
+        assert!((500..=1000).contains(&last), "{last}");
+        assert_eq!(reconnecting.failures(), 10);
+        reconnecting.reset();
+        assert_eq!(reconnecting.failures(), 0);
+        assert!(reconnecting.next_wait().unwrap().as_millis() <= 100);
     }
 
     #[test]
-    fn jitter_takes_away_at_most_half() {
-        assert_eq!(backoff(None).next_wait_with(0.0), Some(Duration::from_millis(50)));
-        for _ in 0..1000 {
-            let wait = backoff(None).next_wait().unwrap();
-            assert!((50..=100).contains(&wait.as_millis()), "{wait:?}");
-        }
-    }
-
-    #[test]
-    fn a_very_long_outage_does_not_overflow() {
-        let mut backoff = backoff(None);
-        backoff.failures = u32::MAX;
-        assert_eq!(backoff.next_wait_with(1.0), Some(Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn attempts_run_out() {
-        let mut backoff = backoff(Some(2));
-        assert!(backoff.next_wait().is_some());
-        assert_eq!(backoff.next_wait(), None);
+    fn attempts_run_out_and_a_reset_allows_as_many_again() {
+        let mut reconnecting = reconnecting(Some(2));
+        assert!(reconnecting.next_wait().is_some());
+        assert_eq!(reconnecting.next_wait(), None);
+        reconnecting.reset();
+        assert!(reconnecting.next_wait().is_some());
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::backoff::Backoff;
+use crate::backoff::Reconnecting;
 use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::event::Event;
@@ -22,7 +22,7 @@ use crate::reply::{Confirmation, default_max_line_bytes};
 use crate::state::ConnectionState;
 use crate::subscription::Subscription;
 
-/// What one publish weighs beyond its line.
+/// The bytes that a publish counts beyond its line.
 const PUBLISH_OVERHEAD: usize = 256;
 
 /// A client of one broker: publishes over one connection, and makes subscriptions with a connection each.
@@ -175,9 +175,9 @@ impl Client {
     /// Waits until everything queued so far is answered. Publishes that begin in the meantime wait for it.
     ///
     /// # Errors
-    /// What ended the publishing connection for good.
+    /// The reason for which the publishing connection ended for good.
     pub async fn flush(&self) -> Result<(), Error> {
-        // Whoever holds all the slots knows that nobody else holds one.
+        // Every unanswered event holds a slot, so having all slots means that everything is answered.
         let all = self.inner.shared.slots.acquire_many(self.inner.max_slots).await;
         all.map(drop).map_err(|_| self.inner.shared.end_reason())
     }
@@ -293,7 +293,7 @@ pub(crate) async fn retry_first<T, F>(config: &ClientConfig, mut attempt: impl F
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let mut backoff = Backoff::new(config.backoff.clone());
+    let mut backoff = Reconnecting::new(&config.backoff);
     loop {
         let error = match attempt().await {
             Ok(done) => return Ok(done),

@@ -33,7 +33,7 @@ impl fmt::Debug for Token {
 /// Longer than anybody waits, and short enough to be added to any clock without overflow.
 pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Settings of a [`Client`](crate::Client) and of what it makes. Every setting but the address has a default.
+/// The settings of a [`Client`](crate::Client) and its subscriptions. Every setting but the address has a default.
 ///
 /// ```
 /// # use transport_client::ClientConfig;
@@ -138,7 +138,7 @@ impl ClientConfig {
 
     /// Whether [`Client::connect`](crate::Client::connect) and [`Client::subscribe`](crate::Client::subscribe) go on
     /// trying, with backoff, where the broker is not up yet, instead of returning the first failure.
-    /// What trying again cannot mend (a wrong token, say) is returned in any case. Default: false.
+    /// An error that a retry cannot fix (a wrong token, say) is returned in any case. Default: false.
     #[must_use]
     pub fn retry_first_connect(mut self, retry: bool) -> Self {
         self.retry_first_connect = retry;
@@ -160,9 +160,9 @@ impl ClientConfig {
         self
     }
 
-    /// The longest line taken from the broker, at least 1024 bytes; a longer one costs the connection. It has to be
-    /// somewhat more than the broker's own `max_line_bytes`, since a delivery may be longer than the publish it comes
-    /// from. (What is sent is held to the broker's limit, which it tells on connecting.) Default: 16 MiB.
+    /// The longest line taken from the broker, at least 1024 bytes; a longer one costs the connection. Where the broker
+    /// says on connecting that its deliveries can be longer (`max_output_line_bytes`), lines of that length are taken,
+    /// up to 128 MiB. (What is sent is held to the broker's `max_line_bytes`.) Default: 16 MiB.
     #[must_use]
     pub fn max_line_bytes(mut self, bytes: usize) -> Self {
         self.max_line_bytes = bytes;

@@ -10,11 +10,11 @@ use crate::link::{Hello, Link};
 use crate::name::{SubscriptionName, TopicName};
 use crate::reply::{Reply, ServerInfo};
 
-/// How long a command may take that goes through all that waits.
+/// The time limit for a command that goes through all waiting events.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// What the answer to a `peek` has at the most: the broker ends it after 16 MiB and an event.
-const PEEK_BYTES: usize = 64 << 20;
+/// The most bytes of the answer to a `peek` besides its last event. The broker ends it after 16 MiB and an event.
+const PEEK_BYTES: usize = 32 << 20;
 
 /// One connection without any machinery: no reconnecting, no batching. For `topics`, `stats`, `ping`, `peek` and the like.
 ///
@@ -47,7 +47,7 @@ impl Connection {
         Ok(Self { link, config: config.clone(), abandoned: false })
     }
 
-    /// What the broker told of itself.
+    /// The broker's description of itself.
     #[must_use]
     pub fn server(&self) -> &ServerInfo {
         self.link.server()
@@ -127,7 +127,8 @@ impl Connection {
         let default = subscription.filter(|_| most.is_none()).map(|_| "10".to_owned());
         let command = words.chain(default).collect::<Vec<_>>().join(" ");
         let after = self.config.response_timeout;
-        let mut lines = self.request_bounded(&command, after, PEEK_BYTES, |line| line == END).await?;
+        let most_bytes = PEEK_BYTES.saturating_add(self.link.max_line_bytes());
+        let mut lines = self.request_bounded(&command, after, most_bytes, |line| line == END).await?;
         lines.pop();
         Ok(lines)
     }

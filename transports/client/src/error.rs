@@ -1,4 +1,4 @@
-//! What can go wrong, split by what the caller does next.
+//! The client's errors, split by what the caller does next.
 
 use std::io;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::reply::full;
 
-/// Why a call, a publish or a subscription failed.
+/// The reason why a call, a publish or a subscription failed.
 ///
 /// It is `Clone` because one cause may end many things at once: every unconfirmed publish hears the same reason.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,14 +40,14 @@ pub enum Error {
     /// topic may drain, an invalid event stays invalid.
     #[error("refused by the broker: {reason}")]
     Refused {
-        /// What follows `error: `, or the whole line for `no_event_error`.
+        /// The text after `error: `, or the whole line for `no_event_error`.
         reason: String,
     },
 
     /// The broker asks for a token, or for another one. Never retried: waiting does not make a token right.
     #[error("authentication: {reason}")]
     Auth {
-        /// What follows `error: `.
+        /// The text after `error: `.
         reason: String,
     },
 
@@ -55,7 +55,7 @@ pub enum Error {
     /// tokens. Retried like [`Error::Unreachable`].
     #[error("{reason}")]
     ServerFull {
-        /// What follows `error: `.
+        /// The text after `error: `.
         reason: String,
     },
 
@@ -63,9 +63,9 @@ pub enum Error {
     /// [`BackoffSettings::max_attempts`](crate::BackoffSettings::max_attempts) is used up.
     #[error("cannot reach {address}")]
     Unreachable {
-        /// Where to.
+        /// The address that was dialled.
         address: Address,
-        /// What the operating system said.
+        /// The operating system's error.
         #[source]
         source: Arc<io::Error>,
     },
@@ -73,9 +73,9 @@ pub enum Error {
     /// The other end did not answer in time. Treated as a lost connection.
     #[error("no answer to {what} within {after:?}")]
     Timeout {
-        /// What was being waited for.
+        /// The answer that was awaited.
         what: &'static str,
-        /// For how long.
+        /// The time limit.
         after: Duration,
     },
 
@@ -87,16 +87,16 @@ pub enum Error {
     /// The connection went away before the answer: what was asked may or may not have happened.
     #[error("the connection was lost")]
     Lost {
-        /// What the operating system said; `None` for an orderly end of the stream.
+        /// The operating system's error; `None` for an orderly end of the stream.
         #[source]
         source: Option<Arc<io::Error>>,
     },
 
-    /// Somebody removed the durable subscription (`unsub` on another connection). It is not made anew by itself,
-    /// since removing it was somebody's wish.
+    /// The durable subscription was removed (`unsub` on another connection). It is not created again, since the removal was
+    /// intended.
     #[error("the subscription was removed: {reason}")]
     Removed {
-        /// What follows `error: `.
+        /// The text after `error: `.
         reason: String,
     },
 
@@ -130,7 +130,7 @@ impl Error {
         topic.is_some_and(|topic| full(reason, topic).is_some())
     }
 
-    /// With what the operating system said, for a log line.
+    /// The message with the operating system's error, for a log line.
     pub(crate) fn with_causes(&self) -> String {
         match self {
             Self::Unreachable { source, .. } | Self::Lost { source: Some(source) } => format!("{self}: {source}"),

@@ -1,7 +1,8 @@
-//! What is published.
+//! The events that are published.
 
 use std::time::Duration;
 
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -62,33 +63,38 @@ impl Event {
     /// # Errors
     /// [`Error::Invalid`]: not such an object, or a key with a value of another kind or given twice.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Written<'a> {
-            #[serde(borrow)]
-            id: Option<&'a RawValue>,
-            priority: Option<i32>,
-            #[serde(borrow)]
-            msg: Option<&'a RawValue>,
-            ttl_ms: Option<u64>,
-            delay_ms: Option<u64>,
-        }
-        // serde would also take an array for a struct.
-        if !text.trim_start().starts_with('{') {
-            return Err(Error::Invalid("the event is not a JSON object".to_owned()));
-        }
-        let written: Written<'_> = serde_json::from_str(text)
-            .map_err(|error| Error::Invalid(format!("the event is not of the accepted format: {error}")))?;
+        Self::parse_noting(text).map(|(event, _)| event)
+    }
+
+    /// [`Event::parse`], with the keys that were left out.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse_noting(text: &str) -> Result<(Self, Vec<String>), Error> {
+        let written = Written::parse(text)?;
         let id = written.id.map(|id| parse_id(id.get())).transpose()?;
         let msg = written.msg.map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
+        let integer = |key: &str, value: Option<&RawValue>, least: i64, most: i64| match value.map(RawValue::get) {
+            None => Ok(None),
+            Some(text) => match text.parse::<i64>() {
+                // What Rust reads and JSON does not, such as `+1`, has been refused as JSON.
+                Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
+                _ => Err(Error::Invalid(format!(
+                    "{key}: expected an integer from {least} to {most}, got {}",
+                    excerpt(text)
+                ))),
+            },
+        };
+        let priority = integer("priority", written.priority, i64::from(i32::MIN), i64::from(i32::MAX))?;
+        let ms = |key, value| Ok(integer(key, value, 0, MAX_MS.cast_signed())?.map(i64::cast_unsigned));
         let event = Self {
             id,
-            priority: written.priority.unwrap_or(0),
+            priority: priority.and_then(|priority| i32::try_from(priority).ok()).unwrap_or(0),
             msg,
-            ttl_ms: written.ttl_ms,
-            delay_ms: written.delay_ms,
+            ttl_ms: ms("ttl_ms", written.ttl_ms)?,
+            delay_ms: ms("delay_ms", written.delay_ms)?,
         };
-        event.validate()?;
-        Ok(event)
+        Ok((event, written.others))
     }
 
     /// With this id. Publishing an id again replaces the event of that id while it waits.
@@ -165,6 +171,87 @@ impl Event {
         }
         line.push(b'\n');
         Ok(line)
+    }
+}
+
+/// The keys of an event as they were written; `null` is as good as absent.
+#[derive(Default)]
+struct Written<'a> {
+    id: Option<&'a RawValue>,
+    priority: Option<&'a RawValue>,
+    msg: Option<&'a RawValue>,
+    ttl_ms: Option<&'a RawValue>,
+    delay_ms: Option<&'a RawValue>,
+    /// Keys that no event has, the first few.
+    others: Vec<String>,
+}
+
+/// How many unknown keys are noted.
+const MAX_OTHERS: usize = 16;
+
+impl<'a> Written<'a> {
+    fn parse(text: &'a str) -> Result<Self, Error> {
+        let not_an_object = || {
+            Error::Invalid(
+                "the event is not a JSON object such as {\"priority\":3,\"msg\":\"any JSON value\"}".to_owned(),
+            )
+        };
+        // serde would also take an array for a struct.
+        if !text.trim_start().starts_with('{') {
+            return Err(not_an_object());
+        }
+        serde_json::from_str(text).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => {
+                Error::Invalid(format!("the event is not accepted: {}", reason(&error)))
+            }
+            _ => Error::Invalid(format!("the event is not JSON: {}", reason(&error))),
+        })
+    }
+}
+
+/// The parser's message without the line number, which is always 1 here.
+fn reason(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Written<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Written<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut written = Written::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value: &'de RawValue = map.next_value()?;
+                    let slot = match key.as_str() {
+                        "id" => &mut written.id,
+                        "priority" => &mut written.priority,
+                        "msg" => &mut written.msg,
+                        "ttl_ms" => &mut written.ttl_ms,
+                        "delay_ms" => &mut written.delay_ms,
+                        _ => {
+                            if written.others.len() < MAX_OTHERS {
+                                written.others.push(key);
+                            }
+                            continue;
+                        }
+                    };
+                    if slot.replace(value).is_some() {
+                        return Err(serde::de::Error::custom(format_args!("{key} is given twice")));
+                    }
+                }
+                for slot in [&mut written.id, &mut written.priority, &mut written.ttl_ms, &mut written.delay_ms] {
+                    slot.take_if(|value| value.get() == "null");
+                }
+                Ok(written)
+            }
+        }
+        deserializer.deserialize_map(Keys)
     }
 }
 
@@ -255,6 +342,27 @@ mod tests {
         ] {
             assert!(matches!(Event::parse(bad), Err(Error::Invalid(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_expected_in_the_words_of_json() {
+        for (text, said) in [
+            ("hello", "the event is not a JSON object such as {\"priority\":3,\"msg\":\"any JSON value\"}"),
+            ("{\"priority\":1.5}", "priority: expected an integer from -2147483648 to 2147483647, got 1.5"),
+            ("{\"priority\":\"3\"}", "priority: expected an integer from -2147483648 to 2147483647, got \\\"3\\\""),
+            ("{\"ttl_ms\":-1}", "ttl_ms: expected an integer from 0 to 9007199254740991, got -1"),
+            ("{\"delay_ms\":true}", "delay_ms: expected an integer from 0 to 9007199254740991, got true"),
+            ("{\"msg\":1,\"msg\":2}", "the event is not accepted: msg is given twice at column 17"),
+            ("{\"msg\":", "the event is not JSON: EOF while parsing a value at column 7"),
+        ] {
+            assert_eq!(Event::parse(text).unwrap_err().to_string(), said, "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_that_no_event_has_are_noted() {
+        let (event, others) = Event::parse_noting("{\"priorty\":3,\"msg\":1,\"x\":{}}").unwrap();
+        assert_eq!((event.priority, others), (0, vec!["priorty".to_owned(), "x".to_owned()]));
     }
 
     #[test]

@@ -56,11 +56,11 @@
 //!   [`Subscription::resubscribed`] and [`Delivery::connection`] show where events may be missing.
 //! - **An acknowledgement belongs to the connection its delivery came over.** Over another one it is not sent but answered
 //!   [`Settled::ConnectionLost`]: the broker knows events by their id only, and an id may have been used again for
-//!   something nobody has seen. Where ids are unique, [`SubscribeOptions::late_acks`] spares the second delivery.
+//!   an event not seen yet. Where ids are unique, [`SubscribeOptions::late_acks`] spares the second delivery.
 //!   Likewise [`Subscription::ack_all`] acknowledges what was handed out, and not what is still on its way.
 //! - **Reconnecting** waits with jittered exponential backoff ([`BackoffSettings`]), reset by a session that worked and not
-//!   by a connect. A broker that is unreachable, silent or full is tried again, for ever by default. A refused token, a
-//!   refused subscription and one that somebody removed are final. A strange greeting is final too, unless a broker
+//!   by a connect. A broker that is unreachable, silent or full is tried again, indefinitely by default. A refused token, a
+//!   refused subscription and a removed one are final. A strange greeting is final too, unless a broker
 //!   has been there before.
 //! - **Memory is bounded** by [`ClientConfig`] and the prefetch, a hostile broker included. When the publishing queue is
 //!   full, [`Client::send`] waits; when acknowledgements are, `ack` waits; a consumer that does not take its deliveries

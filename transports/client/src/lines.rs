@@ -28,6 +28,16 @@ impl LineBuffer {
         Self { bytes: BytesMut::new(), start: 0, searched: 0, max_line_bytes }
     }
 
+    /// Changes the limit.
+    pub(crate) fn set_limit(&mut self, max_line_bytes: usize) {
+        self.max_line_bytes = max_line_bytes;
+    }
+
+    /// The longest line that is taken.
+    pub(crate) fn limit(&self) -> usize {
+        self.max_line_bytes
+    }
+
     /// Where the next read goes. Call [`LineBuffer::next_line`] until it has none first.
     pub(crate) fn space(&mut self) -> &mut BytesMut {
         self.bytes.advance(self.start);

@@ -50,6 +50,9 @@ impl Link {
         let after = config.connect_timeout;
         match timeout(after, Self::handshake(config, hello)).await {
             Ok(result) => result,
+            Err(_) if config.address.is_plain() => {
+                Err(Error::Timeout { what: "the connection attempt (the port may speak TLS)", after })
+            }
             Err(_) => Err(Error::Timeout { what: "the connection attempt", after }),
         }
     }
@@ -68,9 +71,21 @@ impl Link {
                 protocol: 1,
                 session: String::new(),
                 max_line_bytes: reply::default_max_line_bytes(),
+                max_output_line_bytes: None,
             },
         };
-        let greeting = link.read_line().await?;
+        let greeting = match link.read_line().await {
+            Ok(greeting) => greeting,
+            Err(Error::Protocol(text)) if config.address.is_plain() => {
+                return Err(Error::Protocol(format!("{text}; the port may speak TLS")));
+            }
+            Err(Error::Lost { source: None }) if config.address.is_plain() => {
+                let text = "no greeting came; the port may speak TLS";
+                let source = Arc::new(io::Error::new(io::ErrorKind::InvalidData, text));
+                return Err(Error::Unreachable { address: config.address.clone(), source });
+            }
+            Err(error) => return Err(error),
+        };
         if greeting != reply::GREETING {
             return Err(match greeting.strip_prefix("error: ") {
                 Some(reason) => reply::handshake_error(reason),
@@ -88,13 +103,7 @@ impl Link {
         link.queue_hello(config, hello)?;
         let answer = link.read_line().await?;
         link.server = reply::parse_hello(&answer)?;
-        if link.server.max_line_bytes >= config.max_line_bytes {
-            tracing::warn!(
-                broker = link.server.max_line_bytes,
-                client = config.max_line_bytes,
-                "the broker allows longer lines than this client takes"
-            );
-        }
+        link.lines.set_limit(link.server.longest_line(config.max_line_bytes));
         Ok(link)
     }
 
@@ -121,9 +130,14 @@ impl Link {
         Ok(())
     }
 
-    /// What the broker told of itself.
+    /// The broker's description of itself.
     pub(crate) fn server(&self) -> &ServerInfo {
         &self.server
+    }
+
+    /// The longest line that is taken from the broker.
+    pub(crate) fn max_line_bytes(&self) -> usize {
+        self.lines.limit()
     }
 
     /// When bytes last came in. What goes out says nothing: the operating system takes bytes for a dead peer, too.

@@ -43,7 +43,7 @@ impl SubscribeOptions {
     /// For a durable subscription: whether to acknowledge over the new connection what came over the one before. Spares
     /// handling an event twice, where handling takes long. Leave it off (the default) where publishers use an id again for
     /// something new: the broker knows events by their id, and the late acknowledgement would settle the successor,
-    /// which nobody has seen.
+    /// which the consumer has not seen.
     #[must_use]
     pub fn late_acks(mut self, send: bool) -> Self {
         self.late_acks = send;

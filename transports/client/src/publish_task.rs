@@ -3,7 +3,7 @@
 //! On its connection (`confirm: true`) each `publish` is answered with exactly one line, in order: a confirmation or an
 //! error. So the answers are matched with a queue. A confirmation names topic and id, which have to be those of the
 //! queue's front; anything else means that the two ends have lost step, and costs the connection rather than a wrong
-//! answer. What is unconfirmed then is sent again, in order, ahead of what is new.
+//! answer. Unconfirmed events are then sent again, in order, ahead of new ones.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch}
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
+use crate::backoff::Reconnecting;
 use crate::config::ClientConfig;
 use crate::error::{Error, excerpt};
 use crate::link::{Hello, Link};
@@ -38,7 +38,7 @@ pub(crate) struct Publish {
     pub(crate) _bytes: OwnedSemaphorePermit,
 }
 
-/// What the handles and the task share.
+/// The state that the handles and the task share.
 pub(crate) struct Shared {
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) bytes: Arc<Semaphore>,
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) max_line_bytes: AtomicUsize,
     pub(crate) state: watch::Sender<ConnectionState>,
     pub(crate) ended: OnceLock<Error>,
-    /// An orderly end is wanted.
+    /// Set once an orderly close is requested.
     pub(crate) closing: CancellationToken,
     /// The connection is wanted before there is something to publish.
     pub(crate) wanted: Notify,
@@ -81,7 +81,7 @@ pub(crate) struct PublishTask {
     incoming: mpsc::Receiver<Publish>,
     /// The handles are gone: stop at once.
     abort: CancellationToken,
-    backoff: Backoff,
+    backoff: Reconnecting,
     /// In order. The first `sent` of them have been written to the present connection.
     unconfirmed: VecDeque<Publish>,
     sent: usize,
@@ -91,7 +91,7 @@ pub(crate) struct PublishTask {
 }
 
 impl Drop for PublishTask {
-    /// However the task ends, a panic and the end of the runtime included, nobody waits for it for ever.
+    /// However the task ends, even by a panic or with the runtime, every waiting caller gets an error.
     fn drop(&mut self) {
         self.shared.end(Error::Closed);
         let reason = self.shared.end_reason();
@@ -113,7 +113,7 @@ impl PublishTask {
         incoming: mpsc::Receiver<Publish>,
         abort: CancellationToken,
     ) -> Self {
-        let backoff = Backoff::new(config.backoff.clone());
+        let backoff = Reconnecting::new(&config.backoff);
         Self {
             config,
             shared,
@@ -225,7 +225,7 @@ impl PublishTask {
         self.unless_ended(sleep(wait)).await
     }
 
-    /// Does `work` without a connection. The error is the end: dropped, or closing with nothing left to send.
+    /// Runs `work` without a connection. An error ends the task: dropped, or closing with nothing left to send.
     async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
         let mut work = pin!(work);
         loop {
@@ -238,7 +238,7 @@ impl PublishTask {
         }
     }
 
-    /// Lets nothing new in. The error is the end, where nothing is left.
+    /// Takes no new events. An error ends the task: nothing is left to send.
     fn begin_closing(&mut self) -> Result<(), Error> {
         self.closing = true;
         self.incoming.close();

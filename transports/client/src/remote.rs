@@ -1,24 +1,25 @@
-//! A broker elsewhere as a [`Publisher`]: what sources hand over goes out over the wire, and their cursors stay here.
+//! A [`Publisher`] to a remote broker: events from sources are sent over the wire, and the sources' cursors are stored locally.
 //!
-//! A cursor is stored once the broker has confirmed everything that it covers, so a kill at any moment repeats events and
-//! loses none. What is repeated has the ids that it had before, which sources derive from the cursor, so the broker replaces
-//! what still waits of it.
+//! A cursor is stored once the broker has confirmed everything that it covers, so a kill at any moment may repeat events but loses
+//! none. Events that the broker refuses because their topic is full are set aside: they are stored beside the cursor before it moves
+//! past them. Sources derive ids from the cursor, so a repeated event has its old id and replaces a waiting copy.
 //!
-//! Each batch is delivered by a task of its own. So a source that is told to stop, and drops its call, takes nothing back:
-//! [`RemotePublisher::close`] waits for what is under way, and its cursor is stored.
+//! Each batch is published by a task of its own. So a source that stops and drops its call does not abort the batch:
+//! [`RemotePublisher::close`] waits for batches under way and stores their cursors.
 
 mod cursors;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use broker_core::engine::{Cursor, Outcome, Refusal, Unavailable};
+use broker_core::engine::{Handover, Offer, Outcome, Refusal, Standing, Unavailable};
 use broker_core::event::NewEvent;
 use broker_core::name::TopicName;
 use broker_core::source::Publisher;
+use broker_core::{Backoff, error_chain};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, oneshot};
@@ -34,20 +35,20 @@ use crate::name::EventId;
 use crate::reply;
 use crate::state::ConnectionState;
 pub use cursors::CursorError;
-use cursors::Cursors;
+use cursors::{Cursors, Stand};
 
-/// The first and the longest wait before a connection that had ended for good (a refused token, say) is begun anew: a person
-/// may have put right at the other end what was wrong. Long, because brokers hold wrong tokens against an address.
+/// The first and the longest wait before a new connection after a permanent failure such as a refused token, because an operator may
+/// have fixed the cause at the other end. Long, because brokers count wrong tokens per address.
 const ANEW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The first and the longest wait before a cursor that could not be stored is stored again.
+/// The first and the longest wait before another attempt to store a cursor.
 const STORE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Publishes to a broker elsewhere. Needs a tokio runtime around it.
+/// Publishes to a remote broker. Needs a tokio runtime.
 ///
-/// It connects at once and reconnects for ever, with backoff; a batch waits meanwhile. Confirmations are waited for; what the
-/// broker refuses because a topic is full, or its storage out of service, is told to the source, which hands it over again.
-/// Order is kept, save for what a full topic has refused.
+/// It connects at once and reconnects indefinitely, with backoff; a batch waits for the connection and for its confirmations. Events
+/// that the broker refuses because a topic is full, or because its storage is out of service, are reported to the source, which submits
+/// them again. Order is kept, except for events that a full topic has refused.
 pub struct RemotePublisher {
     shared: Arc<Shared>,
 }
@@ -55,25 +56,25 @@ pub struct RemotePublisher {
 struct Shared {
     config: ClientConfig,
     line: Mutex<Line>,
-    /// Connections in a row that ended for good before anything was confirmed.
-    failures: AtomicU32,
+    /// The backoff over consecutive connections that failed permanently before any confirmation.
+    anew: std::sync::Mutex<Backoff>,
     cursors: Arc<Cursors>,
-    /// Batches in the order in which they were handed over.
+    /// The number of batches so far, which gives each its place in the order.
     batches: AtomicU64,
     tasks: TaskTracker,
-    /// The time for orderly ends is over.
+    /// Cancelled when the time for an orderly end is over.
     abandon: CancellationToken,
 }
 
-/// The client in use, and before when there is to be no other.
+/// The client in use, and the earliest time at which another may replace it.
 struct Line {
     client: Client,
     not_before: Instant,
 }
 
 impl RemotePublisher {
-    /// Begins to connect, and opens the directory `cursors`, which is made if it is not there; no other process can have it
-    /// meanwhile. The cursors of `sources` are read, so that one that cannot be is found before anything is published.
+    /// Starts to connect, and locks the directory `cursors`, creating it if it is missing. Reads the cursors of `sources` now, so that
+    /// an unreadable cursor is found before anything is published.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -91,7 +92,7 @@ impl RemotePublisher {
         let shared = Shared {
             config,
             line: Mutex::new(Line { client, not_before: Instant::now() + ANEW.0 }),
-            failures: AtomicU32::new(0),
+            anew: std::sync::Mutex::new(Backoff::new(ANEW.0, ANEW.1).at_least(ANEW.0)),
             cursors: Arc::new(cursors),
             batches: AtomicU64::new(0),
             tasks: TaskTracker::new(),
@@ -100,12 +101,12 @@ impl RemotePublisher {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Ends in an orderly way, after the sources: waits at most `limit` for what is under way, as long as there is a
-    /// connection, and stores the cursors of what is confirmed. False: something was cut off, and is published again.
+    /// Closes the publisher in an orderly way, after its sources: waits up to `limit` for batches under way, as long as there is a
+    /// connection, and stores the cursors of confirmed ones. Returns false if a batch was aborted, which is then published again.
     pub async fn close(&self, limit: Duration) -> bool {
         let Shared { line, tasks, abandon, .. } = &*self.shared;
         tasks.close();
-        // Where somebody has it, he waits for the time of a new connection: there is none.
+        // A held lock means that its holder waits for a new connection, so there is none now.
         let state = line.try_lock().map(|line| line.client.state());
         let finished = match state {
             _ if tasks.is_empty() => true,
@@ -117,13 +118,13 @@ impl RemotePublisher {
             Err(_) => false,
         };
         abandon.cancel();
-        // They end at once now, save for one that is writing a cursor.
+        // All tasks end at once, except one that is writing a cursor.
         let ended = timeout(limit, tasks.wait()).await.is_ok();
         if finished {
-            // A courtesy, as nothing is unconfirmed.
+            // A courtesy, because nothing is unconfirmed.
             let client = line.lock().await.client.clone();
             if !matches!(timeout(limit, client.close()).await, Ok(Ok(()))) {
-                tracing::debug!("the publishing connection did not end in an orderly way");
+                tracing::debug!("the publishing connection was not closed in an orderly way");
             }
         }
         finished && ended
@@ -150,21 +151,51 @@ pub enum OpenError {
 
 #[async_trait]
 impl Publisher for RemotePublisher {
-    async fn publish(
-        &self,
-        events: Vec<(TopicName, NewEvent)>,
-        cursor: Option<Cursor>,
-    ) -> Result<Vec<Outcome>, Unavailable> {
-        if self.shared.tasks.is_closed() {
+    async fn publish(&self, events: Vec<(TopicName, NewEvent)>) -> Result<Vec<Outcome>, Unavailable> {
+        self.shared.begin(Batch::Events(events)).await
+    }
+
+    async fn hand_over(&self, handover: Handover) -> Result<Vec<Outcome>, Unavailable> {
+        self.shared.begin(Batch::Handover(handover)).await
+    }
+
+    async fn standing(&self, source: &str) -> Result<Standing, Unavailable> {
+        let (cursors, source) = (Arc::clone(&self.shared.cursors), source.to_owned());
+        let read = tokio::task::spawn_blocking(move || {
+            Ok::<_, CursorError>(Standing { cursor: cursors.get(&source)?, aside: cursors.aside(&source)? })
+        });
+        read.await.map_err(|panic| unavailable(&panic))?.map_err(|error| unavailable(&error))
+    }
+}
+
+/// A batch to be delivered.
+enum Batch {
+    /// Events that belong to no source.
+    Events(Vec<(TopicName, NewEvent)>),
+    /// A source's.
+    Handover(Handover),
+}
+
+impl Shared {
+    /// Delivers a batch in a task of its own, which a source that is told to stop does not take back.
+    async fn begin(self: &Arc<Self>, batch: Batch) -> Result<Vec<Outcome>, Unavailable> {
+        if self.tasks.is_closed() {
             return Err(Unavailable("the publisher is closed".into()));
         }
-        let number = self.shared.batches.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::clone(&self.shared);
+        let number = self.batches.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::clone(self);
         let (answer, answered) = oneshot::channel();
-        self.shared.tasks.spawn(async move {
+        self.tasks.spawn(async move {
             let abandon = shared.abandon.clone();
+            let deliver = async {
+                match batch {
+                    Batch::Events(events) if events.is_empty() => Ok(Vec::new()),
+                    Batch::Events(events) => shared.send(&events).await,
+                    Batch::Handover(handover) => shared.deliver(handover, number).await,
+                }
+            };
             let delivered = tokio::select! {
-                delivered = shared.deliver(events, cursor, number) => delivered,
+                delivered = deliver => delivered,
                 () = abandon.cancelled() => Err(Unavailable("the publisher is closed".into())),
             };
             // An error here is a source that has been told to stop.
@@ -173,14 +204,10 @@ impl Publisher for RemotePublisher {
         answered.await.unwrap_or_else(|_| Err(Unavailable("publishing was cut off".into())))
     }
 
-    async fn cursor(&self, source: &str) -> Result<Option<String>, Unavailable> {
-        let (cursors, source) = (Arc::clone(&self.shared.cursors), source.to_owned());
-        let read = tokio::task::spawn_blocking(move || cursors.get(&source)).await;
-        read.map_err(|panic| unavailable(&panic))?.map_err(|error| unavailable(&error))
+    fn anew(&self) -> std::sync::MutexGuard<'_, Backoff> {
+        self.anew.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Shared {
     /// The client, once it is connected, because only then the longest line that the broker takes is known; a new one for one that
     /// has ended for good.
     async fn client(&self) -> Result<Client, Error> {
@@ -189,8 +216,7 @@ impl Shared {
             sleep_until(line.not_before).await;
             let client = Client::lazy(self.config.clone())?;
             client.begin_connecting();
-            let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
-            let wait = ANEW.0.saturating_mul(1 << failures).min(ANEW.1);
+            let wait = self.anew().next_delay();
             *line = Line { client, not_before: Instant::now() + wait };
         }
         let client = line.client.clone();
@@ -204,17 +230,31 @@ impl Shared {
         }
     }
 
-    async fn deliver(
-        &self,
-        events: Vec<(TopicName, NewEvent)>,
-        cursor: Option<Cursor>,
-        number: u64,
-    ) -> Result<Vec<Outcome>, Unavailable> {
-        let outcomes = if events.is_empty() { Vec::new() } else { self.send(&events).await? };
-        let again =
-            |outcome: &Outcome| matches!(outcome, Outcome::Refused(Refusal::Full { .. } | Refusal::Unavailable(_)));
-        if let Some(cursor) = cursor.filter(|_| !outcomes.iter().any(again)) {
-            self.store(cursor, number).await;
+    /// Sends the events of a source that are not held, then stores where the source stands: first what stands aside now, then the
+    /// cursor that has passed it, then what no longer does. A kill in between repeats events and loses none.
+    async fn deliver(&self, handover: Handover, number: u64) -> Result<Vec<Outcome>, Unavailable> {
+        let Handover { source, events: offers, cursor, .. } = handover;
+        let events: Vec<(TopicName, NewEvent)> =
+            offers.iter().filter(|offer| !offer.held).map(|offer| (offer.topic.clone(), offer.event.clone())).collect();
+        let mut sent = if events.is_empty() { Vec::new() } else { self.send(&events).await? }.into_iter();
+        let held = |offer: &Offer| {
+            let limit = "earlier events stand aside".to_owned();
+            Outcome::Refused(Refusal::Full { topic: offer.topic.clone(), limit })
+        };
+        let outcomes: Vec<Outcome> = offers
+            .iter()
+            .map(|offer| if offer.held { None } else { sent.next() }.unwrap_or_else(|| held(offer)))
+            .collect();
+        let (mut aside, mut gone) = (Vec::new(), Vec::new());
+        for (offer, outcome) in offers.into_iter().zip(&outcomes) {
+            match (offer.aside, outcome.stands_aside()) {
+                (false, true) => aside.push(offer),
+                (true, false) => gone.push(offer.number),
+                _ => {}
+            }
+        }
+        if !aside.is_empty() || !gone.is_empty() || cursor.is_some() {
+            self.store(Stand { source, number, aside, cursor, gone }).await;
         }
         Ok(outcomes)
     }
@@ -252,37 +292,32 @@ impl Shared {
                 Err(error) => return Err(explain(error)),
             });
         }
-        self.failures.store(0, Ordering::Relaxed);
+        self.anew().reset();
         Ok(outcomes)
     }
 
-    /// Stores a cursor, however long that takes: what it covers is confirmed, and to hand that over again would publish it
-    /// twice.
-    async fn store(&self, cursor: Cursor, number: u64) {
-        let mut wait = STORE_AGAIN.0;
+    /// Stores where a source stands, however long that takes: what the cursor covers is confirmed, and to hand that over again would
+    /// publish it twice.
+    async fn store(&self, stand: Stand) {
+        let mut backoff = Backoff::new(STORE_AGAIN.0, STORE_AGAIN.1);
+        let stand = Arc::new(stand);
         loop {
-            let (cursors, to_store) = (Arc::clone(&self.cursors), cursor.clone());
-            let stored = tokio::task::spawn_blocking(move || cursors.put(&to_store, number)).await;
+            let (cursors, to_store) = (Arc::clone(&self.cursors), Arc::clone(&stand));
+            let stored = tokio::task::spawn_blocking(move || cursors.store(&to_store)).await;
             let error = match stored {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => unavailable(&error),
                 Err(panic) => unavailable(&panic),
             };
-            tracing::error!(source = %cursor.source, %error, ?wait, "the source's cursor cannot be stored; trying again");
+            let wait = backoff.next_delay();
+            tracing::error!(source = %stand.source, %error, ?wait, "the source's cursor cannot be stored; trying again");
             sleep(wait).await;
-            wait = (wait * 2).min(STORE_AGAIN.1);
         }
     }
 }
 
 fn unavailable(error: &dyn std::error::Error) -> Unavailable {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    Unavailable(text.into())
+    Unavailable(error_chain(error).into())
 }
 
 /// An event as the client takes it. Its id is that of the source, so it is the same whenever it is sent.
@@ -314,7 +349,7 @@ fn outcome(outcome: reply::Outcome) -> Outcome {
 
 /// A refusal by what the broker says: its texts are a part of the protocol.
 fn refusal(topic: &TopicName, reason: &str) -> Refusal {
-    if let Some(limit) = reply::full(reason, topic.as_str()) {
+    if let Some(limit) = reply::full(reason, topic.as_str()).filter(|limit| !reply::never_fits(limit)) {
         return Refusal::Full { topic: topic.clone(), limit: limit.to_owned() };
     }
     if let Some(why) = reply::out_of_service(reason) {
@@ -342,7 +377,13 @@ mod tests {
             assert_eq!(refusal(&topic, &refused.to_string()), refused, "the engine's own words");
         }
         assert_eq!(refusal(&topic, "duplicate id 7"), Refusal::DuplicateId);
-        for other in ["topic other is full: x", "not allowed to publish to topic t", "storage is out"] {
+        let never = Refusal::NeverFits { topic: topic.clone(), bytes: 300, limit: 200 };
+        for other in [
+            never.to_string().as_str(),
+            "topic other is full: x",
+            "not allowed to publish to topic t",
+            "storage is out",
+        ] {
             assert_eq!(refusal(&topic, other), Refusal::Elsewhere(other.to_owned()));
         }
     }

@@ -1,4 +1,4 @@
-//! What a line from the broker says. Pure.
+//! Parses the broker's lines. Pure.
 //!
 //! The replies of a connection come in the order of its commands, with deliveries between them, and only deliveries are
 //! JSON objects (on a connection that asks for no `stats`). So a line is told by its first word alone, and to whom it
@@ -26,7 +26,7 @@ pub enum Level {
     Synced,
 }
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -47,9 +47,10 @@ pub enum Outcome {
 pub struct Confirmation {
     /// The event's id, also where the client made it.
     pub id: EventId,
-    /// What became of the event.
+    /// The outcome of the publish.
     pub outcome: Outcome,
-    /// How safe it is; `None` for [`Outcome::Dropped`], and for [`Outcome::AlreadyThere`], whose level nobody told.
+    /// The level that the event has reached; `None` for [`Outcome::Dropped`], and for [`Outcome::AlreadyThere`], whose answer has
+    /// none.
     pub level: Option<Level>,
 }
 
@@ -65,7 +66,7 @@ pub(crate) enum Reply<'a> {
         id: &'a str,
         level: Option<Level>,
     },
-    /// `no_event_error: <id>`.
+    /// `no_event_error: <id>`, or `error: event <id> is no longer held here`, which answers its repetition.
     NoEvent(&'a str),
     /// `error: <reason>`.
     Error(&'a str),
@@ -80,11 +81,13 @@ impl<'a> Reply<'a> {
         if line.starts_with('{') {
             return Self::Object(line);
         }
+        let no_longer =
+            line.strip_prefix("error: event ").and_then(|rest| rest.strip_suffix(" is no longer held here"));
+        if let Some(id) = line.strip_prefix("no_event_error: ").or(no_longer) {
+            return Self::NoEvent(id);
+        }
         if let Some(reason) = line.strip_prefix("error: ") {
             return Self::Error(reason);
-        }
-        if let Some(id) = line.strip_prefix("no_event_error: ") {
-            return Self::NoEvent(id);
         }
         match line {
             "pong" => Self::Pong,
@@ -125,12 +128,18 @@ pub(crate) fn out_of_service(reason: &str) -> Option<&str> {
     reason.strip_prefix("storage is out of service: ")
 }
 
+/// Whether the limit for which a topic is full is one that the event can never meet.
+#[cfg(feature = "remote")]
+pub(crate) fn never_fits(limit: &str) -> bool {
+    limit.starts_with("an event of ") && limit.contains(" never fits into ")
+}
+
 /// Whether a publish was refused because its id waits already.
 pub(crate) fn is_duplicate(reason: &str) -> bool {
     reason.starts_with("duplicate id ")
 }
 
-/// What the broker tells of itself when it is greeted.
+/// The broker's description of itself, in its answer to `hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct ServerInfo {
@@ -148,9 +157,26 @@ pub struct ServerInfo {
     /// The longest line the broker takes, its ending not counted.
     #[serde(default = "default_max_line_bytes")]
     pub max_line_bytes: usize,
+    /// The longest delivery the broker makes, its ending not counted. `None`: the broker does not say.
+    #[serde(default)]
+    pub max_output_line_bytes: Option<usize>,
 }
 
-/// What the protocol says for brokers that do not.
+impl ServerInfo {
+    /// The bytes that a delivery may add to a published event, of a broker that does not tell its limit.
+    const ADDED: usize = 64 * 1024;
+
+    /// The longest line that is taken from this broker by a client that takes `least` from any.
+    pub(crate) fn longest_line(&self, least: usize) -> usize {
+        let longest = self.max_output_line_bytes.unwrap_or_else(|| self.max_line_bytes.saturating_add(Self::ADDED));
+        longest.min(MAX_LINE_BYTES).max(least)
+    }
+}
+
+/// The longest line that any broker may announce: twice what Herald's configuration allows.
+pub(crate) const MAX_LINE_BYTES: usize = 128 * 1024 * 1024;
+
+/// The longest line of a broker that does not tell its limit, as the protocol defines it.
 pub(crate) fn default_max_line_bytes() -> usize {
     1024 * 1024
 }
@@ -177,6 +203,8 @@ pub(crate) fn handshake_error(reason: &str) -> Error {
         Error::Auth { reason: owned() }
     } else if reason.starts_with("server is full") || reason.starts_with("too many failed authentications") {
         Error::ServerFull { reason: owned() }
+    } else if reason.starts_with("this port speaks TLS") {
+        Error::Protocol("the port may speak TLS: use tls:// or wss://".to_owned())
     } else if reason.starts_with("unknown command") {
         // The reference broker, for one: no hello, so no confirmations and no prefetch either.
         Error::Protocol(format!("the broker does not know hello: {}", excerpt(reason)))
@@ -218,6 +246,7 @@ mod tests {
             ("published t 1", Reply::Other("published t 1")),
             ("published", Reply::Other("published")),
             ("no_event_error: 7", Reply::NoEvent("7")),
+            ("error: event 7 is no longer held here", Reply::NoEvent("7")),
             ("error: not a topic t subscriber", Reply::Error("not a topic t subscriber")),
             ("error: no_event_error: 7", Reply::Error("no_event_error: 7")),
             ("pong", Reply::Pong),
@@ -237,6 +266,7 @@ mod tests {
             r#"hello {"server":"herald","version":"1.2","protocol":1,"session":"s","max_line_bytes":99,"new":[]}"#;
         let info = parse_hello(line).unwrap();
         assert_eq!((info.version.as_str(), info.max_line_bytes), ("1.2", 99));
+        assert_eq!(info.longest_line(10), 99 + ServerInfo::ADDED, "of a broker that does not say");
         for (line, expected) in [
             ("error: authentication failed", "Auth"),
             ("error: authentication required", "Auth"),

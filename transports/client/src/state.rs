@@ -1,4 +1,4 @@
-//! How a connection is doing.
+//! The state of a connection.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub enum ConnectionState {
         failures: u32,
         /// The wait before the next attempt, from now on.
         wait: Duration,
-        /// What failed.
+        /// The last failure.
         reason: Error,
     },
     /// Over for good.
@@ -40,7 +40,7 @@ impl ConnectionState {
         matches!(self, Self::Connected { .. })
     }
 
-    /// Whether it is over for good.
+    /// Whether the connection has ended for good.
     #[must_use]
     pub fn is_ended(&self) -> bool {
         matches!(self, Self::Ended { .. })

@@ -28,10 +28,10 @@ const COMMANDS: usize = 1024;
 /// Deliveries between the task and the consumer; more wait in the task, and the rest in the socket.
 const HANDOVER: usize = 128;
 
-/// What the handles and the task share.
+/// The state that the handles and the task share.
 pub(crate) struct Shared {
-    /// What has been handed out and not settled: serial to id and connection. At most as many as the prefetch: of more,
-    /// the oldest have been taken back by the broker.
+    /// The deliveries that have been handed out and not settled: serial to id and connection. At most as many as the prefetch; of
+    /// more, the broker has taken back the oldest.
     handed_out: Mutex<BTreeMap<u64, (EventId, u64)>>,
     /// The present connection, 0 where there is none.
     pub(crate) live: AtomicU64,
@@ -58,7 +58,7 @@ impl Shared {
 /// [`Subscription::resubscribed`] and [`Delivery::connection`] tell, since events may have been missed.
 ///
 /// The stream ends when the subscription is over for good; [`Subscription::end_reason`] says why. A consumer that does not
-/// take its deliveries holds up nobody else: the broker sends no more than the prefetch.
+/// take its deliveries delays no other subscriber: the broker sends no more than the prefetch.
 ///
 /// Dropping it closes the socket at once, and acknowledgements that have not been written are lost (the events come
 /// again). [`Subscription::close`] is the orderly way.
@@ -225,8 +225,8 @@ impl Subscription {
         self.leave(Leave::Unsubscribe).await
     }
 
-    /// Sends the acknowledgements that wait, then lets go of the subscription and closes the connection. One with a name
-    /// goes on collecting events.
+    /// Sends the acknowledgements that wait, then detaches from the subscription and closes the connection. A durable
+    /// subscription goes on collecting events.
     ///
     /// # Errors
     /// As for [`Subscription::unsubscribe`].

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Backlog;
-use crate::backoff::Backoff;
+use crate::backoff::Reconnecting;
 use crate::config::ClientConfig;
 use crate::delivery::Delivery;
 use crate::error::{Error, excerpt};
@@ -71,11 +71,11 @@ pub(crate) struct SubscriptionTask {
     deliver: mpsc::Sender<Delivery>,
     commands: mpsc::Receiver<Command>,
     abort: CancellationToken,
-    backoff: Backoff,
+    backoff: Reconnecting,
     connection: u64,
     backlog: Backlog,
     waiting: VecDeque<Settle>,
-    /// What is to be done once `waiting` is written: a flush or a leave. Nothing more is taken until then.
+    /// A flush or leave to perform once `waiting` is written. No further command is taken until then.
     then: Option<Command>,
     windows: VecDeque<Window>,
     /// Set while a leave is in `windows`.
@@ -83,7 +83,7 @@ pub(crate) struct SubscriptionTask {
 }
 
 impl Drop for SubscriptionTask {
-    /// However the task ends, a panic and the end of the runtime included, nobody waits for it for ever.
+    /// However the task ends, even by a panic or with the runtime, every waiting caller gets an error.
     fn drop(&mut self) {
         let reason = self.shared.ended.get_or_init(|| Error::Closed).clone();
         self.commands.close();
@@ -110,8 +110,8 @@ impl SubscriptionTask {
         commands: mpsc::Receiver<Command>,
         abort: CancellationToken,
     ) -> Self {
-        let backoff = Backoff::new(config.backoff.clone());
-        let backlog = Backlog::new(usize::from(options.prefetch.get()), config.max_line_bytes);
+        let backoff = Reconnecting::new(&config.backoff);
+        let backlog = Backlog::new(usize::from(options.prefetch.get()));
         Self {
             config,
             topic,
@@ -169,7 +169,8 @@ impl SubscriptionTask {
     pub(crate) async fn run(mut self, link: Link) {
         let reason = self.work(link).await;
         if !matches!(reason, Error::Closed) {
-            tracing::warn!(topic = %self.topic, error = %reason, "the subscription has ended");
+            // The handle says it, too: whoever waits for deliveries reports it once.
+            tracing::debug!(topic = %self.topic, error = %reason, "the subscription has ended");
             self.deliver_the_rest().await;
         }
         let _ = self.shared.ended.set(reason);
@@ -272,7 +273,7 @@ impl SubscriptionTask {
         }
     }
 
-    /// Does `work` while there is no connection, and serves the consumer. The error is the end.
+    /// Runs `work` without a connection, and serves the consumer during it. An error ends the task.
     async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
         let mut work = pin!(work);
         let deliver = self.deliver.clone();
@@ -300,7 +301,7 @@ impl SubscriptionTask {
             Command::Flush(_) => self.then = Some(command),
             Command::Leave(Leave::Unsubscribe, _) if self.is_durable() => self.then = Some(command),
             Command::Leave(_, answer) => {
-                // The broker has let go with the connection.
+                // The subscription has ended at the broker with its connection.
                 let lost = Err(Error::Lost { source: None });
                 let _ = answer.send(if self.waiting.is_empty() { Ok(()) } else { lost });
                 return Err(Error::Closed);
@@ -309,7 +310,7 @@ impl SubscriptionTask {
         Ok(())
     }
 
-    /// What a subscription without a name has left when it ends for good.
+    /// Delivers the rest of a subscription without a name after it has ended for good.
     async fn deliver_the_rest(&mut self) {
         while let Some(delivery) = self.backlog.pop() {
             tokio::select! {
@@ -332,6 +333,7 @@ impl SubscriptionTask {
     async fn session(&mut self, link: &mut Link) -> SessionEnd {
         let mut waiting_since = Instant::now();
         let deliver = self.deliver.clone();
+        self.backlog.expect_lines(link.max_line_bytes());
         loop {
             loop {
                 if !self.takes_lines() {
@@ -340,7 +342,7 @@ impl SubscriptionTask {
                         break;
                     }
                 }
-                // To the last line of what has been read: the socket will not wake us for it again.
+                // All lines that have been read are handled now: the socket does not wake the task for them again.
                 let end = match link.next_line() {
                     Ok(Some(line)) => self.on_line(line),
                     Ok(None) => break,

@@ -17,6 +17,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use crate::config::ClientConfig;
 use crate::dial::Io;
 use crate::error::{Error, excerpt};
+use crate::reply::MAX_LINE_BYTES;
 
 /// A longer line is sent in fragments of so many bytes, so that the write buffer can have a limit.
 const FRAGMENT: usize = 64 * 1024;
@@ -27,7 +28,7 @@ const WRITE: usize = 64 * 1024;
 /// The lines of a WebSocket, as bytes.
 pub(crate) struct WebSocketIo {
     ws: WebSocketStream<Box<dyn Io>>,
-    /// What is left to read of the last message.
+    /// The unread rest of the last message.
     left: Bytes,
     /// The ending of its line is due after that.
     ending: bool,
@@ -38,12 +39,14 @@ pub(crate) struct WebSocketIo {
 /// Asks for a WebSocket.
 pub(crate) async fn connect(config: &ClientConfig, io: Box<dyn Io>) -> Result<WebSocketIo, Error> {
     let address = &config.address;
+    // How long a line may be is known after `hello`, and is kept to where lines are taken apart.
+    let longest = config.max_line_bytes.max(MAX_LINE_BYTES);
     let limits = WebSocketConfig::default()
         .read_buffer_size(32 * 1024)
         .write_buffer_size(WRITE)
         .max_write_buffer_size(WRITE + FRAGMENT + 4096)
-        .max_message_size(Some(config.max_line_bytes))
-        .max_frame_size(Some(config.max_line_bytes));
+        .max_message_size(Some(longest))
+        .max_frame_size(Some(longest));
     match client_async_with_config(address.to_string(), io, Some(limits)).await {
         Ok((ws, _)) => Ok(WebSocketIo { ws, left: Bytes::new(), ending: false, mid_line: false }),
         Err(WsError::Http(answer)) => {
@@ -52,6 +55,9 @@ pub(crate) async fn connect(config: &ClientConfig, io: Box<dyn Io>) -> Result<We
             Err(Error::Protocol(format!("asked for a WebSocket, the server answers {status}: {text}")))
         }
         Err(WsError::Io(error)) => Err(Error::Unreachable { address: address.clone(), source: Arc::new(error) }),
+        Err(error) if address.is_plain() => {
+            Err(Error::Protocol(format!("it is no WebSocket: {error}; the port may speak TLS")))
+        }
         Err(error) => Err(Error::Protocol(format!("it is no WebSocket: {error}"))),
     }
 }

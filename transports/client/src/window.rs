@@ -16,17 +16,17 @@ use tokio::sync::oneshot;
 use crate::error::Error;
 use crate::name::{EventId, TopicName};
 
-/// How long a command line with many ids gets at most; the broker's own limit counts if it is lower.
+/// The most bytes of a command line with many ids; the broker's own limit applies if it is lower.
 const LINE_BYTES: usize = 32 * 1024;
 
-/// What became of an acknowledgement or of another way to settle a delivery.
+/// The outcome of an acknowledgement, or of another way to settle a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Settled {
-    /// The broker has done it.
+    /// The broker has settled the delivery.
     Done,
-    /// Nothing of that id is in flight here (for an acknowledgement: or waiting). It has been settled before, or was
-    /// requeued and is with somebody else.
+    /// No event with this id is in flight here (for an acknowledgement: or waiting). It has been settled before, or was requeued
+    /// and is in flight to another consumer.
     NotInFlight,
     /// The connection that the event came over is gone. A durable subscription gets it again, unless the answer alone
     /// was lost; that of a subscription without a name is gone with the connection.
@@ -50,7 +50,7 @@ pub(crate) struct Settle {
     pub(crate) op: Op,
     pub(crate) id: EventId,
     pub(crate) connection: u64,
-    /// Who wants to know, if anybody.
+    /// The receiver of the outcome, if one waits for it.
     pub(crate) answer: Option<oneshot::Sender<Result<Settled, Error>>>,
 }
 
@@ -146,7 +146,7 @@ impl Window {
         Self::default()
     }
 
-    /// A fence that tells somebody that everything before it is answered.
+    /// A fence that reports to `answer` once everything before it is answered.
     pub(crate) fn flush(answer: oneshot::Sender<Result<(), Error>>, out: &mut BytesMut) -> Self {
         Self { flush: Some(answer), ..Self::fence(out) }
     }

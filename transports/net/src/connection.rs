@@ -16,7 +16,7 @@ use crate::ended::Ended;
 use crate::gate::Gate;
 use crate::wire::Wire;
 
-/// Pieces of link events handled before their output is written.
+/// The most batches of link events that are handled before their output is written.
 const EVENTS: usize = 64;
 
 /// Serves a client until it, the engine or `shutdown` ends it.
@@ -30,7 +30,7 @@ pub(crate) async fn run(
     let link = broker.engine.connect(peer.to_string());
     let gate = Gate::new(Arc::clone(&broker.session.tokens), peer.ip());
     let session = Session::new(broker.session, broker.engine.level(), link.gauge.clone());
-    // The link goes with this future: what is in flight goes back at once, however long the goodbye takes.
+    // `converse` owns the link and drops it: what is in flight goes back at once, however long the goodbye takes.
     let ended = converse(&mut wire, link, session, gate, config, shutdown).await;
     wire.close(&ended).await;
     ended
@@ -68,6 +68,9 @@ async fn converse(
             continue;
         }
         if session.is_finished() {
+            if let Some(foreign) = session.foreign() {
+                return Ended::Foreign(foreign);
+            }
             return match (session.is_turned_away(), stopping, engine_gone) {
                 (true, _, _) => Ended::TurnedAway,
                 (false, true, _) => Ended::Shutdown,
@@ -85,7 +88,7 @@ async fn converse(
         tokio::select! {
             biased;
             () = shutdown.cancelled(), if !stopping => {
-                // A token whose turn has not come would hold up the end.
+                // A token that waits for its check would delay the stop.
                 if session.has_claim() {
                     return Ended::Shutdown;
                 }
@@ -117,7 +120,7 @@ async fn converse(
     }
 }
 
-/// Hands requests over, taking what comes out meanwhile.
+/// Sends requests to the engine, and takes its events while that waits.
 async fn send(
     sending: impl Future<Output = Result<(), EngineGone>>,
     events: &mut tokio::sync::mpsc::Receiver<Vec<LinkEvent>>,

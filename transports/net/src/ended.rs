@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use broker_core::protocol::foreign::Foreign;
+
 /// Why a connection ended: for the log, and for wires that can tell the client.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -22,6 +24,8 @@ pub enum Ended {
     EngineGone,
     /// The client's token was wrong, missing or taken back.
     TurnedAway,
+    /// The client speaks another protocol.
+    Foreign(Foreign),
     /// As many connections as are allowed are open.
     Full(usize),
 }
@@ -36,6 +40,7 @@ impl fmt::Display for Ended {
             Self::Shutdown => f.write_str("the broker is stopping"),
             Self::EngineGone => f.write_str("the storage was opened again"),
             Self::TurnedAway => f.write_str("authentication failed"),
+            Self::Foreign(foreign) => write!(f, "{foreign}"),
             Self::Full(limit) => write!(f, "server is full: {limit} connections"),
         }
     }

@@ -9,10 +9,10 @@ use broker_core::session::Session;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// How long a client may stay that has to give a token and does not. Long enough for a person to paste one.
+/// The time that a client without a required token may stay: long enough for a person to paste one.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Stands between a connection and what its token lets it do.
+/// Decides when a connection's token is checked.
 pub(crate) struct Gate {
     tokens: Arc<Tokens>,
     replaced: watch::Receiver<Arc<[Arc<Grant>]>>,
@@ -21,11 +21,11 @@ pub(crate) struct Gate {
     next: Next,
 }
 
-/// What it waits for, besides other tokens.
+/// The next occasion to act.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Nothing,
-    /// A token, until then.
+    /// The client has to send a token by then.
     Token(Instant),
     /// The time to check one.
     Check(Instant),
@@ -40,7 +40,7 @@ impl Gate {
         Self { tokens, replaced, from, since: Instant::now(), next: Next::Nothing }
     }
 
-    /// Looks at what the session needs: a token that may be checked now is.
+    /// Checks the session's token if it may be checked now; otherwise sets the next occasion.
     pub(crate) fn look(&mut self, session: &mut Session) {
         if !session.has_claim() {
             self.next = if session.is_locked() { Next::Token(self.since + PATIENCE) } else { Next::Nothing };
@@ -57,7 +57,7 @@ impl Gate {
         }
     }
 
-    /// Waits until there is something to do. Cancel-safe.
+    /// Waits for the next occasion. Cancel-safe.
     pub(crate) async fn opens(&mut self) {
         let time = match self.next {
             Next::Token(at) | Next::Check(at) => Some(at),
@@ -76,7 +76,7 @@ impl Gate {
         }
     }
 
-    /// Does it.
+    /// Performs whatever `opens` woke up for.
     pub(crate) fn pass(&mut self, session: &mut Session) {
         match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Nothing => {}

@@ -1,4 +1,4 @@
-//! What all of Herald's listeners share, whatever their clients speak.
+//! The common part of Herald's listeners, whatever protocol their clients speak.
 //!
 //! A transport says how a stream of bytes becomes lines and back ([`Protocol`], [`Wire`]); everything else is here, once.
 //!
@@ -7,7 +7,7 @@
 //! | binding, the accept loop, the limit on connections | [`Listener`] |
 //! | one client: its session, its engine link, its time-outs | `connection` |
 //! | when tokens are checked | `gate` |
-//! | what a transport has to say: lines on a stream | [`Protocol`], [`Wire`], [`Lines`] |
+//! | the part that a transport adds: lines on a stream | [`Protocol`], [`Wire`], [`Lines`] |
 //! | a socket, in the clear or within TLS | [`Stream`] |
 //! | the certificate, and its reload | [`Tls`] |
 //!
@@ -25,10 +25,14 @@ mod gate;
 mod lines;
 mod listener;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
 mod tls;
 mod wire;
 
-pub use config::{ListenConfig, TlsFiles};
+pub use config::{ListenConfig, TlsFiles, listener_keys};
 pub use ended::Ended;
 pub use lines::Lines;
 pub use listener::Listener;

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::Backoff;
+use broker_core::protocol::foreign::Foreign;
 use broker_core::protocol::reply;
 use broker_core::session::output::Output;
 use broker_core::transport::{Broker, Reload, TransportError};
@@ -22,19 +24,19 @@ use crate::stream::Stream;
 use crate::tls::Tls;
 use crate::wire::{OpenError, Protocol, Wire as _};
 
-/// Connections that the kernel may keep ready for us: a burst of clients is no error.
+/// The most connections that the kernel queues before they are accepted, so that a burst of clients causes no errors.
 const BACKLOG: u32 = 4096;
 
-/// Clients that are being told at the same time that the server is full; further ones are just closed.
+/// The most clients that are told at the same time that the server is full; further ones are just closed.
 const TELLING: usize = 64;
 
-/// How long telling one may take, its handshake included.
+/// The time limit for telling one, its handshake included.
 const TELLING_TIME: Duration = Duration::from_secs(3);
 
-/// How long after an accept that failed the next one is tried: out of file descriptors passes when connections end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The first and the longest pause after a failed accept. Running out of file descriptors passes as connections end.
+const ACCEPT_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
-/// After so long without a byte the kernel asks whether the other side is still there.
+/// The silence after which the kernel probes whether the other side is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// A bound port.
@@ -45,7 +47,7 @@ pub struct Listener {
     shared: Arc<Shared>,
 }
 
-/// What all connections of a listener need.
+/// The state that all connections of a listener share.
 #[derive(Debug)]
 struct Shared {
     transport: &'static str,
@@ -59,11 +61,7 @@ impl Listener {
     /// # Errors
     /// When the address cannot be resolved or bound: in use, not permitted, not of this machine; or the certificate not used.
     pub async fn bind(transport: &'static str, config: ListenConfig) -> Result<Self, TransportError> {
-        let tls = config.tls.clone().map(Tls::load).transpose().map_err(|error| TransportError {
-            transport,
-            reason: "TLS cannot be offered".to_owned(),
-            cause: Some(Box::new(error)),
-        })?;
+        let tls = config.load_tls(transport)?;
         let failed = |error: io::Error| {
             let hint = match error.kind() {
                 io::ErrorKind::AddrInUse => &*format!(
@@ -88,13 +86,13 @@ impl Listener {
         Ok(Self { tcp, addr, shared: Arc::new(Shared { transport, config, tls: tls.map(Arc::new) }) })
     }
 
-    /// The address that it listens on, with the port that was taken.
+    /// The address that it is bound to, with the port that was taken.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// What of it can be read again while it serves: the certificate.
+    /// The handle that reloads the certificate while the listener serves; `None` without TLS.
     #[must_use]
     pub fn reload(&self) -> Option<Arc<dyn Reload>> {
         self.shared.tls.clone().map(|tls| tls as Arc<dyn Reload>)
@@ -109,6 +107,7 @@ impl Listener {
         let stop_now = CancellationToken::new();
         let _stop_when_dropped = stop_now.clone().drop_guard();
         let telling = Arc::new(Semaphore::new(TELLING));
+        let mut backoff = Backoff::new(ACCEPT_AGAIN.0, ACCEPT_AGAIN.1);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -120,11 +119,15 @@ impl Listener {
                 Err(error) => {
                     if !is_about_one_connection(&error) {
                         tracing::warn!(%error, "accepting connections failed; trying again");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        tokio::select! {
+                            () = shutdown.cancelled() => break,
+                            () = tokio::time::sleep(backoff.next_delay()) => {}
+                        }
                     }
                     continue;
                 }
             };
+            backoff.reset();
             prepare(&socket);
             let (shared, protocol) = (Arc::clone(&shared), Arc::clone(&protocol));
             if connections.len() >= shared.config.max_connections {
@@ -169,8 +172,12 @@ async fn serve_one<P: Protocol>(
     match opened {
         Ok(Ok(wire)) => {
             let ended = connection::run(wire, peer, broker, &shared.config, shutdown).await;
-            tracing::debug!(transport, %peer, %ended, "connection ended");
+            match ended {
+                Ended::Foreign(foreign) => warn_of(foreign, transport, peer),
+                ended => tracing::debug!(transport, %peer, %ended, "connection ended"),
+            }
         }
+        Ok(Err(OpenError::Foreign(foreign))) => warn_of(foreign, transport, peer),
         Ok(Err(error)) => tracing::debug!(transport, %peer, %error, "no connection came of it"),
         Err(_elapsed) => {
             let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
@@ -179,8 +186,18 @@ async fn serve_one<P: Protocol>(
     }
 }
 
+fn warn_of(foreign: Foreign, transport: &'static str, peer: SocketAddr) {
+    match foreign {
+        Foreign::Http => {
+            tracing::warn!(%transport, %peer, "HTTP request refused: this port speaks the line protocol");
+        }
+        Foreign::Tls => tracing::warn!(%transport, %peer, "TLS hello refused: this port speaks plain text"),
+    }
+}
+
 async fn open<P: Protocol>(shared: &Shared, protocol: &P, socket: TcpStream) -> Result<P::Wire, OpenError> {
-    let stream = Stream::accept(socket, shared.tls.as_deref()).await?;
+    let patience = shared.config.handshake_timeout * 3 / 4;
+    let stream = Stream::accept(socket, shared.tls.as_deref(), patience).await?;
     protocol.open(stream).await
 }
 
@@ -214,7 +231,12 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 /// client for.
 fn prepare(socket: &TcpStream) {
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE);
-    let set = socket.set_nodelay(true).and_then(|()| SockRef::from(socket).set_tcp_keepalive(&keep_alive));
+    let options = SockRef::from(socket);
+    let set = socket
+        .set_nodelay(true)
+        .and_then(|()| options.set_tcp_keepalive(&keep_alive))
+        // Telnet's interrupt ends with an urgent byte. Out of line it would be missing, and cost the line behind it.
+        .and_then(|()| options.set_out_of_band_inline(true));
     if let Err(error) = set {
         tracing::debug!(%error, "a socket option could not be set");
     }

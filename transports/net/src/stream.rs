@@ -1,16 +1,22 @@
 //! A client's socket, in the clear or within TLS.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+#[cfg(feature = "tls")]
 use tokio_rustls::server::TlsStream;
 
 use crate::tls::Tls;
+
+/// Bytes that [`Stream::read_now`] reads at most. Whoever reads on is at a mark in a line that is typed.
+pub(crate) const READ_NOW: usize = 4096;
 
 /// A client's socket, in the clear or within TLS, which knows how many bytes have gone through it.
 #[derive(Debug)]
@@ -19,22 +25,34 @@ pub struct Stream(Inner);
 #[derive(Debug)]
 enum Inner {
     Plain(Counted),
+    #[cfg(feature = "tls")]
     Tls(Box<TlsStream<Counted>>),
 }
 
 impl Stream {
-    /// Takes a socket, and does the handshake if there is TLS. The caller bounds its time.
-    pub(crate) async fn accept(socket: TcpStream, tls: Option<&Tls>) -> io::Result<Self> {
+    /// Takes a socket, and does the handshake if there is TLS. The caller bounds its time; a client that has said nothing for
+    /// `patience` is told that TLS is expected, since it may be waiting for a greeting.
+    pub(crate) async fn accept(socket: TcpStream, tls: Option<&Tls>, patience: Duration) -> io::Result<Self> {
+        if tls.is_some() && !begins_with_tls(&socket, patience).await? {
+            let mut stream = Self(Inner::Plain(Counted { socket, received: 0, sent: 0 }));
+            stream.write_all(b"error: this port speaks TLS\r\n").await?;
+            linger(&mut stream, Duration::from_millis(50)).await;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the client speaks plain text on a port with TLS"));
+        }
         let socket = Counted { socket, received: 0, sent: 0 };
         Ok(Self(match tls {
             None => Inner::Plain(socket),
+            #[cfg(feature = "tls")]
             Some(tls) => Inner::Tls(Box::new(tls.acceptor().accept(socket).await?)),
+            #[cfg(not(feature = "tls"))]
+            Some(tls) => tls.never(),
         }))
     }
 
     fn counted(&self) -> &Counted {
         match &self.0 {
             Inner::Plain(socket) => socket,
+            #[cfg(feature = "tls")]
             Inner::Tls(stream) => stream.get_ref().0,
         }
     }
@@ -43,8 +61,27 @@ impl Stream {
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Inner::Plain(stream) => stream.socket.poll_read_ready(cx),
+            #[cfg(feature = "tls")]
             Inner::Tls(_) => Poll::Ready(Ok(())),
         }
+    }
+
+    /// Reads what there is, without a look at the socket's readiness; empty at the end of the stream. TLS is left to its reads.
+    pub(crate) fn read_now(&mut self) -> io::Result<BytesMut> {
+        #[cfg_attr(
+            not(feature = "tls"),
+            expect(clippy::infallible_destructuring_match, reason = "a socket has one form then")
+        )]
+        let stream = match &mut self.0 {
+            Inner::Plain(stream) => stream,
+            #[cfg(feature = "tls")]
+            Inner::Tls(_) => return Err(io::ErrorKind::WouldBlock.into()),
+        };
+        let mut input = BytesMut::zeroed(READ_NOW);
+        let read = (&*SockRef::from(&stream.socket)).read(&mut input)?;
+        stream.received += read as u64;
+        input.truncate(read);
+        Ok(input)
     }
 
     /// Bytes that the operating system has taken so far: whether a slow client takes anything at all.
@@ -57,6 +94,16 @@ impl Stream {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.counted().received
+    }
+}
+
+/// Whether a client's first byte is that of a TLS handshake. False also if none comes for `patience`.
+async fn begins_with_tls(socket: &TcpStream, patience: Duration) -> io::Result<bool> {
+    const HANDSHAKE: u8 = 0x16;
+    let mut first = [HANDSHAKE];
+    match timeout(patience, socket.peek(&mut first)).await {
+        Ok(peeked) => peeked.map(|_or_the_end| first == [HANDSHAKE]),
+        Err(_elapsed) => Ok(false),
     }
 }
 
@@ -141,6 +188,7 @@ macro_rules! either {
                 let $inner = Pin::new(stream);
                 $call
             }
+            #[cfg(feature = "tls")]
             Inner::Tls(stream) => {
                 let $inner = Pin::new(&mut **stream);
                 $call
@@ -175,6 +223,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.0 {
             Inner::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
             Inner::Tls(stream) => stream.is_write_vectored(),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use broker_core::transport::{InForce, Reload, ReloadError};
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -24,26 +24,26 @@ pub struct Tls {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file cannot be read, or is no PEM file of what is expected.
+    /// A file cannot be read, or is not a PEM file with the expected content.
     #[error("cannot use {}, which should be a PEM file with {expected}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What should be in it.
+        /// The expected content.
         expected: &'static str,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         source: pem::Error,
     },
-    /// There is nothing in the file that is looked for.
+    /// The file has no certificate in it.
     #[error("{} has no certificate in it", .0.display())]
     NoCertificate(PathBuf),
-    /// Certificate and key do not fit together, or are of a kind that is not supported.
+    /// Certificate and key do not belong together, or are of an unsupported kind.
     #[error("cannot use the certificate {} with the key {}", files.cert.display(), files.key.display())]
     Unusable {
-        /// The two.
+        /// The two files.
         files: TlsFiles,
-        /// What is wrong with them.
+        /// The cause.
         #[source]
         source: rustls::Error,
     },
@@ -59,7 +59,7 @@ impl Tls {
         Ok(Self { files, current })
     }
 
-    /// For the next connection.
+    /// An acceptor for the next connection, with the current certificate.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
     }
@@ -95,7 +95,7 @@ fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     }
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(file(&files.key, "a private key"))?;
     // By name and not by a process-wide default, which whoever comes first would choose.
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|source| TlsError::Unusable { files: files.clone(), source })?;

@@ -1,10 +1,11 @@
-//! What a transport has to say: how lines travel on a stream of bytes.
+//! The part that a transport adds: how lines travel on a stream of bytes.
 
 use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use broker_core::protocol::foreign::Foreign;
 use broker_core::session::Session;
 use broker_core::session::output::Output;
 
@@ -13,10 +14,10 @@ use crate::stream::Stream;
 
 /// Makes a wire of each stream that is accepted.
 pub trait Protocol: Send + Sync + 'static {
-    /// What it makes.
+    /// The wire that it makes.
     type Wire: Wire + 'static;
 
-    /// Does what comes before the greeting. The caller bounds its time. A client that is refused has been told why.
+    /// Performs the handshake before the greeting. The caller bounds its time. A client that is refused has been told why.
     ///
     /// # Errors
     /// When the client does not keep to what is agreed, or the socket fails.
@@ -42,7 +43,7 @@ pub trait Wire: Send {
     fn close(self, why: &Ended) -> impl Future<Output = ()> + Send;
 }
 
-/// Why a stream became no wire.
+/// The reason why a stream did not become a wire.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -52,4 +53,7 @@ pub enum OpenError {
     /// The client was refused, and told so.
     #[error("{0}")]
     Refused(Cow<'static, str>),
+    /// The client speaks another protocol.
+    #[error("{0}")]
+    Foreign(Foreign),
 }

@@ -1,13 +1,16 @@
 //! Herald's line protocol over TCP, for telnet, `nc` and the client crate.
 //!
-//! The lines travel as they are, so there is nothing to do here but to say so: [`transport_net`] accepts, drives the sessions and
-//! keeps the limits. What the bytes mean is the session's business, in `broker-core`.
+//! Lines travel unchanged, so this crate only names the protocol. [`transport_net`] accepts connections, drives the sessions and
+//! enforces the limits. The session in `broker-core` interprets the bytes.
+
+mod config;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use broker_core::transport::{Broker, Reload, Transport, TransportError};
+pub use config::PLUGIN;
 use tokio_util::sync::CancellationToken;
 use transport_net::{Lines, Listener, OpenError, Protocol, Stream};
 pub use transport_net::{ListenConfig, TlsFiles};
@@ -25,7 +28,7 @@ impl TcpTransport {
         Ok(Self(Listener::bind("tcp", config).await?))
     }
 
-    /// The address that it listens on, with the port that was taken.
+    /// The address it listens on, with the actual port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.0.local_addr()
@@ -47,17 +50,18 @@ impl Transport for TcpTransport {
     }
 
     async fn serve(self: Box<Self>, broker: Broker, shutdown: CancellationToken) -> Result<(), TransportError> {
-        self.0.serve(AsTheyAre, broker, shutdown).await;
+        self.0.serve(Unframed, broker, shutdown).await;
         Ok(())
     }
 }
 
-struct AsTheyAre;
+/// The protocol that passes lines through without any framing of its own.
+struct Unframed;
 
-impl Protocol for AsTheyAre {
+impl Protocol for Unframed {
     type Wire = Lines;
 
     async fn open(&self, stream: Stream) -> Result<Lines, OpenError> {
-        Ok(Lines(stream))
+        Ok(Lines::new(stream))
     }
 }

@@ -1,4 +1,4 @@
-//! What close codes say.
+//! The close codes, and their reasons.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ pub(crate) fn frame(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Cl
     CloseFrame { code, reason: reason[..end].to_owned().into() }
 }
 
-/// What a client is told when its connection ends for a reason that is not the WebSocket's own.
+/// The close frame for a connection that ends for a reason outside the WebSocket protocol.
 pub(crate) fn of(why: &Ended) -> CloseFrame {
     let code = match why {
         Ended::ByClient => return frame(CloseCode::Normal, "bye"),
@@ -32,7 +32,7 @@ pub(crate) fn of(why: &Ended) -> CloseFrame {
     frame(code, why.to_string())
 }
 
-/// What a client is told that does not keep to the protocol.
+/// The close frame for a client that violates the protocol.
 pub(crate) fn of_error(error: &Error, max_message_bytes: usize) -> CloseFrame {
     match error {
         Error::Capacity(_) => too_long(max_message_bytes),
@@ -41,7 +41,7 @@ pub(crate) fn of_error(error: &Error, max_message_bytes: usize) -> CloseFrame {
     }
 }
 
-/// For a message with too many bytes.
+/// The close frame for a message with too many bytes.
 pub(crate) fn too_long(max_message_bytes: usize) -> CloseFrame {
     frame(CloseCode::Size, format!("message exceeds {max_message_bytes} bytes"))
 }

@@ -37,7 +37,7 @@ use broker_core::transport::{Broker, Reload, Transport, TransportError};
 use tokio_util::sync::CancellationToken;
 use transport_net::{Listener, OpenError, Protocol, Stream};
 
-pub use config::WsConfig;
+pub use config::{PLUGIN, WsConfig};
 pub use origin::check_origin;
 pub use transport_net::{ListenConfig, TlsFiles};
 

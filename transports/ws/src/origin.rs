@@ -1,4 +1,4 @@
-//! Which pages may connect.
+//! The check of the pages that may connect.
 //!
 //! A browser lets any page open a WebSocket to any server, and says in `Origin` which page it is. Without the check, a page that
 //! a user happens to visit could talk to a broker on the user's machine. Other programs send no `Origin`, or what they like:
@@ -17,7 +17,7 @@ pub(crate) fn allowed(origin: &str, host: Option<&str>, others: &[String]) -> bo
 /// Whether `origin` can stand in a list of origins.
 ///
 /// # Errors
-/// What is expected instead.
+/// The expected form.
 pub fn check_origin(origin: &str) -> Result<(), &'static str> {
     let valid = match origin {
         "*" | "null" => true,

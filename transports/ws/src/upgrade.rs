@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
+use broker_core::protocol::foreign::Opening;
 use bytes::{Buf as _, BytesMut};
 use httparse::{EMPTY_HEADER, Request, Status};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -43,6 +44,10 @@ pub(crate) async fn upgrade(stream: &mut Stream, config: &WsConfig) -> Result<By
         if (&mut *stream).take(room as u64).read_buf(&mut head).await? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        // Told in plain text it would not understand.
+        if let Some(foreign) = Opening::default().bytes(&head) {
+            return Err(OpenError::Foreign(foreign));
+        }
         match judge(&head, config) {
             Ok(None) if head.len() <= MAX_HEAD => {}
             Ok(None) => {
@@ -71,7 +76,7 @@ pub(crate) async fn upgrade(stream: &mut Stream, config: &WsConfig) -> Result<By
     }
 }
 
-/// What to make of the bytes so far: `None` if the request is not complete; else its length and the answer that accepts it.
+/// Judges the bytes so far: `None` if the request is incomplete, else its length and the answer that accepts it.
 fn judge(head: &[u8], config: &WsConfig) -> Result<Option<(usize, String)>, Refusal> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = Request::new(&mut headers);

@@ -78,7 +78,7 @@ struct Pings {
     asked: bool,
 }
 
-/// What comes of waiting for a message.
+/// The outcome of waiting for a message.
 enum Heard {
     Message(Option<Result<Message, Error>>),
     /// Fragments without end.
@@ -264,7 +264,7 @@ impl Wire for WsWire {
                     false
                 }
             };
-            // What has come meanwhile goes to the session in one piece, so that it becomes one batch.
+            // Messages that have arrived by now go to the session in one piece, so that they become one batch.
             while taken && input.len() < GATHER {
                 match self.socket.ws.next().now_or_never() {
                     Some(message) => taken = self.take(message, &mut input),

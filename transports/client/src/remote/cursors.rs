@@ -6,24 +6,26 @@
 //! to go on at.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::hash::Hasher as _;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use broker_core::engine::Cursor;
+use broker_core::engine::{Cursor, Offer};
+use durable_files::{FileError, Lock, SystemFiles};
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 /// The format that is written, and the only one that is read.
 const FORMAT: u32 = 1;
 
-/// Holds the lock; what it says is for people and error messages.
-const LOCK_FILE: &str = "LOCK";
+/// The longest file that is read. Cursors are resume tokens and SSE ids, of some hundred bytes; an event that stands aside can be
+/// larger.
+const MAX_FILE_BYTES: u64 = 128 << 20;
 
-/// The longest file that is read. Cursors are resume tokens and SSE ids, of some hundred bytes.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+/// The extension of a cursor's file, and that of the file of an event that stands aside.
+const EXTENSIONS: (&str, &str) = ("cursor", "aside");
 
 /// Why the cursors of sources cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +38,7 @@ pub enum CursorError {
     Locked {
         /// The directory.
         dir: PathBuf,
-        /// Who has it.
+        /// The process that has it locked.
         holder: String,
     },
     /// A file does not hold what was written.
@@ -49,20 +51,34 @@ pub enum CursorError {
         source_name: String,
         /// The file.
         path: PathBuf,
-        /// What does not check.
+        /// The check that fails.
         what: String,
     },
-    /// The operating system refused.
-    #[error("cannot {what} {}", .path.display())]
-    Io {
-        /// What was to be done.
-        what: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// Its reason.
-        #[source]
-        source: io::Error,
-    },
+    /// The operating system refused an operation on a file or the directory.
+    #[error(transparent)]
+    File(FileError),
+}
+
+impl From<FileError> for CursorError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Locked { path, holder } => Self::Locked { dir: path, holder },
+            error => Self::File(error),
+        }
+    }
+}
+
+/// Where a source stands after a batch.
+pub(super) struct Stand {
+    pub(super) source: String,
+    /// The number of the batch: a newer batch's cursor is not replaced by an older one's.
+    pub(super) number: u64,
+    /// The events that stand aside from now on.
+    pub(super) aside: Vec<Offer>,
+    /// The cursor, if it has moved.
+    pub(super) cursor: Option<String>,
+    /// The numbers of the events that no longer stand aside.
+    pub(super) gone: Vec<u32>,
 }
 
 /// The cursors below one directory.
@@ -70,8 +86,7 @@ pub(super) struct Cursors {
     dir: PathBuf,
     /// The number of the newest batch whose cursor was stored, by source. Held while a file is written.
     newest: Mutex<HashMap<String, u64>>,
-    // Closing the file ends the lock; the file stays, because removing it would let two processes lock two files.
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Serialize)]
@@ -91,37 +106,72 @@ struct Stored {
 impl Cursors {
     /// Takes `dir`, and makes it if it is not there.
     pub(super) fn open(dir: &Path) -> Result<Self, CursorError> {
-        create(dir).map_err(|source| CursorError::Io { what: "make", path: dir.to_owned(), source })?;
-        let path = dir.join(LOCK_FILE);
-        let io = |source| CursorError::Io { what: "lock", path: path.clone(), source };
-        let mut lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _unreadable = lock.take(100).read_to_string(&mut holder);
-                let holder = match holder.trim().parse::<u32>() {
-                    Ok(pid) => format!("process {pid}"),
-                    Err(_) => "another process".to_owned(),
-                };
-                return Err(CursorError::Locked { dir: dir.to_owned(), holder });
-            }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io)?;
+        durable_files::create_dir(&SystemFiles, dir)?;
+        let mut lock = Lock::acquire(&SystemFiles, dir)?;
+        lock.sign()?;
         Ok(Self { dir: dir.to_owned(), newest: Mutex::default(), _lock: lock })
     }
 
     /// The cursor of `source`; `None`: it has none yet. Blocks.
     pub(super) fn get(&self, source: &str) -> Result<Option<String>, CursorError> {
-        let path = self.path(source);
+        self.read(self.path(source, EXTENSIONS.0), source)
+    }
+
+    /// The events of `source` that stand aside, in their order. Blocks.
+    pub(super) fn aside(&self, source: &str) -> Result<Vec<Offer>, CursorError> {
+        let prefix = format!("{source}\n");
+        let read = |error| FileError::io("read", &self.dir, error);
+        let mut aside = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).map_err(read)? {
+            let path = entry.map_err(read)?.path();
+            if path.extension().is_none_or(|end| end != EXTENSIONS.1) {
+                continue;
+            }
+            let bytes = std::fs::read(&path).map_err(|error| FileError::io("read", &path, error))?;
+            let damaged =
+                |what: String| CursorError::Damaged { source_name: source.to_owned(), path: path.clone(), what };
+            let stored = parse_any(&bytes).map_err(damaged)?;
+            if !stored.source.starts_with(&prefix) {
+                continue;
+            }
+            let offer = Offer::parse_key(&stored.source).and_then(|(_, number)| Offer::decode(number, &stored.cursor));
+            aside.push(offer.ok_or_else(|| damaged("it holds no event".to_owned()))?);
+        }
+        aside.sort_unstable_by_key(|offer| offer.order);
+        Ok(aside)
+    }
+
+    /// Stores where a source stands; it survives a crash from then on. Blocks.
+    pub(super) fn store(&self, stand: &Stand) -> Result<(), CursorError> {
+        for offer in &stand.aside {
+            let key = offer.key(&stand.source);
+            let path = self.path(&key, EXTENSIONS.1);
+            let written = encode(&Cursor { source: key, value: offer.encode() });
+            durable_files::replace(&SystemFiles, &path, &path.with_extension("aside-tmp"), &written)?;
+        }
+        if let Some(value) = &stand.cursor {
+            self.put(&Cursor { source: stand.source.clone(), value: value.clone() }, stand.number)?;
+        }
+        for number in &stand.gone {
+            let path = self.path(&Offer::key_of(&stand.source, *number), EXTENSIONS.1);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(FileError::io("remove", &path, error).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The cursor in a file; `None`: there is none. Blocks.
+    fn read(&self, path: PathBuf, source: &str) -> Result<Option<String>, CursorError> {
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes));
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(CursorError::Io { what: "read", path, source: error }),
+            Err(error) => return Err(FileError::io("read", &path, error).into()),
         }
         match parse(&bytes, source) {
             Ok(cursor) => Ok(Some(cursor)),
@@ -137,21 +187,14 @@ impl Cursors {
         if newest.get(&cursor.source).is_some_and(|newest| *newest > number) {
             return Ok(());
         }
-        let path = self.path(&cursor.source);
-        let beside = path.with_extension("tmp");
-        write(&beside, &encode(cursor)).map_err(|source| CursorError::Io {
-            what: "write",
-            path: beside.clone(),
-            source,
-        })?;
-        let renamed = fs::rename(&beside, &path).and_then(|()| sync_dir(&self.dir));
-        renamed.map_err(|source| CursorError::Io { what: "replace", path, source })?;
+        let path = self.path(&cursor.source, EXTENSIONS.0);
+        durable_files::replace(&SystemFiles, &path, &path.with_extension("tmp"), &encode(cursor))?;
         newest.insert(cursor.source.clone(), number);
         Ok(())
     }
 
     /// The file of `source`: what can be read of its name, and a digest of all of it, because a name may be anything.
-    fn path(&self, source: &str) -> PathBuf {
+    fn path(&self, source: &str, extension: &str) -> PathBuf {
         const SHOWN: usize = 64;
         let shown: String = source
             .chars()
@@ -160,7 +203,7 @@ impl Cursors {
             .collect();
         let mut hasher = SipHasher13::new();
         hasher.write(source.as_bytes());
-        self.dir.join(format!("{shown}-{:032x}.cursor", hasher.finish128().as_u128()))
+        self.dir.join(format!("{shown}-{:032x}.{extension}", hasher.finish128().as_u128()))
     }
 }
 
@@ -175,6 +218,15 @@ fn encode(cursor: &Cursor) -> Vec<u8> {
 
 /// The cursor in a file of `source`, or what is wrong with it.
 fn parse(bytes: &[u8], source: &str) -> Result<String, String> {
+    let stored = parse_any(bytes)?;
+    if stored.source != source {
+        return Err(format!("it is that of source {:?}", stored.source));
+    }
+    Ok(stored.cursor)
+}
+
+/// The contents of a file, or what is wrong with them.
+fn parse_any(bytes: &[u8]) -> Result<Stored, String> {
     const TAIL: usize = ",\"crc\":\"00000000\"}\n".len();
     let at = bytes.len().checked_sub(TAIL).ok_or_else(|| format!("it has {} bytes", bytes.len()))?;
     let (body, tail) = bytes.split_at(at);
@@ -187,40 +239,13 @@ fn parse(bytes: &[u8], source: &str) -> Result<String, String> {
     if stored.herald_cursor != FORMAT {
         return Err(format!("its format is {}, and this version reads {FORMAT}", stored.herald_cursor));
     }
-    if stored.source != source {
-        return Err(format!("it is that of source {:?}", stored.source));
-    }
-    Ok(stored.cursor)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    // Before it is renamed: a name that survives a power failure must not be that of an empty file.
-    file.sync_all()
-}
-
-/// Makes a directory and those above it; the name of each is synced.
-fn create(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create(parent)?;
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    sync_dir(parent)
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    // Windows has no handle of a directory to sync; there a file's own sync covers its entry.
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+    Ok(stored)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn cursor(source: &str, value: &str) -> Cursor {
@@ -260,7 +285,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cursors = Cursors::open(dir.path()).unwrap();
         cursors.put(&cursor("s", "17"), 1).unwrap();
-        let path = cursors.path("s");
+        let path = cursors.path("s", EXTENSIONS.0);
         let whole = fs::read(&path).unwrap();
         assert_eq!(whole[..18], *b"{\"herald_cursor\":1", "the format of released files");
         let mut broken: Vec<Vec<u8>> = (0..whole.len()).map(|len| whole[..len].to_vec()).collect();

@@ -58,7 +58,7 @@ impl Peer {
         (wire, line)
     }
 
-    /// True if nobody is connecting.
+    /// True if no client connects within 50 ms.
     pub(crate) async fn is_left_alone(&self) -> bool {
         timeout(Duration::from_millis(50), self.listener.accept()).await.is_err()
     }
@@ -126,7 +126,7 @@ impl Wire {
         event
     }
 
-    /// What one read has to offer.
+    /// The bytes of one read, as text.
     pub(crate) async fn chunk(&mut self) -> String {
         String::from_utf8(soon(self.reader.fill_buf()).await.unwrap().to_vec()).unwrap()
     }

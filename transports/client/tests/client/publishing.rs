@@ -130,7 +130,7 @@ async fn half_an_answer_and_an_endless_one_cost_the_connection() {
     drop(wire);
     let (mut wire, _) = peer.greet().await;
     wire.published().await;
-    wire.send(&"published t 1 ".repeat(1000)).await;
+    wire.send(&"published t 1 ".repeat(10_000)).await;
     wire.closed().await;
     let (mut wire, _) = peer.greet().await;
     wire.confirm_one().await;
