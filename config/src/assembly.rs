@@ -1,7 +1,7 @@
-//! From settings to a running broker: storage, engine, transports, sources; and its orderly end.
+//! The assembly of a running broker from its settings (storage, engine, transports, sources), and its orderly stop.
 //!
-//! An orderly stop goes from the outside in: sources and listeners first, then connections, then the engine, which closes
-//! the storage after a last sync. All of it under one deadline; what is not done then is logged and abandoned.
+//! An orderly stop goes from the outside in: sources and listeners first, then connections, then the engine, which closes the
+//! storage after a last sync. One deadline covers all of it; tasks that miss it are logged and aborted.
 
 #[cfg(feature = "pipeline")]
 pub(crate) mod durable;
@@ -21,7 +21,8 @@ use broker_core::auth::{Rights, Tokens};
 use broker_core::engine::Engine;
 use broker_core::local::{EngineSettings, Reopen, Reopening, ReopeningEngine};
 use broker_core::session::SessionSettings;
-use broker_core::source::{LocalPublisher, Publisher, SourceError};
+use broker_core::settings::{MadeSource, SourceFigures, Start};
+use broker_core::source::{LocalPublisher, Publisher, SourceError, SourceStates};
 use broker_core::storage::{RecoveryReport, StorageError, StorageErrorKind};
 use broker_core::transport::{Broker as Served, Reload, Transport, TransportError};
 use tokio::time::{Instant, timeout_at};
@@ -29,25 +30,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport_client::{OpenError, RemotePublisher};
 
-use crate::registry::{self, BuiltSource, Make, Seam, SourceFigures};
-use crate::validate::{BrokerSettings, RemoteSettings, Settings, SourceSettings, StorageSettings, TransportSettings};
+use crate::validate::{BrokerSettings, RemoteSettings, Settings, StorageSettings};
 use crate::{error_chain, limits};
-use warnings::{warn_of_durability, warn_of_exposure};
+use warnings::{warn_of_durability, warn_of_exposure, warn_of_limits};
 
 /// Why a broker could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The storage cannot be used.
+    /// The storage cannot be opened or read.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// A transport cannot listen.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The broker elsewhere cannot be published to.
+    /// The publisher to a broker elsewhere cannot be opened.
     #[error(transparent)]
     Remote(#[from] OpenError),
-    /// A source cannot be made of its settings.
+    /// A source cannot be made from its settings.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The pipeline's console cannot listen.
@@ -55,48 +55,46 @@ pub enum StartError {
     Console {
         /// The address.
         addr: String,
-        /// Why.
+        /// The error of the bind.
         #[source]
         cause: std::io::Error,
     },
     /// The pipeline's sink cannot be used.
     #[cfg(feature = "pipeline")]
     #[error("the pipeline's sink")]
-    Sink(#[from] pipeline::sink::SinkError),
-    /// What the settings ask for is not in this build; the check of the settings says so first.
-    #[error("{0}")]
-    Absent(String),
+    Sink(#[from] pipeline_tweets::sink::SinkError),
 }
 
-/// A listener.
+/// A listener of a running broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Its transport.
+    /// The transport's name.
     pub transport: &'static str,
-    /// Where it really listens.
+    /// The address that it is bound to, as `host:port`; the real port where the configuration says 0.
     pub addr: String,
-    /// Whether there is TLS.
+    /// Whether its connections use TLS.
     pub encrypted: bool,
 }
 
-/// How a broker ended.
+/// The outcome of [`Broker::stop`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// Everything that was confirmed is where it was promised to be.
+    /// Everything that was confirmed is durable as promised.
     Safe,
-    /// The storage could not be closed in time, or a vital task had failed.
+    /// The storage was not closed in time, or a vital task had failed.
     Unsafe,
 }
 
-/// A broker that runs.
+/// A running broker.
 pub struct Broker {
-    /// `None`: everything is published to a broker elsewhere, and nobody connects here.
+    /// `None` where sources publish to a broker elsewhere and no transport is configured.
     engine: Option<Arc<dyn Engine>>,
     remote: Option<Arc<RemotePublisher>>,
     listeners: Vec<Listener>,
     figures: Vec<(String, Figures)>,
+    source_states: SourceStates,
     tokens: Arc<Tokens>,
-    /// What can be read again, and whose it is.
+    /// The transports whose certificates can be reloaded, by name.
     reloads: Vec<(&'static str, Arc<dyn Reload>)>,
     /// The emergency stop: cancelled when a vital task panics or fails.
     root: CancellationToken,
@@ -111,15 +109,15 @@ pub struct Broker {
 
 type Figures = Arc<dyn Fn() -> SourceFigures + Send + Sync>;
 
-/// What made the broker stop by itself.
+/// The first reason for which the broker has to stop by itself, if any.
 #[derive(Clone, Default)]
 struct Failure(Arc<Mutex<Option<String>>>);
 
-/// Tasks that stop together.
+/// A group of tasks that stop together.
 struct Stage {
     stop: CancellationToken,
     tasks: TaskTracker,
-    /// Cancelled when the deadline has passed.
+    /// Cancelled once the deadline has passed: aborts the tasks.
     abandon: CancellationToken,
 }
 
@@ -128,7 +126,7 @@ impl Stage {
         Self { stop: root.child_token(), tasks: TaskTracker::new(), abandon: CancellationToken::new() }
     }
 
-    /// Waits for the tasks; at the deadline drops them. False if any had to be dropped.
+    /// Tells the tasks to stop and waits for them; aborts them at `deadline`. Returns false if any had to be aborted.
     async fn finish(&self, what: &'static str, deadline: Instant) -> bool {
         self.stop.cancel();
         self.tasks.close();
@@ -137,7 +135,7 @@ impl Stage {
         }
         tracing::warn!(abandoned = self.tasks.len(), "the time to stop is over: {what} are cut off");
         self.abandon.cancel();
-        // Dropping a task is quick; what does not even let itself be dropped is left to the end of the process.
+        // Dropping a task is quick; one that blocks even then is left to the end of the process.
         let _ = timeout_at(Instant::now() + Duration::from_millis(200), self.tasks.wait()).await;
         false
     }
@@ -150,30 +148,32 @@ impl fmt::Debug for Broker {
 }
 
 impl Broker {
-    /// Binds, recovers, and serves. Logs each listener once it is ready. Needs a runtime with several threads.
+    /// Binds the listeners, recovers the storage and serves. Logs each listener once it is ready. Needs a multi-threaded runtime.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left running then.
+    /// [`StartError`]: whatever had started by then is stopped.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
         let root = CancellationToken::new();
-        // Until everything runs, whatever fails takes along what has begun.
+        // Until everything runs, an early return cancels the root, and with it every task that has started.
         let guard = root.clone().drop_guard();
         let failure = Failure::default();
         let sources = make_sources(settings)?;
-        // First, so that a port in use, the commonest mistake, is found before anything is touched on disk. Clients that
-        // connect during the recovery wait in the listener's queue instead of being refused.
+        // Listeners come first, so that a port in use, the commonest mistake, is found before anything on disk is touched.
+        // Clients that connect during the recovery wait in the listener's queue instead of being refused.
         let mut transports = Vec::new();
         for transport in &settings.transports {
-            transports.push((bind(transport).await?, transport.tls.is_some()));
+            transports.push((transport.config.bind().await?, transport.config.is_encrypted()));
         }
         #[cfg(feature = "pipeline")]
         let console = tweets::bind_console(settings).await?;
+        let source_states = SourceStates::default();
         let engine = match needs_engine(settings) {
-            true => Some(open_engine(settings, root.clone()).await?),
+            true => Some(open_engine(settings, source_states.clone(), root.clone()).await?),
             false => None,
         };
-        if engine.is_some() {
+        if let Some(engine) = &engine {
             warn_of_durability(&settings.storage);
+            warn_of_limits(&settings.broker, engine.max_output_line_bytes());
         }
         let remote = open_remote(settings)?;
 
@@ -182,6 +182,7 @@ impl Broker {
             remote: remote.clone(),
             listeners: Vec::new(),
             figures: Vec::new(),
+            source_states,
             tokens: Arc::new(Tokens::new(tokens(settings))),
             reloads: Vec::new(),
             sources: Stage::new(&root),
@@ -193,7 +194,8 @@ impl Broker {
             failure,
         };
         if let Some(engine) = &engine {
-            let served = Served { engine: Arc::clone(engine), session: Arc::new(broker.session_settings(settings)) };
+            let session = Arc::new(broker.session_settings(settings, engine.max_output_line_bytes()));
+            let served = Served { engine: Arc::clone(engine), session };
             for (transport, encrypted) in transports {
                 broker.serve(transport, served.clone(), encrypted);
             }
@@ -213,7 +215,7 @@ impl Broker {
         Ok(broker)
     }
 
-    /// The engine; `None` where everything is published to a broker elsewhere, and nobody connects here.
+    /// The engine; `None` where sources publish to a broker elsewhere and no transport is configured.
     #[must_use]
     pub fn engine(&self) -> Option<&Arc<dyn Engine>> {
         self.engine.as_ref()
@@ -225,15 +227,15 @@ impl Broker {
         &self.listeners
     }
 
-    /// What each source has done.
+    /// The counts of each source, with its name.
     pub fn source_figures(&self) -> impl Iterator<Item = (&str, SourceFigures)> {
         self.figures.iter().map(|(name, figures)| (name.as_str(), figures()))
     }
 
-    /// Puts the topics' policies and the tokens of `settings` in force, and the certificates that there are now: all of it, or if
-    /// something cannot be used, nothing. Returns whether it did. Both are logged. Completes when every topic has its policy.
+    /// Applies the topic policies and the tokens of `settings` and reloads the certificates: all of it, or nothing if anything is
+    /// unusable. Logs the outcome and returns whether it was applied. Completes once every topic has its policy.
     pub async fn reload(&self, settings: &Settings) -> bool {
-        // Everything is read before anything changes.
+        // Every certificate is read before anything changes, so a bad one leaves the broker as it was.
         let read: Vec<_> = self.reloads.iter().map(|(transport, reload)| (transport, reload.read())).collect();
         for (transport, read) in &read {
             if let Err(error) = read {
@@ -261,7 +263,7 @@ impl Broker {
         true
     }
 
-    /// Completes when a vital task has failed and the broker has to stop.
+    /// Completes once a vital task has failed or panicked, and the broker has to stop.
     pub async fn failed(&self) {
         self.root.cancelled().await;
     }
@@ -270,7 +272,7 @@ impl Broker {
     pub async fn stop(self, timeout: Duration) -> Stopped {
         let began = Instant::now();
         let deadline = began + timeout;
-        // The sync at the end is what must not be cut off, whatever clients do.
+        // Part of the time is kept for the last sync, so that no client can use it up.
         let outer = deadline - (timeout / 4).min(Duration::from_secs(2));
         tokio::join!(
             self.sources.finish("sources", outer),
@@ -332,24 +334,29 @@ impl Broker {
         self.listeners.push(listener);
     }
 
-    fn session_settings(&self, settings: &Settings) -> SessionSettings {
+    fn session_settings(&self, settings: &Settings, max_output_line_bytes: usize) -> SessionSettings {
         SessionSettings {
             version: env!("CARGO_PKG_VERSION"),
             max_line_bytes: settings.broker.max_line_bytes,
+            max_output_line_bytes,
             words: settings.commands.clone(),
             tokens: Arc::clone(&self.tokens),
         }
     }
 
-    fn feed(&mut self, built: BuiltSource, publisher: Arc<dyn Publisher>) {
-        let name = built.source.name().to_owned();
-        self.figures.push((name.clone(), built.figures));
-        let run = built.source.run(publisher, self.sources.stop.clone());
+    fn feed(&mut self, made: MadeSource, publisher: Arc<dyn Publisher>) {
+        let name = made.source.name().to_owned();
+        self.figures.push((name.clone(), made.figures));
+        self.source_states.started(&name, made.trouble);
+        let states = self.source_states.clone();
+        let run = made.source.run(publisher, self.sources.stop.clone());
         let ends = async move {
-            // A source that cannot go on without a person stops nobody else; only its panic is a mistake of ours.
-            if let Err(error) = run.await {
-                tracing::error!(source = %name, error = %error_chain(&error), "a source has stopped; the broker goes on without it");
+            // A source that needs an operator's help stops alone; only its panic is a bug, and stops the broker.
+            let ended = run.await.map_err(|error| error_chain(&error));
+            if let Err(error) = &ended {
+                tracing::error!(source = %name, %error, "a source has stopped; the broker goes on without it");
             }
+            states.ended(&name, ended);
             true
         };
         spawn_vital(&self.sources, &self.root, ends);
@@ -357,14 +364,14 @@ impl Broker {
 }
 
 impl Failure {
-    /// The first one counts: the others follow from it.
+    /// Keeps the first reason: later failures follow from it.
     fn set(&self, reason: String) {
         tracing::error!(%reason, "a vital part of the broker failed");
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
 }
 
-/// Runs `task`, which says whether it ended well; anything else, a panic above all, pulls the emergency stop.
+/// Spawns `task`, which returns whether it ended well. Any other end, a panic above all, cancels `root`: the emergency stop.
 fn spawn_vital(stage: &Stage, root: &CancellationToken, task: impl Future<Output = bool> + Send + 'static) {
     let guard = root.clone().drop_guard();
     let abandon = stage.abandon.clone();
@@ -379,24 +386,11 @@ fn spawn_vital(stage: &Stage, root: &CancellationToken, task: impl Future<Output
     });
 }
 
-fn make_sources(settings: &Settings) -> Result<Vec<BuiltSource>, StartError> {
-    let make = |source: &SourceSettings| match registry::find(Seam::Source, source.kind) {
-        Ok(Make::Source(make)) => Ok(make(source)?),
-        Ok(_) => unreachable!("the registry gives a source for a source"),
-        Err(absent) => Err(StartError::Absent(absent.to_string())),
-    };
-    settings.sources.iter().map(make).collect()
+fn make_sources(settings: &Settings) -> Result<Vec<MadeSource>, SourceError> {
+    settings.sources.iter().map(|source| source.config.make(&source.name)).collect()
 }
 
-async fn bind(settings: &TransportSettings) -> Result<Box<dyn Transport>, StartError> {
-    match registry::find(Seam::Transport, settings.kind) {
-        Ok(Make::Transport(bind)) => Ok(bind(settings.clone()).await?),
-        Ok(_) => unreachable!("the registry gives a transport for a transport"),
-        Err(absent) => Err(StartError::Absent(absent.to_string())),
-    }
-}
-
-/// Whether this process is a broker. Where sources publish elsewhere it is one only for the transports that somebody configured.
+/// Whether an engine runs in this process. Where sources publish elsewhere, it does only if a transport is configured.
 fn needs_engine(settings: &Settings) -> bool {
     settings.remote.is_none() || !settings.transports.is_empty()
 }
@@ -412,32 +406,33 @@ fn open_remote(settings: &Settings) -> Result<Option<Arc<RemotePublisher>>, Star
     Ok(Some(Arc::new(remote)))
 }
 
-async fn open_engine(settings: &Settings, emergency: CancellationToken) -> Result<Arc<dyn Engine>, StartError> {
-    let StorageSettings { kind, path, .. } = &settings.storage;
-    let open = match registry::find(Seam::Storage, kind) {
-        Ok(Make::Storage(make)) => make.open,
-        Ok(_) => unreachable!("the registry gives a storage for a storage"),
-        Err(absent) => return Err(StartError::Absent(absent.to_string())),
-    };
+async fn open_engine(
+    settings: &Settings,
+    sources: SourceStates,
+    emergency: CancellationToken,
+) -> Result<Arc<dyn Engine>, StartError> {
+    let StorageSettings { kind, path, config, .. } = &settings.storage;
     let began = Instant::now();
-    let for_opening = settings.storage.clone();
-    let storage = tokio::task::spawn_blocking(move || open(&for_opening)).await.map_err(|panic| {
+    let for_opening = Arc::clone(config);
+    let opened = tokio::task::spawn_blocking(move || for_opening.open(Start::AsConfigured)).await;
+    let storage = opened.map_err(|panic| {
         StorageError::new(StorageErrorKind::Unusable, "opening the storage panicked").with_source(panic)
     })??;
-    let BrokerSettings { shards, max_topics, max_subscriptions, .. } = settings.broker;
+    let BrokerSettings { shards, max_output_line_bytes, max_topics, max_subscriptions, .. } = settings.broker;
     let engine_settings = EngineSettings {
         shards: shards.get(),
         memory_budget_bytes: settings.storage.memory_budget_bytes,
         policies: settings.policies.clone(),
         max_topics,
+        max_output_line_bytes,
         max_subscriptions,
         version: env!("CARGO_PKG_VERSION"),
+        sources,
         emergency,
     };
-    let mut for_reopening = settings.storage.clone();
-    // What was stored since the start is not to be cleaned away.
-    for_reopening.clean_on_start = false;
-    let reopen: Reopen = Arc::new(move || open(&for_reopening));
+    let for_reopening = Arc::clone(config);
+    // `clean_on_start` must not delete what was stored since the start.
+    let reopen: Reopen = Arc::new(move || for_reopening.open(Start::KeepData));
     let reopening = Reopening::new(reopen, Arc::new(say_what_was_found));
     let (engine, report) = ReopeningEngine::open(storage, engine_settings, reopening).await?;
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -447,7 +442,7 @@ async fn open_engine(settings: &Settings, emergency: CancellationToken) -> Resul
     Ok(Arc::new(engine))
 }
 
-/// Warns of what is not as it should be.
+/// Logs a warning for a torn tail and for damaged files.
 fn say_what_was_found(report: &RecoveryReport) {
     let RecoveryReport { torn_bytes, damaged, .. } = *report;
     if torn_bytes > 0 {
@@ -465,8 +460,8 @@ fn tokens(settings: &Settings) -> impl Iterator<Item = (&str, Rights)> {
     settings.tokens.iter().map(|token| (token.token.reveal(), token.rights.clone()))
 }
 
-/// Warns if the configured connections cannot all be open.
+/// Warns if the limit on open files is too low for the configured connections.
 pub fn check_limits(settings: &Settings, open_files: Option<u64>) {
-    let connections = settings.transports.iter().map(|transport| transport.max_connections as u64).sum();
+    let connections = settings.transports.iter().map(|transport| transport.config.max_connections() as u64).sum();
     limits::check_connections(open_files, connections);
 }

@@ -9,12 +9,13 @@
 //! | `topics`, `stats` | `inspect` |
 //! | `dead` | `dead` |
 //! | `fsck`, `export`, `import` | `fsck`, `export`, `import` |
-//! | what these have in common: a data directory without a broker | `offline` |
+//! | the start of these three: a data directory without a broker | `offline` |
 //! | `bench` | `bench`, and what it prints in `bench_output` |
 //! | `config` | `config` |
 //! | `completions` | `completions` |
+//! | `man` | `man` |
 //! | exit statuses | [`exit`] |
-//! | which broker, which token; what to say if it is not there | `remote` |
+//! | which broker, which token, and the errors if it is out of reach | `remote` |
 
 mod bench;
 #[cfg(all(unix, feature = "bench", feature = "tcp"))]
@@ -29,6 +30,7 @@ mod feed;
 mod fsck;
 mod import;
 mod inspect;
+mod man;
 mod offline;
 mod publish;
 mod remote;
@@ -49,11 +51,7 @@ use clap::{Parser, Subcommand};
     long_version = LONG_VERSION.as_str(),
     arg_required_else_help = true,
     max_term_width = 100,
-    after_help = "Examples:\n  herald demo                           see it at work, in a minute\n  \
-                  herald serve                          a broker on 127.0.0.1:8000\n  \
-                  herald sub tweets --name mine         print events and acknowledge them\n  \
-                  herald pub tweets '{\"priority\":3,\"msg\":\"hello\"}'\n\n\
-                  Exit status: 0 done, 1 failed, 2 wrong usage or configuration."
+    after_help = AFTER_HELP.as_str()
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -65,8 +63,10 @@ enum Command {
     /// Run the broker that the configuration describes
     Serve(serve::Args),
     /// Run all of it on this machine, with a simulated tweet feed
+    #[command(hide = !demo::BUILT)]
     Demo(demo::Args),
     /// Serve the simulated tweet feed
+    #[command(hide = !feed::BUILT)]
     Feed(feed::Args),
     /// Publish events to a topic
     Pub(publish::Args),
@@ -85,18 +85,34 @@ enum Command {
     /// Fill an empty data directory with an export
     Import(import::Args),
     /// Load a broker and print throughput, latency, CPU and memory
+    #[command(hide = !bench::BUILT)]
     Bench(bench::Args),
     /// Check, show or write a configuration
     Config(config::Args),
     /// Print completions for a shell
     Completions(completions::Args),
+    /// Print manual pages
+    Man(man::Args),
 }
 
-/// The version, and what this build has.
+/// The version, and the plugins of this build.
 static LONG_VERSION: LazyLock<String> =
-    LazyLock::new(|| format!("{}\n{}", env!("CARGO_PKG_VERSION"), crate::registry::contents()));
+    LazyLock::new(|| format!("{}\n{}", env!("CARGO_PKG_VERSION"), crate::registry::Registry::global().contents()));
 
-/// Parses the command line, does what it says, and returns the exit status.
+/// Examples that work with this build, and the exit statuses.
+static AFTER_HELP: LazyLock<String> = LazyLock::new(|| {
+    let demo = if demo::BUILT { "  herald demo                           see it at work, in a minute\n" } else { "" };
+    let address = remote::DEFAULT_SERVER;
+    format!(
+        "Examples:\n{demo}  \
+         herald serve                          a broker on {address}\n  \
+         herald sub tweets --name mine         print events and acknowledge them\n  \
+         herald pub tweets '{{\"priority\":3,\"msg\":\"hello\"}}'\n\n\
+         Exit status: 0 done, 1 failed, 2 wrong usage or configuration."
+    )
+});
+
+/// Parses the command line, runs the command, and returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
     // Wrong usage ends here, with status 2, and --help and --version with 0.
@@ -109,7 +125,7 @@ pub fn main() -> ExitCode {
         }
     };
     let status = exit::report(runtime.block_on(run(cli.command)));
-    // A thread that waits for a terminal's next line would hold up the end for ever.
+    // A thread that blocks on a read of standard input would delay the exit indefinitely.
     runtime.shutdown_timeout(Duration::from_millis(50));
     status.into()
 }
@@ -130,6 +146,7 @@ async fn run(command: Command) -> anyhow::Result<exit::Status> {
         Command::Bench(args) => bench::run(args).await,
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

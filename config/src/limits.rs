@@ -1,9 +1,9 @@
-//! The operating system's limit on open files, of which every connection takes one.
+//! The operating system's limit on open files. Every connection takes one.
 
 /// Files that the broker needs besides connections: segments, listeners, sources, the runtime.
 const BESIDES: u64 = 256;
 
-/// Raises the soft limit to the hard one, which every process may do, and returns what it is now; `None`: none, or unknown.
+/// Raises the soft limit to the hard one, which every process may do, and returns it; `None`: unlimited or unknown.
 pub fn raise_open_files() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -24,7 +24,7 @@ pub fn raise_open_files() -> Option<u64> {
     None
 }
 
-/// Warns if `connections` cannot all be open at a time.
+/// Warns if `connections` cannot all be open at the same time.
 pub fn check_connections(open_files: Option<u64>, connections: u64) {
     if let Some(limit) = open_files.filter(|limit| *limit < connections.saturating_add(BESIDES)) {
         tracing::warn!(

@@ -1,26 +1,26 @@
-//! The demo's live line: what has been read, published, delivered, and how fast.
+//! The live line of `herald demo`: counts of tweets read, events published, waiting and acknowledged, and the rate.
 
 use std::time::{Duration, Instant};
 
 use broker_core::engine::{SubscriptionStats, TopicStats};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pipeline::tweets::PipelineFigures;
+use pipeline_tweets::PipelineFigures;
 
 use crate::assembly::Broker;
 use crate::assembly::durable::topic_stats;
 use crate::logging;
 use crate::output::{message, stderr_is_terminal};
 
-/// Between two looks, for a person at a terminal.
+/// The interval between updates on a terminal.
 const GLANCE: Duration = Duration::from_millis(500);
-/// Between two lines, for a file.
+/// The interval between lines elsewhere.
 const LINE: Duration = Duration::from_secs(5);
 
-/// Shows how a broker is doing until it is told to stop.
+/// Shows the counts of a topic until it is dropped or finished.
 pub(crate) struct Live {
-    /// None where standard error is no terminal: then there is a plain line every few seconds.
+    /// `None` where standard error is no terminal: then a plain line is printed every few seconds.
     bar: Option<ProgressBar>,
-    /// The names of the sources that read for it begin with it.
+    /// The topic to show. Sources whose name begins with it count as its own.
     topic: &'static str,
     /// The topic's `max_waiting`.
     full_at: u64,
@@ -39,7 +39,7 @@ impl Live {
         Self { bar, topic, full_at }
     }
 
-    /// Shows counts for ever. Can be dropped at any time.
+    /// Shows counts indefinitely; does not return. Cancel-safe.
     pub(crate) async fn run(&self, broker: &Broker) {
         let mut timer = tokio::time::interval(if self.bar.is_some() { GLANCE } else { LINE });
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -70,7 +70,7 @@ impl Live {
         }
     }
 
-    /// Leaves the last line where it is.
+    /// Leaves the last line on the terminal.
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();

@@ -1,9 +1,10 @@
-//! The `herald` binary. Everything it does is in the library.
+//! The `herald` binary. Everything else is in the library.
 
 use std::process::ExitCode;
 
-/// Gives memory back when a backlog has gone, where the C library's keeps most of it; and takes less time for small buffers that one
-/// thread makes and another lets go of, which is what an event is.
+/// Returns memory once a backlog has gone, of which the C library's allocator keeps most. It is also faster for small buffers
+/// that one thread allocates and another frees, as happens with every event.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

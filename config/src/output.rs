@@ -1,15 +1,23 @@
-//! What is printed. Data goes to standard output, messages to standard error, and a reader that has gone away ends the
-//! program quietly instead of with a panic.
+//! Output. Data goes to standard output, messages to standard error. A reader that has gone away ends the program quietly instead
+//! of with a panic. Control characters reach files and pipes as they are, and terminals escaped.
+
+#[cfg(unix)]
+mod pipe;
+mod terminal;
 
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+
+#[cfg(unix)]
+pub(crate) use pipe::Pipe;
+pub(crate) use terminal::{escape, escape_all};
 
 /// Standard output could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// Whoever read it has gone: nothing is wrong, and nobody is left to tell.
+    /// The reader has gone. This is not an error to report.
     #[error("standard output is closed")]
     Closed,
-    /// Anything else: a full disk, say.
+    /// Any other failure, such as a full disk.
     #[error("cannot write to standard output")]
     Failed(#[source] io::Error),
 }
@@ -22,29 +30,36 @@ impl From<io::Error> for OutputError {
 
 /// Standard output, buffered.
 #[derive(Debug)]
-pub struct Output(BufWriter<Stdout>);
+pub struct Output {
+    buffer: BufWriter<Stdout>,
+    terminal: bool,
+}
 
 impl Output {
     /// Standard output of this process.
     #[must_use]
     pub fn stdout() -> Self {
-        Self(BufWriter::with_capacity(64 * 1024, io::stdout()))
+        Self { buffer: BufWriter::with_capacity(64 * 1024, io::stdout()), terminal: stdout_is_terminal() }
     }
 
-    /// Writes `text` as it is.
+    /// Writes `text`; to a terminal with its control characters escaped.
     ///
     /// # Errors
     /// [`OutputError`].
     pub fn text(&mut self, text: &str) -> Result<(), OutputError> {
-        Ok(self.0.write_all(text.as_bytes())?)
+        let written = if self.terminal { escape(text) } else { text.into() };
+        Ok(self.buffer.write_all(written.as_bytes())?)
     }
 
-    /// Writes `bytes` as they are.
+    /// Writes `bytes`, which are lines of UTF-8, as [`Output::text`] does.
     ///
     /// # Errors
     /// [`OutputError`].
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
-        Ok(self.0.write_all(bytes)?)
+        if self.terminal {
+            return self.text(&String::from_utf8_lossy(bytes));
+        }
+        Ok(self.buffer.write_all(bytes)?)
     }
 
     /// Writes `line` and its ending.
@@ -52,8 +67,8 @@ impl Output {
     /// # Errors
     /// [`OutputError`].
     pub fn line(&mut self, line: &str) -> Result<(), OutputError> {
-        self.0.write_all(line.as_bytes())?;
-        Ok(self.0.write_all(b"\n")?)
+        self.text(line)?;
+        Ok(self.buffer.write_all(b"\n")?)
     }
 
     /// Hands what is buffered to the operating system.
@@ -61,7 +76,7 @@ impl Output {
     /// # Errors
     /// [`OutputError`].
     pub fn flush(&mut self) -> Result<(), OutputError> {
-        Ok(self.0.flush()?)
+        Ok(self.buffer.flush()?)
     }
 }
 
@@ -75,18 +90,25 @@ pub fn print(text: &str) -> Result<(), OutputError> {
     output.flush()
 }
 
-/// Writes a line to standard error; if nobody reads it, there is nobody to tell.
+/// Writes a line to standard error, to a terminal with its control characters escaped. A failure is ignored.
 pub fn message(text: &str) {
-    let _nobody_reads = writeln!(io::stderr().lock(), "{text}");
+    let shown = if stderr_is_terminal() { escape(text) } else { text.into() };
+    let _closed = writeln!(io::stderr().lock(), "{shown}");
 }
 
-/// Whether a person looks at standard error.
+/// Whether standard output is a terminal.
+#[must_use]
+pub fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether standard error is a terminal.
 #[must_use]
 pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Rows as a table: the first is the header; numbers, which all columns but the first `left` hold, to the right.
+/// `rows` as a table, the header first. The first `left` columns are aligned left, the others, which hold numbers, right.
 #[must_use]
 pub fn table(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.first().map_or(0, Vec::len);
@@ -98,7 +120,9 @@ pub fn table(rows: &[Vec<String>], left: usize) -> String {
     let mut out = String::new();
     for row in rows {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-            if column < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            // Padded by hand: a width in a format string panics above 65,535.
+            let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+            if column < left { format!("{cell}{padding}") } else { format!("{padding}{cell}") }
         });
         out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         out.push('\n');
@@ -115,6 +139,13 @@ mod tests {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         let text = table(&[row(["TOPIC", "WAITING"]), row(["tweets.long", "7"]), row(["é", "12"])], 1);
         assert_eq!(text, "TOPIC        WAITING\ntweets.long        7\né                 12\n");
+    }
+
+    #[test]
+    fn a_cell_of_any_length_fits_a_table() {
+        let long = "x".repeat(100_000);
+        let text = table(&[vec!["A".to_owned(), "B".to_owned()], vec![long.clone(), "1".to_owned()]], 1);
+        assert!(text.ends_with(&format!("{long}  1\n")));
     }
 
     #[test]

@@ -1,40 +1,41 @@
-//! What this build contains: the one table that maps each kind of plugin to what makes it.
+//! The plugins that this build contains: one line for each, with its kind, its feature, and what its crate exports.
 //!
-//! A new plugin is a line here, a feature in the manifest, and a constructor below.
+//! | to find | look in |
+//! | --- | --- |
+//! | the list of plugins | [`Registry::built_in`] |
+//! | an entry, and why a plugin may be unavailable | `entry` |
+//!
+//! To add a plugin, write its crate, a feature in the manifest, and a line in [`Registry::built_in`]. The checks, the messages,
+//! `herald config` and the reference page follow from the keys that the crate exports.
 
-#[cfg(feature = "pipeline")]
-pub(crate) mod pipeline;
-mod sources;
-mod transports;
+mod entry;
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::LazyLock;
 
-use broker_core::source::{Source, SourceError};
-use broker_core::storage::check::Check;
-use broker_core::storage::{Storage, StorageError};
-use broker_core::transport::{Transport, TransportError};
+use broker_core::settings::{SourceConfig, StorageConfig, TransportConfig};
 
-use crate::settings::check::one_of;
-pub(crate) use sources::source_problems;
-pub(crate) use transports::transport_problems;
+pub use entry::{Absent, Entry, Kind, State};
 
-use crate::validate::{SourceSettings, StorageSettings, TransportSettings};
+/// The configuration of a sink of the tweet pipeline; a build without the pipeline has none.
+#[cfg(feature = "pipeline")]
+pub type SinkConfig = dyn pipeline_tweets::TweetSinkConfig;
+/// The configuration of a sink of the tweet pipeline; a build without the pipeline has none.
+#[cfg(not(feature = "pipeline"))]
+pub type SinkConfig = dyn fmt::Debug + Send + Sync;
 
-/// What a plugin plugs into.
+/// The seam that a plugin fills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seam {
-    /// Where events are kept.
+    /// Stores events.
     Storage,
-    /// Who owns the queues.
+    /// Owns the queues.
     Engine,
-    /// What clients connect to.
+    /// Serves clients.
     Transport,
-    /// What feeds the broker.
+    /// Feeds the broker.
     Source,
-    /// Where the tweet pipeline stores.
+    /// Stores for the tweet pipeline.
     Sink,
 }
 
@@ -50,274 +51,173 @@ impl fmt::Display for Seam {
     }
 }
 
-/// What makes a storage. Both are blocking.
-#[derive(Clone, Copy)]
-pub(crate) struct MakeStorage {
-    /// Opens it.
-    pub(crate) open: fn(&StorageSettings) -> Result<Arc<dyn Storage>, StorageError>,
-    /// Takes its directory for checking.
-    pub(crate) check: fn(&StorageSettings) -> Result<Box<dyn Check>, StorageError>,
-}
-/// A transport on its way to being bound.
-pub(crate) type Binding = Pin<Box<dyn Future<Output = Result<Box<dyn Transport>, TransportError>> + Send>>;
-/// Binds a transport.
-pub(crate) type MakeTransport = fn(TransportSettings) -> Binding;
-/// Makes a source, which begins nothing yet.
-pub(crate) type MakeSource = fn(&SourceSettings) -> Result<BuiltSource, SourceError>;
-
-/// What makes a plugin.
-#[derive(Clone, Copy)]
-#[allow(dead_code, reason = "a small build has not all of them")]
-pub(crate) enum Make {
-    Storage(MakeStorage),
-    /// There is one, and it is always there.
-    LocalEngine,
-    Transport(MakeTransport),
-    Source(MakeSource),
-    /// Made by `registry::pipeline`, which a build without the pipeline does not have.
-    Sink,
+/// The plugins that a configuration can name, in the order in which defaults are chosen.
+pub struct Registry {
+    /// Storages.
+    pub storages: Vec<Entry<dyn StorageConfig>>,
+    /// Engines. The local one is part of `broker-core` and has no keys.
+    pub engines: Vec<Entry<dyn fmt::Debug>>,
+    /// Transports.
+    pub transports: Vec<Entry<dyn TransportConfig>>,
+    /// Sources.
+    pub sources: Vec<Entry<dyn SourceConfig>>,
+    /// Sinks of the tweet pipeline.
+    pub sinks: Vec<Entry<SinkConfig>>,
 }
 
-/// Whether a plugin is there.
-#[derive(Clone, Copy)]
-enum Availability {
-    Built(Make),
-    /// In this version, but its feature is off.
-    #[allow(dead_code, reason = "a full build has all of them")]
-    NotBuilt,
-    /// In no build of this version.
-    Later,
-}
-
-struct Plugin {
-    seam: Seam,
-    /// Folder, feature, `kind`, label: one name.
-    kind: &'static str,
-    availability: Availability,
-}
-
-/// In the order in which defaults are chosen.
-static PLUGINS: [Plugin; 12] = [
-    Plugin { seam: Seam::Storage, kind: "json-log", availability: JSON_LOG },
-    Plugin { seam: Seam::Storage, kind: "sled", availability: SLED },
-    Plugin { seam: Seam::Storage, kind: "sqlite", availability: SQLITE },
-    Plugin { seam: Seam::Engine, kind: "local", availability: Availability::Built(Make::LocalEngine) },
-    Plugin { seam: Seam::Engine, kind: "jetstream", availability: Availability::Later },
-    Plugin { seam: Seam::Transport, kind: "tcp", availability: TCP },
-    Plugin { seam: Seam::Transport, kind: "ws", availability: WS },
-    Plugin { seam: Seam::Transport, kind: "http", availability: Availability::Later },
-    Plugin { seam: Seam::Source, kind: "sse", availability: SSE },
-    Plugin { seam: Seam::Source, kind: "change-stream", availability: CHANGE_STREAM },
-    Plugin { seam: Seam::Sink, kind: "sqlite", availability: SQLITE_SINK },
-    Plugin { seam: Seam::Sink, kind: "mongodb", availability: MONGODB_SINK },
-];
-
-#[cfg(feature = "json-log")]
-const JSON_LOG: Availability = Availability::Built(Make::Storage(json_log::MAKE));
-#[cfg(not(feature = "json-log"))]
-const JSON_LOG: Availability = Availability::NotBuilt;
-
-#[cfg(feature = "sled")]
-const SLED: Availability = Availability::Built(Make::Storage(sled::MAKE));
-#[cfg(not(feature = "sled"))]
-const SLED: Availability = Availability::NotBuilt;
-
-#[cfg(feature = "sqlite")]
-const SQLITE: Availability = Availability::Built(Make::Storage(sqlite::MAKE));
-#[cfg(not(feature = "sqlite"))]
-const SQLITE: Availability = Availability::NotBuilt;
-
-#[cfg(feature = "tcp")]
-const TCP: Availability = Availability::Built(Make::Transport(transports::tcp::bind));
-#[cfg(not(feature = "tcp"))]
-const TCP: Availability = Availability::NotBuilt;
-
-#[cfg(feature = "ws")]
-const WS: Availability = Availability::Built(Make::Transport(transports::ws::bind));
-#[cfg(not(feature = "ws"))]
-const WS: Availability = Availability::NotBuilt;
-
-#[cfg(feature = "sse")]
-const SSE: Availability = Availability::Built(Make::Source(sources::sse::make));
-#[cfg(not(feature = "sse"))]
-const SSE: Availability = Availability::NotBuilt;
-
-#[cfg(feature = "mongodb")]
-const CHANGE_STREAM: Availability = Availability::Built(Make::Source(sources::change_stream::make));
-#[cfg(not(feature = "mongodb"))]
-const CHANGE_STREAM: Availability = Availability::NotBuilt;
-
-// The embedded one comes with the pipeline; where that is missing, the table is refused as a whole.
-const SQLITE_SINK: Availability = Availability::Built(Make::Sink);
-
-#[cfg(feature = "mongodb")]
-const MONGODB_SINK: Availability = Availability::Built(Make::Sink);
-#[cfg(not(feature = "mongodb"))]
-const MONGODB_SINK: Availability = Availability::NotBuilt;
-
-/// The feature that a plugin is built with: its own name, but for what is made with MongoDB's driver.
-fn feature(kind: &str) -> &str {
-    if kind == "change-stream" { "mongodb" } else { kind }
-}
-
-/// Why a plugin is not to be had, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Absent {
-    /// No version has it.
-    #[error("there is no {seam} \"{kind}\": expected {}", one_of(kinds(*.seam)))]
-    Unknown { seam: Seam, kind: String },
-    /// Its feature is off.
-    #[error("this build has no \"{kind}\" {seam}: rebuild with --features {}", feature(kind))]
-    NotBuilt { seam: Seam, kind: &'static str },
-    /// It comes later.
-    #[error("this build has no \"{kind}\" {seam}: this version of Herald has none yet; {}", what_there_is(*.seam))]
-    Later { seam: Seam, kind: &'static str },
-}
-
-/// What makes the plugin `kind`.
-pub(crate) fn find(seam: Seam, kind: &str) -> Result<Make, Absent> {
-    let plugin = PLUGINS
-        .iter()
-        .find(|plugin| plugin.seam == seam && plugin.kind == kind)
-        .ok_or_else(|| Absent::Unknown { seam, kind: kind.to_owned() })?;
-    match plugin.availability {
-        Availability::Built(make) => Ok(make),
-        Availability::NotBuilt => Err(Absent::NotBuilt { seam, kind: plugin.kind }),
-        Availability::Later => Err(Absent::Later { seam, kind: plugin.kind }),
-    }
-}
-
-/// All kinds of a seam that there are in any build, in their order.
-pub(crate) fn kinds(seam: Seam) -> impl Iterator<Item = &'static str> {
-    PLUGINS.iter().filter(move |plugin| plugin.seam == seam).map(|plugin| plugin.kind)
-}
-
-fn built(seam: Seam) -> impl Iterator<Item = &'static str> {
-    let built = move |plugin: &&Plugin| plugin.seam == seam && matches!(plugin.availability, Availability::Built(_));
-    PLUGINS.iter().filter(built).map(|plugin| plugin.kind)
-}
-
-fn what_there_is(seam: Seam) -> String {
-    let names: Vec<String> = built(seam).map(|kind| format!("\"{kind}\"")).collect();
-    if names.is_empty() {
-        "this build has none at all".to_owned()
-    } else {
-        format!("this build has {}", names.join(", "))
-    }
-}
-
-/// The storage that an empty configuration means: the first that this build has. Where it has none, the first that there
-/// is, so that the error names a feature that helps.
-pub(crate) fn default_storage() -> String {
-    built(Seam::Storage).next().unwrap_or("json-log").to_owned()
-}
-
-/// The transport that is on without being mentioned: tcp, or else the first that this build has.
-pub(crate) fn default_transport() -> Option<&'static str> {
-    built(Seam::Transport).next()
-}
-
-/// The kinds of storage, transport and source that this build has, for `--version`.
-#[must_use]
-pub fn contents() -> String {
-    let list = |seam| {
-        let kinds: Vec<&str> = built(seam).collect();
-        if kinds.is_empty() { "none".to_owned() } else { kinds.join(" ") }
+/// The entries of the registry. A plugin whose feature is off leaves its kind and the name of that feature.
+macro_rules! plugins {
+    ($({ kind: $kind:literal, feature: $feature:literal, plugin: $plugin:path }),* $(,)?) => {
+        Vec::from([$(
+            #[cfg(feature = $feature)]
+            Entry::built($kind, $feature, $plugin),
+            #[cfg(not(feature = $feature))]
+            Entry::not_built($kind, $feature),
+        )*])
     };
-    let (storage, transports, sources) = (list(Seam::Storage), list(Seam::Transport), list(Seam::Source));
-    format!("storage: {storage}\ntransports: {transports}\nsources: {sources}")
 }
 
-/// What a source has done since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SourceFigures {
-    /// Events read from the feed.
-    pub read: u64,
-    /// Events that the broker has taken.
-    pub published: u64,
-    /// Events that were left out by the rules, or refused.
-    pub skipped: u64,
-}
-
-/// A source that has not begun, and a way to see how it is doing once it has.
-pub(crate) struct BuiltSource {
-    pub(crate) source: Box<dyn Source>,
-    pub(crate) figures: Arc<dyn Fn() -> SourceFigures + Send + Sync>,
-}
-
-/// The storages take the same settings, save those that only one of them has: those are named at the end of its line.
-macro_rules! storage {
-    ($feature:literal, $module:ident, $krate:ident, $config:ident, $storage:ident, $check:ident $(, $own:ident)*) => {
-        #[cfg(feature = $feature)]
-        mod $module {
-            use $krate::{Durability, OnDamage, $check, $config, $storage};
-
-            use super::{Arc, MakeStorage};
-            use crate::settings::raw;
-            use crate::validate::StorageSettings;
-
-            pub(super) const MAKE: MakeStorage = MakeStorage {
-                open: |settings| Ok(Arc::new($storage::open(config(settings))?)),
-                check: |settings| Ok(Box::new($check::open(config(settings))?)),
-            };
-
-            fn config(settings: &StorageSettings) -> $config {
-                let mut config = $config::new(&settings.path);
-                config.durability = match settings.durability {
-                    raw::Durability::Always => Durability::Always,
-                    raw::Durability::Interval => Durability::Interval,
-                    raw::Durability::Never => Durability::Never,
-                };
-                config.sync_interval_ms = u64::try_from(settings.sync_interval.as_millis()).unwrap_or(u64::MAX);
-                config.on_damage = match settings.on_damage {
-                    raw::OnDamage::Serve => OnDamage::Serve,
-                    raw::OnDamage::Stop => OnDamage::Stop,
-                };
-                config.clean_on_start = settings.clean_on_start;
-                $(config.$own = settings.$own;)*
-                config
-            }
+impl Registry {
+    /// The plugins of this version of Herald.
+    #[must_use]
+    pub fn built_in() -> Self {
+        let mut transports = plugins![
+            { kind: "tcp", feature: "tcp", plugin: transport_tcp::PLUGIN },
+            { kind: "ws", feature: "ws", plugin: transport_ws::PLUGIN },
+        ];
+        transports.push(Entry::later("http"));
+        Self {
+            storages: plugins![
+                { kind: "json-log", feature: "json-log", plugin: backend_json_log::PLUGIN },
+                { kind: "sled", feature: "sled", plugin: backend_sled::PLUGIN },
+                { kind: "sqlite", feature: "sqlite", plugin: backend_sqlite::PLUGIN },
+            ],
+            engines: vec![Entry::always("local"), Entry::later("jetstream")],
+            transports,
+            sources: plugins![
+                { kind: "sse", feature: "sse", plugin: pipeline_sse::PLUGIN },
+                { kind: "change-stream", feature: "mongodb", plugin: pipeline_change_stream::PLUGIN },
+            ],
+            sinks: Self::sinks(),
         }
-    };
-}
+    }
 
-storage!("json-log", json_log, backend_json_log, JsonLogConfig, JsonLogStorage, JsonLogCheck, segment_bytes);
-storage!("sled", sled, backend_sled, SledConfig, SledStorage, SledCheck);
-storage!("sqlite", sqlite, backend_sqlite, SqliteConfig, SqliteStorage, SqliteCheck);
+    #[cfg(feature = "pipeline")]
+    fn sinks() -> Vec<Entry<SinkConfig>> {
+        plugins![
+            { kind: "sqlite", feature: "pipeline", plugin: pipeline_tweets::sink::sqlite::PLUGIN },
+            { kind: "mongodb", feature: "mongodb", plugin: pipeline_tweets::sink::mongodb::PLUGIN },
+        ]
+    }
+
+    #[cfg(not(feature = "pipeline"))]
+    fn sinks() -> Vec<Entry<SinkConfig>> {
+        vec![Entry::not_built("sqlite", "pipeline"), Entry::not_built("mongodb", "mongodb")]
+    }
+
+    /// The registry that the binary uses.
+    pub fn global() -> &'static Self {
+        static GLOBAL: LazyLock<Registry> = LazyLock::new(Registry::built_in);
+        &GLOBAL
+    }
+
+    /// Every kind that fills `seam`, in any build.
+    #[must_use]
+    pub fn kinds(&self, seam: Seam) -> Vec<Kind> {
+        fn all<C: ?Sized>(entries: &[Entry<C>]) -> Vec<Kind> {
+            entries.iter().map(Entry::kind).collect()
+        }
+        match seam {
+            Seam::Storage => all(&self.storages),
+            Seam::Engine => all(&self.engines),
+            Seam::Transport => all(&self.transports),
+            Seam::Source => all(&self.sources),
+            Seam::Sink => all(&self.sinks),
+        }
+    }
+
+    /// Succeeds if this build has the plugin `kind`.
+    ///
+    /// # Errors
+    /// [`Absent`], with the reason and how to get the plugin.
+    pub fn find(&self, seam: Seam, kind: &str) -> Result<(), Absent> {
+        entry::find(seam, kind, &self.kinds(seam))
+    }
+
+    /// The kinds that this build has.
+    fn built(&self, seam: Seam) -> Vec<&'static str> {
+        entry::built(&self.kinds(seam))
+    }
+
+    /// The storage of an empty configuration: the first of this build. A build without one names the first that exists, so that
+    /// the error names a feature that helps.
+    pub(crate) fn default_storage(&self) -> &'static str {
+        self.built(Seam::Storage).first().copied().unwrap_or("json-log")
+    }
+
+    /// The transport that is on without configuration: the first of this build.
+    pub(crate) fn default_transport(&self) -> Option<&'static str> {
+        self.built(Seam::Transport).first().copied()
+    }
+
+    /// The storages, transports and sources of this build, for `--version`.
+    #[must_use]
+    pub fn contents(&self) -> String {
+        let list = |seam| match self.built(seam) {
+            kinds if kinds.is_empty() => "none".to_owned(),
+            kinds => kinds.join(" "),
+        };
+        let (storage, transports, sources) = (list(Seam::Storage), list(Seam::Transport), list(Seam::Source));
+        format!("storage: {storage}\ntransports: {transports}\nsources: {sources}")
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_absent_says_what_to_do() {
-        let text = |seam, kind| find(seam, kind).err().map(|absent| absent.to_string()).unwrap_or_default();
+    fn an_absent_plugin_says_how_to_get_it() {
+        let registry = Registry::built_in();
+        let text = |seam, kind| registry.find(seam, kind).err().map(|absent| absent.to_string()).unwrap_or_default();
         assert_eq!(
             text(Seam::Storage, "postgres"),
             "there is no storage \"postgres\": expected \"json-log\", \"sled\" or \"sqlite\""
         );
+        let later = text(Seam::Engine, "jetstream");
         assert!(
-            text(Seam::Transport, "http").starts_with(
-                "this build has no \"http\" transport: this version of Herald has none yet; this build has"
-            )
+            later.starts_with("this build has no \"jetstream\" engine: this version of Herald has none yet;"),
+            "{later}"
         );
-        let not_built = Absent::NotBuilt { seam: Seam::Storage, kind: "json-log" };
-        assert_eq!(not_built.to_string(), "this build has no \"json-log\" storage: rebuild with --features json-log");
+        let kinds = [Entry::<dyn StorageConfig>::not_built("json-log", "json-log").kind()];
+        assert_eq!(
+            entry::find(Seam::Storage, "json-log", &kinds).unwrap_err().to_string(),
+            "this build has no \"json-log\" storage: rebuild with --features json-log"
+        );
     }
 
     #[test]
     fn every_feature_of_a_plugin_is_in_the_manifest() {
         let manifest = include_str!("../Cargo.toml");
-        for plugin in PLUGINS.iter().filter(|plugin| !matches!(plugin.availability, Availability::Later)) {
-            let feature = format!("\n{} = [", feature(plugin.kind));
-            assert!(plugin.seam == Seam::Engine || manifest.contains(&feature), "{}", plugin.kind);
+        let registry = Registry::built_in();
+        for seam in [Seam::Storage, Seam::Transport, Seam::Source, Seam::Sink] {
+            for kind in registry.kinds(seam).into_iter().filter(|kind| !kind.is_later()) {
+                assert!(manifest.contains(&format!("\n{} = [", kind.feature)), "{}", kind.kind);
+            }
         }
     }
 
     #[test]
     fn an_empty_configuration_means_the_first_of_each() {
-        assert_eq!(default_storage(), "json-log");
+        let registry = Registry::built_in();
+        let first = [
+            ("json-log", cfg!(feature = "json-log")),
+            ("sled", cfg!(feature = "sled")),
+            ("sqlite", cfg!(feature = "sqlite")),
+        ];
+        let first = first.into_iter().find(|(_, built)| *built).map_or("json-log", |(kind, _)| kind);
+        assert_eq!(registry.default_storage(), first);
         let ws = cfg!(feature = "ws").then_some("ws");
-        assert_eq!(default_transport(), cfg!(feature = "tcp").then_some("tcp").or(ws));
+        assert_eq!(registry.default_transport(), cfg!(feature = "tcp").then_some("tcp").or(ws));
     }
 }

@@ -1,99 +1,122 @@
-//! Settings: layers of values -> check of keys and types -> check of meaning -> [`Settings`].
+//! The configuration: layers of values -> check of keys and types -> validation -> [`Settings`].
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | every key, its default and what it means | `schema` |
-//! | defaults, file, environment, `--set` | `layers` |
+//! | the tree of all keys, with those of plugins from the registry | `schema` |
+//! | the keys that belong to no plugin | `keys` |
+//! | file, environment, `--set` | `layers` |
+//! | variables that Kubernetes sets, which are no keys | `service_link` |
+//! | a key by its name; suggestions | `lookup` |
 //! | unknown keys, wrong types, missing keys | `check` |
-//! | what serde reads | `raw` |
-//! | what an error looks like | `problem`, `suggest`, `path` |
+//! | the text of an error | `problem`, `path` |
 //! | `herald config show`, `herald config init` | `show`, `template` |
+//! | `docs/configuration.md` | `reference` |
 
 pub(crate) mod check;
+mod keys;
 pub(crate) mod layers;
+mod lookup;
 pub(crate) mod path;
 pub(crate) mod problem;
-pub(crate) mod raw;
+mod reference;
 pub(crate) mod schema;
+mod service_link;
 mod show;
-mod suggest;
 mod template;
 
 #[cfg(test)]
 mod small_build;
-// They name every plugin.
+// The tests name plugins, so they need a build that has them.
 #[cfg(test)]
 #[cfg(all(feature = "json-log", feature = "tcp", feature = "sse"))]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
-use figment::value::{Dict, Tag, Value};
+use broker_core::settings::Values;
+use serde_json::Value;
 
 pub use layers::{FileLayer, Inputs};
 pub use problem::{Origin, Problem, SettingsError};
-pub use raw::{Durability, LogFormat, OnDamage, OnMissing};
+pub use reference::reference;
 pub use show::show;
 pub use template::template;
 
+use crate::registry::Registry;
 use crate::validate::{Settings, validate};
+use schema::{Table, schema};
 
-/// A configuration that can be run, and where it came from.
-#[derive(Debug, Clone)]
+/// A valid configuration, with the origin of each value.
+#[derive(Clone)]
 pub struct Loaded {
-    /// What to run.
+    /// The settings to run.
     pub settings: Settings,
-    values: Dict,
+    values: Values,
     origins: BTreeMap<String, Origin>,
+    schema: Arc<Table>,
 }
 
-/// Reads, checks and validates a configuration.
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Reads, checks and validates a configuration for the plugins of this build.
 ///
 /// # Errors
-/// [`SettingsError`] with every problem that there is.
+/// [`SettingsError`] with every problem at once.
 pub fn load(inputs: &Inputs) -> Result<Loaded, SettingsError> {
-    let (figment, mut problems) = layers::merge(inputs);
-    let checked = check::check(&figment, &mut problems);
-    let value = Value::Dict(Tag::Default, checked.values.clone());
-    let settings = match value.deserialize() {
-        Ok(raw) => Some(validate(raw, &checked.origins, &checked.sources, &inputs.environment, &mut problems)),
-        Err(error) => {
-            // The check and the structs disagree: a mistake of ours, unless the check has found something to say anyway.
-            if problems.is_empty() {
-                problems.push(Problem::new(Origin::Default, error.path.join("."), error.kind.to_string()));
-            }
-            None
-        }
-    };
+    load_for(Registry::global(), inputs)
+}
+
+/// Reads, checks and validates a configuration for the plugins of `registry`.
+///
+/// # Errors
+/// [`SettingsError`] with every problem at once.
+pub fn load_for(registry: &Registry, inputs: &Inputs) -> Result<Loaded, SettingsError> {
+    let schema = Arc::new(schema(registry));
+    let (figment, mut problems) = layers::merge(inputs, &schema);
+    let checked = check::check(&figment, registry, &schema, &mut problems);
+    let settings = validate(registry, &checked, &inputs.environment, &mut problems);
     match settings {
         Some(settings) if problems.is_empty() => {
-            Ok(Loaded { settings, values: checked.values, origins: checked.origins })
+            Ok(Loaded { settings, values: checked.values, origins: checked.origins, schema })
         }
         _ => Err(SettingsError { problems }),
     }
 }
 
-/// The keys in which `new` differs from `old`, dotted; lists count as a whole.
+/// The tree of the keys of this build.
+fn global_schema() -> &'static Table {
+    static GLOBAL: LazyLock<Table> = LazyLock::new(|| schema(Registry::global()));
+    &GLOBAL
+}
+
+impl Loaded {
+    /// Whether SIGHUP applies a change of the dotted `key`, as [`changes`] names it.
+    #[must_use]
+    pub fn is_reloaded(&self, key: &str) -> bool {
+        lookup::is_reloaded(&self.schema, key)
+    }
+}
+
+/// The dotted keys in which `new` differs from `old`; a list counts as one key.
 #[must_use]
 pub fn changes(old: &Loaded, new: &Loaded) -> Vec<String> {
-    fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, changed: &mut Vec<String>) {
-        match (old, new) {
-            (Some(Value::Dict(_, old)), Some(Value::Dict(_, new))) => {
-                let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-                for name in names {
-                    compare(&path::below(path, name), old.get(name), new.get(name), changed);
-                }
+    fn compare(path: &str, old: &Values, new: &Values, changed: &mut Vec<String>) {
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        for name in names {
+            let path = path::below(path, name);
+            match (old.get(name), new.get(name)) {
+                (Some(Value::Object(old)), Some(Value::Object(new))) => compare(&path, old, new, changed),
+                (old, new) if old == new => {}
+                _ => changed.push(path),
             }
-            (old, new) if old == new => {}
-            _ => changed.push(path.to_owned()),
         }
     }
     let mut changed = Vec::new();
-    for (name, value) in &old.values {
-        compare(name, Some(value), new.values.get(name), &mut changed);
-    }
-    for (name, value) in new.values.iter().filter(|(name, _)| !old.values.contains_key(*name)) {
-        compare(name, None, Some(value), &mut changed);
-    }
+    compare("", &old.values, &new.values, &mut changed);
     changed
 }

@@ -1,12 +1,12 @@
-//! Durable subscriptions that the process makes itself, so that events are kept before anybody subscribes.
+//! Durable subscriptions that the process creates itself, so that events are kept before a client subscribes.
 
 use broker_core::engine::{Engine, LinkEvent, Op, Outcome, Request, TopicStats};
 use broker_core::name::{SubscriptionName, TopicName};
 
-/// Makes the durable subscription `name` to `topic`, if it is not there; the text says why it cannot be made.
+/// Creates the durable subscription `name` to `topic` unless it exists. The error says why it cannot be created.
 pub(crate) async fn keep(engine: &dyn Engine, topic: &str, name: &str) -> Result<(), String> {
-    // One that is there from an earlier run is left alone: subscribing to it would take an event out and put it back, and
-    // that would count as a delivery.
+    // One from an earlier run is left alone: subscribing to it would take an event out and put it back, which would count as a
+    // delivery.
     let there = topic_stats(engine, topic).await;
     if there.is_some_and(|stats| stats.subscriptions.iter().any(|one| one.name.as_deref() == Some(name))) {
         return Ok(());
@@ -21,7 +21,7 @@ pub(crate) async fn keep(engine: &dyn Engine, topic: &str, name: &str) -> Result
     }
 }
 
-/// The figures of one topic, if it is there.
+/// The statistics of one topic, if it exists.
 pub(crate) async fn topic_stats(engine: &dyn Engine, topic: &str) -> Option<TopicStats> {
     let topic = TopicName::new(topic).ok()?;
     match ask(engine, vec![Op::Stats(Some(topic))]).await?.pop()? {
@@ -30,7 +30,7 @@ pub(crate) async fn topic_stats(engine: &dyn Engine, topic: &str) -> Option<Topi
     }
 }
 
-/// Asks as a client would, over a link of its own; `None`: the engine has closed.
+/// Sends `ops` to the engine over a link of their own, as a client would. `None`: the engine has closed.
 async fn ask(engine: &dyn Engine, ops: Vec<Op>) -> Option<Vec<Outcome>> {
     let asked = ops.len();
     let mut link = engine.connect("herald".to_owned());

@@ -1,4 +1,4 @@
-//! A whole broker in this process: what it serves, how it ends, and what a failure in it does.
+//! A whole broker in this process: serving, stopping, and failures within it.
 
 use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -8,11 +8,15 @@ use super::*;
 use crate::settings::{Inputs, load};
 
 fn settings(dir: &std::path::Path) -> Settings {
-    let set = vec![format!("storage.path={}", dir.display()), "transports.tcp.listen=127.0.0.1:0".to_owned()];
+    settings_at(dir, "127.0.0.1:0")
+}
+
+fn settings_at(dir: &std::path::Path, listen: &str) -> Settings {
+    let set = vec![format!("storage.path={}", dir.display()), format!("transports.tcp.listen={listen}")];
     load(&Inputs { set, ..Inputs::default() }).unwrap().settings
 }
 
-/// Sends lines, and returns what is answered up to a line that begins with `until`.
+/// Sends lines, and returns the reply lines up to one that begins with `until`.
 async fn talk(broker: &Broker, lines: &str, until: &str) -> Vec<String> {
     let mut stream = TcpStream::connect(&broker.listeners()[0].addr).await.unwrap();
     stream.write_all(lines.as_bytes()).await.unwrap();
@@ -29,7 +33,7 @@ async fn talk(broker: &Broker, lines: &str, until: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_published_is_there_after_an_orderly_stop_and_a_new_start() {
+async fn published_events_survive_an_orderly_stop_and_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&settings(dir.path())).await.unwrap();
     let replies =
@@ -45,7 +49,7 @@ async fn what_was_published_is_there_after_an_orderly_stop_and_a_new_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_client_does_not_hold_up_the_end() {
+async fn a_silent_client_does_not_delay_shutdown() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&settings(dir.path())).await.unwrap();
     let _silent = TcpStream::connect(&broker.listeners()[0].addr).await.unwrap();
@@ -58,8 +62,7 @@ async fn a_silent_client_does_not_hold_up_the_end() {
 async fn a_port_in_use_and_a_directory_in_use_are_errors_and_leave_nothing_behind() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let broker = Broker::start(&settings(first.path())).await.unwrap();
-    let mut same_port = settings(second.path());
-    same_port.transports[0].listen.clone_from(&broker.listeners()[0].addr);
+    let same_port = settings_at(second.path(), &broker.listeners()[0].addr);
     let refused = Broker::start(&same_port).await;
     assert!(matches!(&refused, Err(StartError::Transport(_))), "{refused:?}");
     assert_eq!(std::fs::read_dir(second.path()).unwrap().count(), 0, "nothing is touched before the port is there");
@@ -71,7 +74,7 @@ async fn a_port_in_use_and_a_directory_in_use_are_errors_and_leave_nothing_behin
     assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Safe);
 }
 
-/// A transport that ends in one way or another.
+/// A transport that ends in the given way.
 struct Fails(fn() -> Result<(), TransportError>);
 
 #[async_trait]
@@ -93,7 +96,7 @@ impl Transport for Fails {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transport_that_panics_fails_or_ends_stops_the_broker_instead_of_hiding() {
     for fails in [
-        Fails(|| panic!("as tests want it")),
+        Fails(|| panic!("on purpose")),
         Fails(|| Err(TransportError { transport: "fails", reason: "no".to_owned(), cause: None })),
         Fails(|| Ok(())),
     ] {

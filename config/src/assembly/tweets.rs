@@ -4,34 +4,35 @@ use std::sync::Arc;
 
 use broker_core::letter::DEAD;
 use broker_core::source::Publisher;
-use pipeline::tweets::PipelineFigures;
+use pipeline_tweets::{PipelineFigures, TweetPipeline};
 use tokio::net::TcpListener;
 
 use super::{Broker, Listener, StartError, durable, spawn_vital};
-use crate::registry;
 use crate::validate::{PipelineSettings, Settings};
 
-/// A pipeline that runs, as others see it.
+/// The parts of a running pipeline that [`Broker`] exposes.
 pub(super) struct Tweets {
     figures: Box<dyn Fn() -> PipelineFigures + Send + Sync>,
     console: Option<String>,
 }
 
-/// Binds the pipeline's console, if it is to have one: before anything is touched on disk, as with the other listeners.
+/// Binds the pipeline's console, if it has one. Like the other listeners, before anything on disk is touched.
 pub(super) async fn bind_console(settings: &Settings) -> Result<Option<TcpListener>, StartError> {
-    let Some(addr) = settings.pipeline.as_ref().and_then(|pipeline| pipeline.console.as_ref()) else { return Ok(None) };
+    let Some(addr) = settings.pipeline.as_ref().and_then(|pipeline| pipeline.config.console.as_ref()) else {
+        return Ok(None);
+    };
     let bound = TcpListener::bind(addr).await;
     bound.map(Some).map_err(|cause| StartError::Console { addr: addr.clone(), cause })
 }
 
 impl Broker {
-    /// What the tweet pipeline has done, if there is one.
+    /// The counts of the tweet pipeline, if there is one.
     #[must_use]
     pub fn pipeline_figures(&self) -> Option<PipelineFigures> {
         self.tweets.as_ref().map(|tweets| (tweets.figures)())
     }
 
-    /// Where the pipeline's console really listens, if there is one.
+    /// The address that the pipeline's console is bound to, if it has one.
     #[must_use]
     pub fn console(&self) -> Option<&str> {
         self.tweets.as_ref()?.console.as_deref()
@@ -43,9 +44,9 @@ impl Broker {
         console: Option<TcpListener>,
         publisher: Arc<dyn Publisher>,
     ) -> Result<(), StartError> {
-        let sink = registry::pipeline::make_sink(&settings.sink).await?;
-        // Where they wait for somebody to look at them, as the broker's own do.
-        let topic = settings.dead_letter.as_str();
+        let sink = settings.sink.open().await?;
+        // Rejected tweets wait there for an operator, in a durable subscription, as the broker's own dead letters do.
+        let topic = settings.config.dead_letter.as_str();
         let kept = match (&self.engine, &self.remote) {
             (Some(engine), None) => durable::keep(&**engine, topic, DEAD).await,
             _ => Err("the broker is another process".to_owned()),
@@ -56,10 +57,10 @@ impl Broker {
         let addr = console.as_ref().and_then(|console| console.local_addr().ok()).map(|addr| addr.to_string());
         if let Some(addr) = &addr {
             tracing::info!(transport = %"console", addr = %addr, "listening");
-            // What is typed there can only start the pipeline, but what is shown is for everyone who can reach it.
+            // Input on the console can only start the pipeline, but its output is readable by everyone who can reach the address.
             super::warn_of_exposure(&Listener { transport: "console", addr: addr.clone(), encrypted: false }, false);
         }
-        let tweets = registry::pipeline::make(settings, sink, publisher, console);
+        let tweets = TweetPipeline::new(settings.config.clone(), sink, publisher, console);
         self.tweets = Some(Tweets { figures: Box::new(tweets.figures()), console: addr });
         let stop = self.pipeline.stop.clone();
         spawn_vital(&self.pipeline, &self.root, async move {

@@ -1,10 +1,11 @@
-//! What a person should know about a configuration that is allowed all the same.
+//! Warnings about configurations that are valid but risky.
 
 use std::net::SocketAddr;
 
+use broker_core::settings::Durability;
+
 use super::Listener;
-use crate::settings::Durability;
-use crate::validate::StorageSettings;
+use crate::validate::{BrokerSettings, StorageSettings};
 
 pub(super) fn warn_of_durability(storage: &StorageSettings) {
     match storage.durability {
@@ -24,7 +25,23 @@ pub(super) fn warn_of_durability(storage: &StorageSettings) {
     }
 }
 
-/// Beyond this machine, tokens are what keeps strangers out, and TLS is what keeps tokens secret.
+/// `longest`: the longest delivery, of events that are stored too.
+pub(super) fn warn_of_limits(broker: &BrokerSettings, longest: usize) {
+    if let Some(reason) = broker.unfit_limits() {
+        tracing::warn!(%reason, "two limits do not fit together");
+    }
+    let configured = broker.max_output_line_bytes;
+    if longest > configured {
+        tracing::warn!(
+            longest,
+            configured,
+            "stored events exceed broker.max_output_line_bytes: clients are told the longer limit"
+        );
+    }
+}
+
+/// Warns about a listener beyond loopback without tokens, which keep strangers out, or without TLS, which keeps the tokens
+/// secret.
 pub(super) fn warn_of_exposure(listener: &Listener, tokens: bool) {
     let loopback = listener.addr.parse::<SocketAddr>().is_ok_and(|addr| addr.ip().is_loopback());
     let Listener { transport, addr, encrypted } = listener;

@@ -1,9 +1,12 @@
-//! `herald bench`: load a broker, and say how fast it was at what durability. The work is done in the `bench` crate.
+//! `herald bench`: loads a broker and prints its speed at each durability. The `bench` crate does the work.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::exit::Status;
+
+/// Whether this build has the command.
+pub(super) const BUILT: bool = cfg!(all(unix, feature = "bench", feature = "tcp"));
 
 /// Load a broker and print throughput, latency, CPU and memory
 ///
@@ -150,7 +153,7 @@ mod enabled {
 
     pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<Status> {
         let interrupted = Arc::new(AtomicBool::new(false));
-        let mut signals = Signals::new()?;
+        let mut signals = Signals::stopping()?;
         let mut measuring = tokio::task::spawn_blocking({
             let interrupted = Arc::clone(&interrupted);
             move || measure(&args, interrupted)
@@ -159,14 +162,14 @@ mod enabled {
             result = &mut measuring => return result?,
             _ = signals.stop() => interrupted.store(true, Ordering::Relaxed),
         }
-        // It ends its broker and removes its data first; a second signal does not wait for that.
+        // The measurement ends its broker and removes its data first; a second signal does not wait for that.
         tokio::select! {
             result = measuring => result?,
             (_, status) = signals.stop() => std::process::exit(i32::from(status)),
         }
     }
 
-    /// Runs everything, one after the other. Blocks.
+    /// Runs every workload, one after the other. Blocks.
     fn measure(args: &Args, interrupted: Arc<AtomicBool>) -> anyhow::Result<Status> {
         let settings = Settings {
             events: args.events,
@@ -192,7 +195,7 @@ mod enabled {
                 }
                 let Some(run) = median(same) else { continue };
                 if args.json {
-                    // At once: the next one may take minutes.
+                    // Each result is printed at once: the next one may take minutes.
                     output.line(&serde_json::to_string(&run.report)?)?;
                     output.flush()?;
                 }
@@ -283,7 +286,8 @@ mod enabled {
             ));
         }
         let program = std::env::current_exe()?;
-        let storage = args.storage.clone().unwrap_or_else(crate::registry::default_storage);
+        let storage =
+            args.storage.clone().unwrap_or_else(|| crate::registry::Registry::global().default_storage().to_owned());
         let each = args.durability.iter().map(|durability| {
             let (program, storage, set) = (program.clone(), Some(storage.clone()), [more, &args.set].concat());
             Herald::new(Place::Own { program, storage, durability: durability.clone(), set })
@@ -291,7 +295,7 @@ mod enabled {
         Ok(each.collect())
     }
 
-    /// Draws the latency workload; if that was not run, what there is.
+    /// Writes the plot of the latency workload; of every run if that was not among them.
     fn draw(file: &Path, runs: &[Run]) -> anyhow::Result<()> {
         let is_latency = |run: &&Run| run.report.rate.is_some();
         let all_alike = !runs.iter().any(|run| is_latency(&run));

@@ -1,4 +1,4 @@
-//! What `herald bench` shows: progress while it runs, and a table.
+//! The output of `herald bench`: progress while it runs, and tables.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::{message, stderr_is_terminal, table};
 
-/// Between two lines, where nobody sees a bar.
+/// The interval between progress lines where standard error is no terminal.
 const LINE: Duration = Duration::from_secs(5);
 
-/// Progress on standard error: a bar for a person, a line now and then for a file.
+/// Progress on standard error: a bar on a terminal, otherwise a line every few seconds.
 pub(super) struct Shown {
     bar: Option<ProgressBar>,
     what: String,
@@ -24,7 +24,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// `interrupted` ends what is being measured.
+    /// Setting `interrupted` ends the measurement at its next progress.
     pub(super) fn new(interrupted: Arc<AtomicBool>) -> Self {
         let bar = stderr_is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
@@ -35,7 +35,7 @@ impl Shown {
         Self { bar, what: String::new(), last: Instant::now(), interrupted }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -71,7 +71,7 @@ impl Watch for Shown {
     }
 }
 
-/// What all results have in common.
+/// The line above the table: what all results have in common.
 pub(super) fn headline(settings: &Settings, runs: &[Run]) -> String {
     let server = runs.first().map_or_else(String::new, |run| {
         let Report { version, notes, .. } = &run.report;
@@ -87,7 +87,7 @@ pub(super) fn headline(settings: &Settings, runs: &[Run]) -> String {
     )
 }
 
-/// The table, and below it what a backlog has besides.
+/// The table, and below it the extra lines of a backlog.
 pub(super) fn results(runs: &[Run]) -> String {
     let titles = ["WORKLOAD", "LEVEL", "LATENCY OF", "PER SECOND", "P50 MS", "P99 MS", "P99.9 MS", "MAX MS"];
     let mut rows = vec![titles.into_iter().chain(["CPU µS", "PEAK MB", "VERIFIED"]).map(str::to_owned).collect()];
@@ -120,7 +120,7 @@ pub(super) fn results(runs: &[Run]) -> String {
     out
 }
 
-/// What idle connections take.
+/// The line about the memory that idle connections take.
 pub(super) fn idle_result(idle: &Idle) -> String {
     format!(
         "idle: {} connections, {} bytes of the server's memory each ({:.0} MB without them, {:.0} MB with them); \
@@ -132,7 +132,7 @@ pub(super) fn idle_result(idle: &Idle) -> String {
     )
 }
 
-/// A table for each thing that varied.
+/// One table for each thing that varied.
 pub(super) fn curves(all: &[Measured]) -> String {
     let of = |report: &Report| format!("Herald {}, {}, {}", report.version, report.notes, report.level);
     let mut out = all.first().map(|one| of(&one.publish)).unwrap_or_default();
@@ -163,7 +163,7 @@ pub(super) fn curves(all: &[Measured]) -> String {
 fn point(one: &Measured) -> Vec<String> {
     let number = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), thousands);
     let Measured { publish, work, .. } = one;
-    // The kernel counts in ticks of 10 ms: of a few of them nothing can be said.
+    // The kernel counts CPU time in ticks of 10 ms: a few of them are too coarse to divide by the events.
     let micros = |number: Option<f64>| {
         let number = number.filter(|number| number * publish.events as f64 >= 50_000.0);
         number.map_or_else(|| "-".to_owned(), |n| format!("{n:.2}"))
@@ -185,7 +185,7 @@ fn point(one: &Measured) -> Vec<String> {
     ]
 }
 
-/// A row for each latency; the first has everything else.
+/// One row for each kind of latency; the first row has everything else.
 fn rows_of(report: &Report) -> Vec<Vec<String>> {
     let verified = if report.verified { "yes" } else { "NO" };
     let latencies = [("confirmation", report.confirm_us), ("delivery", report.delivery_us)];

@@ -1,4 +1,4 @@
-//! `herald completions`: what shells complete.
+//! `herald completions`: completion scripts for shells.
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;

@@ -1,4 +1,4 @@
-//! `herald config`: check, show, init.
+//! `herald config`: check, show and init.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::exit::{DONE, Status};
+use super::exit::{DONE, Status, UsageError};
 use super::serve::Sources;
+use crate::error_chain;
 use crate::output::{message, print};
 use crate::settings::{FileLayer, load, show, template};
 
@@ -46,12 +47,22 @@ pub(super) fn run(args: Args) -> anyhow::Result<Status> {
         Command::Check(sources) => {
             let inputs = sources.inputs();
             let loaded = load(&inputs)?;
+            for transport in &loaded.settings.transports {
+                let key = format!("transports.{}.tls", transport.kind);
+                transport
+                    .config
+                    .check_files()
+                    .map_err(|error| UsageError(format!("{key}: {}", error_chain(&error))))?;
+            }
             let what = match &inputs.file {
                 FileLayer::Named(path) => path.display().to_string(),
                 FileLayer::IfThere(path) if path.exists() => path.display().to_string(),
                 _ => "no herald.toml here, so the defaults".to_owned(),
             };
             let mut text = format!("{what}: the configuration is valid\n");
+            if let Some(reason) = loaded.settings.broker.unfit_limits() {
+                text.push_str(&format!("warning: {reason}\n"));
+            }
             if let Some(remote) = &loaded.settings.remote {
                 text.push_str(&format!("sources publish to {}", remote.address()));
                 text.push_str(match loaded.settings.transports.is_empty() {
@@ -74,7 +85,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Status> {
 fn write(path: &Path, force: bool) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true);
-    // `create_new` decides in one step, so that a file that comes into being meanwhile is not overwritten either.
+    // `create_new` decides in one step: a file that appears in between is not overwritten either.
     if force {
         options.create(true).truncate(true)
     } else {

@@ -1,11 +1,11 @@
-//! `herald dead`: dead letters of a running broker.
+//! `herald dead`: the dead letters of a running broker.
 
 use serde::Deserialize;
 use transport_client::{Connection, Error, SubscriptionName, TopicName};
 
 use super::exit::{DONE, Status, UsageError};
 use super::remote::{Remote, explain};
-use crate::output::{print, table};
+use crate::output::{escape_all, message, print, stdout_is_terminal, table};
 
 /// Dead letters: events that were delivered too often, given up, or that waited for too long
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ enum Command {
 struct ListArgs {
     #[command(flatten)]
     place: Place,
-    /// How many letters at the most, up to 1000
+    /// How many letters to show, up to 1000
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 100)]
     count: u64,
     /// Print the letters as JSON lines instead of a table
@@ -50,7 +50,7 @@ struct ListArgs {
 struct RedriveArgs {
     /// The topic that the letters came from
     topic: String,
-    /// How many letters at the most; all, if it is not given
+    /// How many letters to move; all, if it is not given
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<u64>,
     #[command(flatten)]
@@ -65,7 +65,7 @@ struct PurgeArgs {
     remote: Remote,
 }
 
-/// Where the letters of a topic are.
+/// The place of a topic's dead letters.
 #[derive(Debug, clap::Args)]
 struct Place {
     /// The topic that the letters came from
@@ -87,6 +87,9 @@ impl Place {
     }
 }
 
+/// The most letters that one `peek` returns.
+const MAX_COUNT: u64 = 1000;
+
 pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     match args.command {
         Command::List(args) => list(args).await,
@@ -97,18 +100,39 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
 
 async fn list(args: ListArgs) -> anyhow::Result<Status> {
     let (topic, name) = args.place.names()?;
-    if !(1..=1000).contains(&args.count) {
-        return Err(UsageError(format!("-n {}: expected a number from 1 to 1000", args.count)).into());
+    if !(1..=MAX_COUNT).contains(&args.count) {
+        return Err(UsageError(format!("-n {}: expected a number from 1 to {MAX_COUNT}", args.count)).into());
     }
     let mut connection = open(&args.remote).await?;
-    let letters = none_if_absent(connection.peek(&topic, name.as_ref(), Some(args.count)).await)?;
+    let letters = match connection.peek(&topic, name.as_ref(), Some(args.count)).await {
+        Err(error) if is_absent(&error) => {
+            note_absence(&mut connection, &args.place.topic).await?;
+            Vec::new()
+        }
+        letters => letters.map_err(refused)?,
+    };
+    let shown = letters.len() as u64;
+    // Fewer letters than were asked for are all of them, unless the byte limit ended the answer: so the waiting ones are counted.
+    let all = if shown == 0 { 0 } else { waiting(&mut connection, &topic, name.as_ref()).await? };
     let _the_answer_is_here = connection.quit().await;
     if args.json {
         print(&letters.iter().map(|letter| format!("{letter}\n")).collect::<String>())?;
     } else {
         let letters: Vec<Letter> =
             letters.iter().map(|letter| serde_json::from_str(letter)).collect::<Result<_, _>>()?;
-        print(&letters_table(&letters))?;
+        print(&letters_table(&letters, stdout_is_terminal()))?;
+    }
+    if all > shown {
+        let way = match all {
+            _ if shown < args.count => "the answer has as many bytes as one may have; ".to_owned(),
+            ..=MAX_COUNT => format!("-n {all} shows all; "),
+            _ if args.count < MAX_COUNT => format!("-n shows up to {MAX_COUNT}; "),
+            _ => String::new(),
+        };
+        let taken = name.as_ref().map_or("dead", SubscriptionName::as_str);
+        message(&format!(
+            "herald: {shown} of {all} letters are shown; {way}herald sub {topic} --name {taken} takes them, one after the other"
+        ));
     }
     Ok(DONE)
 }
@@ -120,15 +144,35 @@ async fn redrive(args: RedriveArgs) -> anyhow::Result<Status> {
     }
     let mut connection = open(&args.remote).await?;
     let count = connection.redrive(&topic, args.count).await.map_err(refused)?;
+    // A name that leaves no room for `.dead` has no such topic. Dead letters that are configured to go elsewhere are not counted.
+    let dead = TopicName::new(format!("{topic}.dead")).ok();
+    let stay = match &dead {
+        Some(dead) if args.count.is_none_or(|wanted| count < wanted) => waiting(&mut connection, dead, None).await?,
+        _ => 0,
+    };
+    if count == 0 && stay == 0 {
+        note_absence(&mut connection, &args.topic).await?;
+    }
     let _the_answer_is_here = connection.quit().await;
     print(&format!("redriven {count}\n"))?;
+    if let Some(dead) = dead.filter(|_| stay > 0) {
+        message(&format!(
+            "herald: {stay} stay in {dead}: the subscriptions that they came from are full, or are not there any more"
+        ));
+    }
     Ok(DONE)
 }
 
 async fn purge(args: PurgeArgs) -> anyhow::Result<Status> {
     let (topic, name) = args.place.names()?;
     let mut connection = open(&args.remote).await?;
-    let count = none_if_absent(connection.purge(&topic, name.as_ref()).await)?;
+    let count = match connection.purge(&topic, name.as_ref()).await {
+        Err(error) if is_absent(&error) => {
+            note_absence(&mut connection, &args.place.topic).await?;
+            0
+        }
+        count => count.map_err(refused)?,
+    };
     let _the_answer_is_here = connection.quit().await;
     print(&format!("purged {count}\n"))?;
     Ok(DONE)
@@ -138,12 +182,37 @@ async fn open(remote: &Remote) -> anyhow::Result<Connection> {
     Connection::open(&remote.config("herald")?).await.map_err(explain)
 }
 
-/// A topic without dead letters has no dead-letter topic yet.
-fn none_if_absent<T: Default>(answer: Result<T, Error>) -> anyhow::Result<T> {
-    match answer {
-        Err(Error::Refused { reason }) if reason.starts_with("no such topic: ") => Ok(T::default()),
-        answer => answer.map_err(refused),
+/// Whether the topic does not exist: a topic without dead letters has no dead-letter topic yet.
+fn is_absent(error: &Error) -> bool {
+    matches!(error, Error::Refused { reason } if reason.starts_with("no such topic: "))
+}
+
+/// Says so if the topic itself does not exist: its name may be mistyped.
+async fn note_absence(connection: &mut Connection, topic: &str) -> anyhow::Result<()> {
+    match connection.request_line(&format!("stats {topic}")).await {
+        Err(error) if is_absent(&error) => message(&format!("herald: there is no topic {topic}")),
+        // The topic exists and has no letters; or this token may not see it, which the command itself has reported.
+        Ok(_) | Err(Error::Refused { .. }) => {}
+        Err(error) => return Err(explain(error)),
     }
+    Ok(())
+}
+
+/// The number of waiting letters; 0 where the broker refuses `stats`.
+async fn waiting(
+    connection: &mut Connection,
+    topic: &TopicName,
+    name: Option<&SubscriptionName>,
+) -> anyhow::Result<u64> {
+    let answer = match connection.request_line(&format!("stats {topic}")).await {
+        Ok(answer) => answer,
+        Err(Error::Refused { .. }) => return Ok(0),
+        Err(error) => return Err(explain(error)),
+    };
+    let stats: Stats = serde_json::from_str(&answer)?;
+    let subscriptions = stats.topics.into_iter().flat_map(|topic| topic.subscriptions);
+    let of_it = subscriptions.filter(|one| name.is_none_or(|name| one.name.as_deref() == Some(name.as_str())));
+    Ok(of_it.map(|one| one.waiting).sum())
 }
 
 fn refused(error: Error) -> anyhow::Error {
@@ -154,6 +223,22 @@ fn refused(error: Error) -> anyhow::Error {
 }
 
 // Unknown fields are fine here: a newer broker may say more.
+
+#[derive(Debug, Deserialize)]
+struct Stats {
+    topics: Vec<TopicStats>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TopicStats {
+    subscriptions: Vec<SubscriptionStats>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SubscriptionStats {
+    name: Option<String>,
+    waiting: u64,
+}
 
 #[derive(Debug, Deserialize)]
 struct Letter {
@@ -170,14 +255,13 @@ struct Dead {
     note: Option<String>,
 }
 
-fn letters_table(letters: &[Letter]) -> String {
+fn letters_table(letters: &[Letter], terminal: bool) -> String {
     let header = ["ID", "SUBSCRIPTION", "REASON", "NOTE", "PRIORITY", "DELIVERIES"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for letter in letters {
-        // What was published there by hand has no story.
+        // An event that was published to the dead-letter topic directly has no origin and no reason.
         let dead = letter.dead.as_ref();
-        let of =
-            |text: Option<&str>| text.unwrap_or("-").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let of = |text: Option<&str>| cell(text.unwrap_or("-"), terminal);
         rows.push(vec![
             of(Some(&letter.id)),
             of(dead.and_then(|dead| dead.subscription.as_deref())),
@@ -190,9 +274,33 @@ fn letters_table(letters: &[Letter]) -> String {
     table(&rows, 4)
 }
 
+/// The most characters of a text that a row shows. The formatter panics beyond 65,535; `--json` shows everything.
+const SHOWN: usize = 200;
+
+/// `text` as a cell of one row: control characters are escaped on a terminal, line breaks and tabs become spaces elsewhere. A
+/// long text is cut.
+fn cell(text: &str, terminal: bool) -> String {
+    let cut = text.char_indices().nth(SHOWN).map(|(at, _)| format!("{}…", &text[..at]));
+    let text = cut.as_deref().unwrap_or(text);
+    if terminal { escape_all(text, |_| false).into_owned() } else { text.replace(['\n', '\r', '\t'], " ") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let long = "ä\u{1}".repeat(100_000);
+        let dead = Dead { subscription: None, reason: long.clone(), deliveries: 1, note: Some(long.clone()) };
+        let letter = Letter { id: "a".into(), priority: 0, dead: Some(dead) };
+        for terminal in [false, true] {
+            let shown = letters_table(std::slice::from_ref(&letter), terminal);
+            assert!(shown.len() < 20_000 && shown.contains('…'), "{} bytes", shown.len());
+        }
+        assert_eq!(cell(&long, false).chars().count(), SHOWN + 1);
+        assert!(cell(&long, true).ends_with('…'));
+    }
 
     #[test]
     fn letters_are_shown_with_their_story() {
@@ -202,10 +310,21 @@ mod tests {
         ];
         let letters: Vec<Letter> = letters.iter().map(|letter| serde_json::from_str(letter).unwrap()).collect();
         assert_eq!(
-            letters_table(&letters),
+            letters_table(&letters, false),
             "ID       SUBSCRIPTION  REASON      NOTE     PRIORITY  DELIVERIES\n\
              a        s             terminated  no user         3           2\n\
              by-hand  -             -           -              -1           -\n"
         );
+    }
+
+    #[test]
+    fn a_note_moves_no_cursor_and_keeps_its_column() {
+        let letter = "{\"priority\":0,\"msg\":1,\"id\":\"a\",\"dead\":{\"reason\":\"terminated\",\"deliveries\":1,\
+                      \"note\":\"x\\u001b[2J\\n\u{202e}\u{9b}y\"}}";
+        let letters = [serde_json::from_str(letter).unwrap()];
+        let shown = letters_table(&letters, true);
+        assert!(shown.contains("  x\\u001b[2J\\u000a\\u202e\\u009by  "), "{shown}");
+        assert_eq!(shown.lines().map(str::len).collect::<std::collections::HashSet<_>>().len(), 1, "{shown}");
+        assert!(letters_table(&letters, false).contains("  x\u{1b}[2J \u{202e}\u{9b}y  "));
     }
 }

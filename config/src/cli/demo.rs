@@ -1,8 +1,11 @@
-//! `herald demo`: feed, sources, broker, tweet pipeline and subscriber in one process, and a line that shows what happens.
+//! `herald demo`: feed, sources, broker, tweet pipeline and subscriber in one process, with a live line of counts.
 
 use std::path::PathBuf;
 
 use super::exit::Status;
+
+/// Whether this build has the command.
+pub(super) const BUILT: bool = cfg!(all(feature = "pipeline", feature = "tcp"));
 
 /// Run all of it on this machine: a simulated tweet feed, sources that read it, a broker, the tweet pipeline, a subscriber
 #[derive(Debug, clap::Args)]
@@ -59,7 +62,8 @@ mod enabled {
     use std::path::Path;
     use std::time::Duration;
 
-    use pipeline::feed::FeedConfig;
+    use broker_core::settings::text::quoted;
+    use pipeline_feed::FeedConfig;
     use tokio_util::sync::CancellationToken;
 
     use super::mongodb::MongoDb;
@@ -69,14 +73,13 @@ mod enabled {
     use crate::live::Live;
     use crate::logging;
     use crate::output::{message, print};
-    use crate::settings::path::quoted;
     use crate::settings::{FileLayer, Inputs, load};
     use crate::signals::Signals;
 
-    /// The events that wait in a subscription before the sources have to wait: what bounds the temporary directory.
+    /// The most events that wait in a subscription before the sources are held back. Bounds the size of the temporary directory.
     const MAX_WAITING: u64 = 10_000;
 
-    /// The durable subscription that keeps events from the start, before anybody subscribes.
+    /// The durable subscription that keeps events from the start, before a client subscribes.
     const INBOX: &str = "inbox";
 
     /// The durable subscription of the subscriber that is part of the demo.
@@ -85,7 +88,7 @@ mod enabled {
     pub(in crate::cli) async fn run(args: Args) -> anyhow::Result<Status> {
         let Args { port, feed_port, console_port, data, mongodb, rate, panic_every, seed } = args;
         let mongodb = mongodb.map(MongoDb::new).transpose()?;
-        // Kept until the end, when dropping it removes the directory.
+        // Kept until the end: dropping it removes the directory.
         let temporary = match data {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("herald-demo-").tempdir()?),
@@ -108,7 +111,7 @@ mod enabled {
         let settings = &loaded.settings;
         logging::start(&settings.broker.log, settings.broker.log_format)?;
         check_limits(settings, crate::limits::raise_open_files());
-        let mut signals = Signals::new()?;
+        let mut signals = Signals::stopping()?;
 
         tracing::info!(transport = %"feed", addr = %feed_addr, "listening");
         let stop_feed = CancellationToken::new();
@@ -172,7 +175,7 @@ mod enabled {
         )
     }
 
-    /// The commonest failure, in the words of this command's options.
+    /// Names the option to change for the commonest failure, a port in use.
     fn name_the_option(error: StartError, port: u16) -> anyhow::Error {
         if let StartError::Console { addr, cause } = &error
             && cause.kind() == std::io::ErrorKind::AddrInUse

@@ -1,11 +1,11 @@
-//! Exit statuses: 0 done, 1 failed, 2 wrong usage or configuration.
+//! Exit statuses: 0 done, 1 failed, 2 wrong usage or configuration, 141 when the reader of standard output has gone.
 
 use std::process::ExitCode;
 
 use crate::output::{OutputError, message};
 use crate::settings::SettingsError;
 
-/// How the program ends.
+/// The exit status of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status(u8);
 
@@ -15,6 +15,8 @@ pub const DONE: Status = Status(0);
 pub const FAILED: Status = Status(1);
 /// Wrong usage or configuration.
 pub const USAGE: Status = Status(2);
+/// Standard output was closed: 128 plus the number of SIGPIPE, the status that shells give a process ended by that signal.
+pub const CLOSED: Status = Status(141);
 
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
@@ -22,19 +24,19 @@ impl From<Status> for ExitCode {
     }
 }
 
-/// What was asked cannot be done by anyone, as it was asked.
+/// A request that is wrong as it was written, whatever the state of the broker.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
-/// Says what went wrong, if something did.
+/// Prints the error, if there is one, and returns the exit status.
 pub(crate) fn report(result: anyhow::Result<Status>) -> Status {
     let error = match result {
         Ok(status) => return status,
         Err(error) => error,
     };
     if matches!(error.downcast_ref(), Some(OutputError::Closed)) {
-        return DONE;
+        return CLOSED;
     }
     message(&format!("herald: {}", crate::error_chain(&*error)));
     status_of(&error)
@@ -55,6 +57,6 @@ mod tests {
         assert_eq!(status_of(&SettingsError { problems: Vec::new() }.into()), USAGE);
         assert_eq!(status_of(&anyhow::Error::from(UsageError("x".to_owned())).context("more")), USAGE);
         assert_eq!(status_of(&anyhow::anyhow!("x")), FAILED);
-        assert_eq!(report(Err(OutputError::Closed.into())), DONE);
+        assert_eq!(report(Err(OutputError::Closed.into())), CLOSED);
     }
 }

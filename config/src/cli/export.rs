@@ -1,4 +1,4 @@
-//! `herald export`: what a data directory holds, as JSON lines.
+//! `herald export`: the content of a data directory, as JSON lines.
 
 use broker_core::name::TopicName;
 use broker_core::transfer::{Exporter, Index, Totals};
@@ -61,7 +61,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     Ok(DONE)
 }
 
-/// What there is in an export, for people.
+/// The counts of an export, as text.
 pub(super) fn describe(totals: &Totals) -> String {
     format!(
         "{}, {}, {}, {}",

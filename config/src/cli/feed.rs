@@ -1,8 +1,11 @@
-//! `herald feed`: the simulated tweet feed, as the reference's container served it.
+//! `herald feed`: the simulated tweet feed, served as the reference's container did.
 
 use std::path::PathBuf;
 
 use super::exit::Status;
+
+/// Whether this build has the command.
+pub(super) const BUILT: bool = cfg!(feature = "pipeline");
 
 /// Serve the simulated tweet feed: server-sent events on /tweets/1 and /tweets/2
 #[derive(Debug, clap::Args)]
@@ -31,19 +34,19 @@ pub(super) struct Args {
 
 #[cfg(feature = "pipeline")]
 pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
-    use pipeline::feed::FeedConfig;
+    use pipeline_feed::FeedConfig;
     use tokio_util::sync::CancellationToken;
 
     use super::exit::DONE;
     use crate::logging;
-    use crate::settings::LogFormat;
     use crate::signals::Signals;
+    use crate::validate::LogFormat;
 
     let Args { listen, rate, panic_every, file, seed } = args;
     let config = FeedConfig { rate, panic_every, files: file, seed, ..FeedConfig::default() };
     logging::start("info", LogFormat::Text)?;
     crate::limits::raise_open_files();
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::stopping()?;
     let feed = load(config).await?;
     let (listener, addr) = listen_on(&listen, "--listen").await?;
     tracing::info!(transport = %"feed", addr = %addr, "listening");
@@ -66,10 +69,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     Err(super::exit::UsageError("this build has no tweet feed: rebuild with --features pipeline".to_owned()).into())
 }
 
-/// Checks the settings and reads the files.
+/// Checks the settings and reads the message files.
 #[cfg(feature = "pipeline")]
-pub(super) async fn load(config: pipeline::feed::FeedConfig) -> anyhow::Result<pipeline::feed::Feed> {
-    use pipeline::feed::{Feed, FeedError};
+pub(super) async fn load(config: pipeline_feed::FeedConfig) -> anyhow::Result<pipeline_feed::Feed> {
+    use pipeline_feed::{Feed, FeedError};
 
     let loaded = tokio::task::spawn_blocking(|| Feed::new(config)).await?;
     loaded.map_err(|error| match error {
@@ -78,7 +81,7 @@ pub(super) async fn load(config: pipeline::feed::FeedConfig) -> anyhow::Result<p
     })
 }
 
-/// Listens on `addr`, which the option called `option` says.
+/// Listens on `addr`. An error names `option`, which set the address.
 #[cfg(feature = "pipeline")]
 pub(super) async fn listen_on(
     addr: &str,

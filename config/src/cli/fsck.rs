@@ -1,4 +1,4 @@
-//! `herald fsck`: what is wrong with a data directory, and the repair.
+//! `herald fsck`: finds the damage in a data directory, and repairs it.
 
 use anyhow::Context as _;
 use broker_core::storage::check::{Checked, Finding, Inspector, Repaired};
@@ -60,7 +60,7 @@ fn fsck(settings: &StorageSettings, repair: bool, json: bool) -> anyhow::Result<
     Ok(DONE)
 }
 
-/// Prints what is found.
+/// Prints findings as they are reported.
 struct Report {
     output: Output,
     json: bool,

@@ -1,4 +1,4 @@
-//! `herald import`: an export into an empty data directory; can be killed and run again.
+//! `herald import`: loads an export into an empty data directory. An interrupted import can be run again.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,14 +15,15 @@ use super::export::describe;
 use super::offline::{self, Bar};
 use super::serve::Sources;
 use crate::output::print;
+use crate::validate::StorageSettings;
 
-/// Mutations in one batch.
+/// The most mutations in one batch, unless a single line has more.
 const BATCH: usize = 1024;
 
-/// Bytes of lines in one batch, unless a single one is longer.
+/// The bytes of lines that complete a batch.
 const BATCH_BYTES: u64 = 1 << 20;
 
-/// Batches on their way: enough for one sync to cover several, few enough for memory.
+/// The most batches that are not yet durable: enough for one sync to cover several, few enough for memory.
 const OUTSTANDING: usize = 8;
 
 /// Fill an empty data directory with an export
@@ -55,23 +56,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
         ),
         before => before,
     };
-    let mut import = Import { storage: &*storage, before, commits: VecDeque::new(), begun: false };
+    let mut import = Import { storage: &*storage, before, commits: VecDeque::new() };
     let imported = import.run(input, &args.file).await;
-    let begun = import.begun;
-    // Also after a failure: what was read until then is kept, to go on from there.
+    // Closed after a failure too: the stored part is kept for the next attempt.
     let closed = storage.close().await;
-    let Done { totals, resumed_at, already } = imported.with_context(|| {
-        let named = if args.file == Path::new("-") { "standard input".to_owned() } else { args.file.display().to_string() };
-        let what_now = if begun {
-            format!(
-                "; what was imported is kept in {target}, and `herald serve` refuses it, until the import of the whole goes on \
-                 from there"
-            )
-        } else {
-            "; nothing was imported".to_owned()
-        };
-        format!("cannot import {named}{what_now}")
-    })?;
+    drop(storage);
+    let Done { totals, resumed_at, already } = match imported {
+        Ok(done) => done,
+        Err(error) => {
+            let named =
+                if args.file == Path::new("-") { "standard input".to_owned() } else { args.file.display().to_string() };
+            let kept = kept(&settings).await;
+            return Err(error.context(format!("cannot import {named}; {kept}")));
+        }
+    };
     closed?;
     if args.json {
         let line = serde_json::json!({"imported": totals, "resumed_at": resumed_at, "already": already});
@@ -88,28 +86,47 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     Ok(DONE)
 }
 
-/// What came of it.
+/// Describes the directory after a failure. It is opened again for that: a batch that failed may be stored all the same.
+async fn kept(settings: &StorageSettings) -> String {
+    let target = settings.path.display();
+    match offline::open(settings, Contents::default()).await {
+        Ok((storage, contents, _report)) => {
+            let closed = storage.close().await;
+            match (closed, contents.import) {
+                (_, Some(progress)) if !progress.finished => format!(
+                    "what was imported is kept in {target}, and `herald serve` refuses it, until the import of the whole goes on \
+                     from there"
+                ),
+                (_, Some(_)) => format!("{target} holds the whole of an import, and `herald serve` serves it"),
+                (_, None) => format!("nothing was imported, and `herald serve` starts empty in {target}"),
+            }
+        }
+        Err(error) => format!(
+            "{target} cannot be opened again to find out what was imported ({error}): run the import again with the same file"
+        ),
+    }
+}
+
+/// The outcome of an import.
 struct Done {
     totals: Totals,
-    /// The lines that an earlier run had stored.
+    /// The number of lines that an earlier run had stored; `None` if this run began at the start or found nothing to do.
     resumed_at: Option<u64>,
-    /// Nothing was left to do.
+    /// Whether the directory held the whole export already.
     already: bool,
 }
 
 struct Import<'s> {
     storage: &'s dyn Storage,
-    /// What an earlier run has stored.
+    /// The progress that an earlier run has stored.
     before: Option<Progress>,
     commits: VecDeque<Commit>,
-    /// Whether the storage holds a part of it.
-    begun: bool,
 }
 
 impl Import<'_> {
     async fn run(&mut self, mut input: Input, file: &Path) -> anyhow::Result<Done> {
         if let Some(len) = input.len {
-            // A damaged file is found out before anything is written.
+            // The whole file is checked first, so damage is found before anything is written.
             let bar = Bar::new("checking", Some(len), true);
             let mut importer = Importer::default();
             while let Some(line) = input.line(&importer)? {
@@ -121,7 +138,6 @@ impl Import<'_> {
             input = Input::open(file)?;
         }
         let before = self.before.clone();
-        self.begun = before.as_ref().is_some_and(|before| !before.finished);
         let stored = before.as_ref().map_or(0, |before| before.lines);
         let bar = Bar::new("importing", input.len, true);
         let mut importer = Importer::default();
@@ -153,7 +169,7 @@ impl Import<'_> {
                 bytes = 0;
             }
         };
-        // What comes after the last line is an error too.
+        // Lines after the last one are an error too.
         while let Some(line) = input.line(&importer)? {
             importer.line(line)?;
         }
@@ -167,20 +183,19 @@ impl Import<'_> {
         Ok(Done { totals, resumed_at: (stored > 0 && !already).then_some(stored), already })
     }
 
-    /// Stores a batch together with how far the import is with it.
+    /// Submits a batch together with the progress up to it, so that both become durable in one commit.
     async fn submit(&mut self, mut mutations: Vec<Mutation>, progress: &Progress) -> anyhow::Result<()> {
         mutations.push(progress.to_mutation());
-        self.begun = true;
         self.commits.push_back(self.storage.submit(Batch { mutations }));
         self.wait(OUTSTANDING).await
     }
 
-    /// Waits until at most so many are on their way.
+    /// Waits until at most `outstanding` batches are not yet durable.
     async fn wait(&mut self, outstanding: usize) -> anyhow::Result<()> {
         while self.commits.len() > outstanding {
             let Some(commit) = self.commits.pop_front() else { break };
             commit.written.await?;
-            commit.safe.await?;
+            commit.durable.await?;
         }
         Ok(())
     }
@@ -197,10 +212,10 @@ fn same_file(before: Option<&Progress>, now: &Progress) -> anyhow::Result<()> {
 /// The lines of a file or of standard input.
 struct Input {
     reader: Box<dyn BufRead + Send>,
-    /// Of a file that can be read twice.
+    /// The size of a file, which can be read twice; `None` for standard input.
     len: Option<u64>,
     line: Vec<u8>,
-    /// Bytes so far.
+    /// Bytes read so far.
     read: u64,
 }
 

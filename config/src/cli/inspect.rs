@@ -1,4 +1,4 @@
-//! `herald topics` and `herald stats`: what a running broker says of itself.
+//! `herald topics` and `herald stats`: topics and statistics of a running broker.
 
 use serde::Deserialize;
 use transport_client::{Connection, Error, TopicName};
@@ -174,7 +174,7 @@ fn row(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_owned()).collect()
 }
 
-/// The two largest units that matter.
+/// A time as its two largest units.
 fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {

@@ -1,9 +1,10 @@
-//! What `fsck`, `export` and `import` have in common: a data directory that no broker has, and how far they are.
+//! The common parts of `fsck`, `export` and `import`: a data directory that no broker has open, and a progress bar.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use broker_core::settings::Start;
 use broker_core::storage::check::Check;
 use broker_core::storage::{Recovery, RecoveryReport, Storage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,63 +12,57 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::serve::Sources;
 use crate::logging;
 use crate::output::stderr_is_terminal;
-use crate::registry::{self, Make, MakeStorage, Seam};
 use crate::settings::load;
 use crate::validate::StorageSettings;
 
-/// Reads the configuration and begins to log.
+/// Reads the configuration and starts logging.
 pub(super) fn prepare(sources: &Sources) -> anyhow::Result<StorageSettings> {
     let loaded = load(&sources.inputs())?;
     let settings = loaded.settings;
     logging::start(&settings.broker.log, settings.broker.log_format)?;
-    // Whoever saves or looks after what is stored does not want it gone, whatever a broker does when it starts.
-    Ok(StorageSettings { clean_on_start: false, ..settings.storage })
+    Ok(settings.storage)
 }
 
-/// Refuses a directory that is not there: a mistyped path must not look like an empty storage.
+/// Fails unless the directory holds a storage, and changes nothing: a mistyped path must not look like an empty storage.
 pub(super) fn must_exist(settings: &StorageSettings) -> anyhow::Result<()> {
     let path = &settings.path;
+    let found = path.is_dir();
+    let advice = "name the broker's configuration with --config, or the directory with --set storage.path=…";
+    anyhow::ensure!(found, "there is no data directory {}: {advice}", path.display());
     anyhow::ensure!(
-        path.is_dir(),
-        "there is no data directory {}: name the broker's configuration with --config, or the directory with \
-         --set storage.path=…",
+        settings.config.is_there()?,
+        "there is no {} storage in {}, which is empty: {advice}",
+        settings.kind,
         path.display()
     );
     Ok(())
 }
 
-fn make(settings: &StorageSettings) -> anyhow::Result<MakeStorage> {
-    match registry::find(Seam::Storage, &settings.kind) {
-        Ok(Make::Storage(make)) => Ok(make),
-        Ok(_) => anyhow::bail!("\"{}\" is no storage", settings.kind),
-        Err(absent) => anyhow::bail!("{absent}"),
-    }
-}
-
-/// Opens the storage and hands what it holds to `recovery`.
+/// Opens the storage and feeds what it holds to `recovery`.
 pub(super) async fn open<R: Recovery + 'static>(
     settings: &StorageSettings,
     mut recovery: R,
 ) -> anyhow::Result<(Arc<dyn Storage>, R, RecoveryReport)> {
-    let (make, settings) = (make(settings)?, settings.clone());
+    let config = Arc::clone(&settings.config);
     let opened = tokio::task::spawn_blocking(move || {
-        let storage = (make.open)(&settings)?;
+        // Neither an export nor an import may empty the storage, even where `clean_on_start` is set.
+        let storage = config.open(Start::KeepData)?;
         let report = storage.recover(&mut recovery)?;
         Ok::<_, anyhow::Error>((storage, recovery, report))
     });
     opened.await.context("opening the storage panicked")?
 }
 
-/// Takes the directory for checking. Blocking.
+/// Opens the directory for checking. Blocks.
 pub(super) fn check(settings: &StorageSettings) -> anyhow::Result<Box<dyn Check>> {
-    Ok((make(settings)?.check)(settings)?)
+    Ok(settings.config.check()?)
 }
 
-/// A line on the terminal, if there is one.
+/// A progress bar on standard error; none where that is no terminal.
 pub(super) struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    /// Counts up to `total`, if that is known.
+    /// A bar that counts up to `total`, if that is known.
     pub(super) fn new(what: &'static str, total: Option<u64>, are_bytes: bool) -> Self {
         let bar = stderr_is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
@@ -86,14 +81,14 @@ impl Bar {
         Self(bar)
     }
 
-    /// So many are done.
+    /// Shows `done`.
     pub(super) fn set(&self, done: u64) {
         if let Some(bar) = &self.0 {
             bar.set_position(done);
         }
     }
 
-    /// So many of so many are done.
+    /// Shows `done` of `total`.
     pub(super) fn set_of(&self, done: u64, total: u64) {
         if let Some(bar) = &self.0 {
             bar.set_length(total);
@@ -101,7 +96,7 @@ impl Bar {
         }
     }
 
-    /// Does something while the line is out of the way.
+    /// Runs `f` with the bar hidden, so that its output does not mix with it.
     pub(super) fn aside<T>(&self, f: impl FnOnce() -> T) -> T {
         match &self.0 {
             Some(bar) => bar.suspend(f),
@@ -109,7 +104,7 @@ impl Bar {
         }
     }
 
-    /// Takes the line away.
+    /// Removes the bar.
     pub(super) fn finish(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();

@@ -1,4 +1,6 @@
-//! `herald pub`: one event, or one a line.
+//! `herald pub`: publishes one event, or one for each line of standard input.
+
+use std::collections::HashSet;
 
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
@@ -29,16 +31,17 @@ pub(super) struct Args {
     remote: Remote,
 }
 
-/// What waits for its confirmation at the command line; as many as the client itself lets wait.
+/// The most lines that wait for a confirmation; as many as the client itself allows.
 const PIPELINE: usize = 1024;
 
-/// The longest line that is read; no broker takes one that long.
+/// The longest line that is read, in bytes; no broker takes one that long.
 const MAX_LINE: usize = 256 << 20;
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     let topic = TopicName::new(&args.topic).map_err(explain)?;
     let client = Client::connect(args.remote.config("herald pub")?).await.map_err(explain)?;
-    let mut printer = Printer { topic: topic.clone(), json: args.json, output: Output::stdout(), refused: false };
+    let mut printer =
+        Printer { topic: topic.clone(), json: args.json, output: Output::stdout(), confirmed: 0, refused: 0 };
     if args.event == "-" {
         let (sender, mut sent) = mpsc::channel(PIPELINE);
         let reading = tokio::spawn(read(BufReader::new(tokio::io::stdin()), client.clone(), topic, sender));
@@ -47,8 +50,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
             printer.print(Some(line), answer)?;
         }
         reading.await??;
+        printer.output.flush()?;
+        message(&format!("herald: {} confirmed, {} refused", printer.confirmed, printer.refused));
     } else {
-        let published = match Event::parse(&args.event) {
+        let published = match parse(&args.event, &mut HashSet::new()) {
             Ok(event) => client.publish(&topic, event).await,
             Err(error) => Err(error),
         };
@@ -56,17 +61,17 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     }
     printer.output.flush()?;
     let _what_is_confirmed_is_safe = client.close().await;
-    Ok(if printer.refused { FAILED } else { DONE })
+    Ok(if printer.refused > 0 { FAILED } else { DONE })
 }
 
-/// What became of a line.
+/// A line that was sent, or could not be.
 enum Sent {
     Pending(PendingConfirmation),
     Failed(Error),
 }
 
 impl Sent {
-    /// Waits for the confirmation; what is printed so far is shown before that takes time.
+    /// Waits for the confirmation. If that takes time, what is printed so far is flushed first.
     async fn confirmed(self, output: &mut Output) -> Result<Result<Confirmation, Error>, OutputError> {
         match self {
             Self::Failed(error) => Ok(Err(error)),
@@ -81,7 +86,7 @@ impl Sent {
     }
 }
 
-/// The next line's fate; flushes before waiting for more input.
+/// The next line that was read; flushes before it waits for more input.
 async fn next(
     sent: &mut mpsc::Receiver<(u64, Sent)>,
     printer: &mut Printer,
@@ -95,7 +100,23 @@ async fn next(
     }
 }
 
-/// Publishes line by line; empty lines are none.
+/// The most unknown keys that are reported; events whose keys are data have no end of them.
+const MAX_NOTED: usize = 16;
+
+/// Parses an event, and reports each key that is not an event's, once.
+fn parse(text: &str, noted: &mut HashSet<String>) -> Result<Event, Error> {
+    let (event, others) = Event::parse_noting(text)?;
+    for key in others {
+        if noted.len() < MAX_NOTED && noted.insert(key.clone()) {
+            message(&format!(
+                "herald: warning: {key:?} is no key of an event, and is left out: the keys are id, priority, msg, ttl_ms, delay_ms"
+            ));
+        }
+    }
+    Ok(event)
+}
+
+/// Publishes line by line; empty lines are skipped.
 async fn read(
     mut input: impl AsyncBufRead + Unpin,
     client: Client,
@@ -103,6 +124,7 @@ async fn read(
     sender: mpsc::Sender<(u64, Sent)>,
 ) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
+    let mut noted = HashSet::new();
     for number in 1_u64.. {
         bytes.clear();
         if !read_line(&mut input, &mut bytes).await? {
@@ -110,7 +132,7 @@ async fn read(
         }
         let text = match std::str::from_utf8(&bytes) {
             Ok(text) if text.trim().is_empty() => continue,
-            Ok(text) if text.len() < MAX_LINE => Event::parse(text),
+            Ok(text) if text.len() < MAX_LINE => parse(text, &mut noted),
             Ok(_) => Err(Error::TooLarge { bytes: bytes.len(), limit: MAX_LINE }),
             Err(_) => Err(Error::Invalid("the line is not UTF-8".to_owned())),
         };
@@ -123,14 +145,14 @@ async fn read(
             Err(error) => Sent::Failed(error),
         };
         if sender.send((number, sent)).await.is_err() {
-            // Nobody prints any more.
+            // The printer has ended.
             break;
         }
     }
     Ok(())
 }
 
-/// Reads up to a line's end; what is longer than [`MAX_LINE`] is cut there, and the rest skipped. False: there is no more.
+/// Reads one line. One longer than [`MAX_LINE`] is cut there and its rest skipped. Returns false at the end of the input.
 async fn read_line(input: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> std::io::Result<bool> {
     let mut any = false;
     loop {
@@ -155,20 +177,24 @@ struct Printer {
     topic: TopicName,
     json: bool,
     output: Output,
-    refused: bool,
+    confirmed: u64,
+    refused: u64,
 }
 
 impl Printer {
-    /// Prints a confirmation, or on standard error what went wrong.
+    /// Prints a confirmation, or the error on standard error.
     ///
     /// # Errors
-    /// When nothing can be printed, or nothing further can be published.
+    /// When the output fails, or nothing further can be published.
     fn print(&mut self, line: Option<u64>, answer: Result<Confirmation, Error>) -> anyhow::Result<()> {
         match answer {
-            Ok(confirmation) => Ok(self.output.line(&confirmed(&self.topic, &confirmation, self.json))?),
+            Ok(confirmation) => {
+                self.confirmed += 1;
+                Ok(self.output.line(&confirmed(&self.topic, &confirmation, self.json))?)
+            }
             Err(error @ (Error::Refused { .. } | Error::Invalid(_) | Error::TooLarge { .. })) => {
-                self.refused = true;
-                // In the order in which things happened, also where both go to one terminal.
+                self.refused += 1;
+                // Flushed first, so that both streams keep the order of events where they share a terminal.
                 self.output.flush()?;
                 let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
                 message(&format!("herald: {place}{}", error_chain(&error)));
@@ -182,7 +208,7 @@ impl Printer {
     }
 }
 
-/// The confirmation as the protocol has it, or as JSON.
+/// The confirmation as a line of the protocol, or as JSON.
 fn confirmed(topic: &TopicName, confirmation: &Confirmation, json: bool) -> String {
     let outcome = match confirmation.outcome {
         Outcome::Published => "published",

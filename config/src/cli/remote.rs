@@ -1,4 +1,4 @@
-//! Which broker a client talks to, and what to say if it cannot.
+//! The broker that a client talks to, and errors in the words of the command line.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,13 +7,17 @@ use transport_client::{Address, ClientConfig, Error, Scheme};
 
 use super::exit::UsageError;
 use crate::logging;
-use crate::settings::LogFormat;
+use crate::validate::LogFormat;
 
-/// The options of everything that talks to a running broker.
+/// The address of a broker without configuration: the first transport of this build.
+pub(super) const DEFAULT_SERVER: &str =
+    if cfg!(all(feature = "ws", not(feature = "tcp"))) { "ws://127.0.0.1:8001/ws" } else { "127.0.0.1:8000" };
+
+/// The options of every command that talks to a running broker.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Remote {
     /// The broker: host:port, tcp://, tls://, ws:// or wss://
-    #[arg(long, value_name = "ADDR", env = "HERALD_SERVER", default_value = "127.0.0.1:8000")]
+    #[arg(long, value_name = "ADDR", env = "HERALD_SERVER", default_value = DEFAULT_SERVER)]
     server: String,
     /// The authentication token
     #[arg(long, value_name = "TOKEN", env = "HERALD_TOKEN", hide_env_values = true)]
@@ -24,13 +28,11 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// The client's settings; begins to log, too, so that reconnects are seen.
+    /// The client's settings. Starts logging too, so that reconnects are visible.
     pub(super) fn config(&self, name: &str) -> anyhow::Result<ClientConfig> {
         // An empty variable is how some shells unset one.
-        let address = match self.server.as_str() {
-            "" => Address::default(),
-            server => server.parse().map_err(|error: Error| UsageError(format!("--server: {error}")))?,
-        };
+        let server = if self.server.is_empty() { DEFAULT_SERVER } else { &self.server };
+        let address: Address = server.parse().map_err(|error: Error| UsageError(format!("--server: {error}")))?;
         logging::start("warn", LogFormat::Text)?;
         let mut config = ClientConfig::new(address).name(name);
         if let Some(token) = self.token.as_ref().filter(|token| !token.is_empty()) {
@@ -45,14 +47,14 @@ impl Remote {
     }
 }
 
-/// An error of the client in the words of the command line.
+/// Rewords an error of the client for the command line.
 pub(super) fn explain(error: Error) -> anyhow::Error {
     match error {
         Error::Unreachable { address, source } => {
             let reason = reason(&source);
             let hint = match source.kind() {
                 io::ErrorKind::ConnectionRefused => "; is it running? start one with: herald serve",
-                // What TLS says of a certificate.
+                // An untrusted certificate is reported with this kind.
                 io::ErrorKind::InvalidData => "; --ca FILE trusts the certificates in a file",
                 _ => "; another one is named with --server or HERALD_SERVER",
             };
@@ -65,7 +67,7 @@ pub(super) fn explain(error: Error) -> anyhow::Error {
     }
 }
 
-/// As people write it: the scheme only where it is not the usual one.
+/// The address as people write it: the scheme is left out for plain TCP.
 fn short(address: &Address) -> String {
     let shown = address.to_string();
     match address.scheme() {

@@ -1,4 +1,4 @@
-//! `herald serve`: what the configuration says, until a signal.
+//! `herald serve`: runs the broker that the configuration describes, until a signal.
 
 use std::path::PathBuf;
 
@@ -17,14 +17,14 @@ use crate::signals::{Signal, Signals};
 #[command(after_help = "Examples:\n  herald serve\n  herald serve --config /etc/herald.toml\n  \
                         herald serve --set storage.path=/var/lib/herald --set transports.tcp.listen=0.0.0.0:8000\n\n\
                         SIGTERM and SIGINT stop it in an orderly way (status 0); a second one ends it at once (status 143 \
-                        or 130).\nSIGHUP reads the configuration again and, if all of it is valid, applies topics, auth.tokens and \
+                        or 130); a SIGINT within 100 ms of the first is the same one.\nSIGHUP reads the configuration again and, if all of it is valid, applies topics, auth.tokens and \
                         broker.log, and reads certificates again; everything else needs a restart.")]
 pub(super) struct Args {
     #[command(flatten)]
     sources: Sources,
 }
 
-/// Where a configuration comes from.
+/// The origin of a configuration.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Sources {
     /// The configuration; without it ./herald.toml if that is there, else the defaults
@@ -49,7 +49,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     let settings = &loaded.settings;
     let log = logging::start(&settings.broker.log, settings.broker.log_format)?;
     check_limits(settings, raise_open_files());
-    // Before anything begins, so that a signal during a long recovery is not lost.
+    // Before the start, so that a signal during a long recovery is not lost.
     let mut signals = Signals::new()?;
     let starting = Broker::start(settings);
     let broker = tokio::select! {
@@ -73,7 +73,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
         };
         match signal {
             Signal::Reload => {
-                // A shard that waits for a slow disk takes its new policies late: a stop does not wait for that.
+                // A shard that waits for a slow disk takes its new policies late; a stop does not wait for it.
                 let stopped = tokio::select! {
                     () = reload(&inputs, &loaded, &broker, &log) => None,
                     (name, _) = signals.stop() => Some(name),
@@ -93,7 +93,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
     Ok(stop(broker, settings.broker.shutdown_timeout, signals).await)
 }
 
-/// Stops `broker`, unless a further signal says to end at once.
+/// Stops `broker` in an orderly way; a further signal ends the process at once.
 pub(super) async fn stop(broker: Broker, timeout: std::time::Duration, mut signals: Signals) -> Status {
     tokio::select! {
         stopped = broker.stop(timeout) => match stopped {
@@ -101,14 +101,14 @@ pub(super) async fn stop(broker: Broker, timeout: std::time::Duration, mut signa
             Stopped::Unsafe => FAILED,
         },
         (name, status) = signals.stop() => {
-            // What waits to be synced is left to the next start's recovery, as after a kill.
+            // Events that wait for a sync are left to the next start's recovery, as after a kill.
             message(&format!("herald: a second signal ({name}): ended at once"));
             std::process::exit(i32::from(status));
         }
     }
 }
 
-/// Reads the configuration again and puts in force what can change: if it is valid, all of it, and else nothing.
+/// Reads the configuration again and applies the reloadable keys: all of them if it is valid, else nothing.
 async fn reload(inputs: &Inputs, running: &Loaded, broker: &Broker, log: &LogControl) {
     let now = match load(inputs) {
         Ok(now) => now,
@@ -127,12 +127,7 @@ async fn reload(inputs: &Inputs, running: &Loaded, broker: &Broker, log: &LogCon
         }
         Err(error) => tracing::error!(%error, "SIGHUP: broker.log has not changed"),
     }
-    for key in changes(running, &now).into_iter().filter(|key| !can_change(key)) {
+    for key in changes(running, &now).into_iter().filter(|key| !now.is_reloaded(key)) {
         tracing::warn!(key = %key, "SIGHUP: this key has changed, and needs a restart");
     }
-}
-
-/// Whether a running broker takes a new value of `key`.
-fn can_change(key: &str) -> bool {
-    matches!(key, "broker.log" | "auth.tokens" | "topics") || key.starts_with("topics.")
 }

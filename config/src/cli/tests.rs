@@ -1,4 +1,4 @@
-//! What the command line takes, and what its help says.
+//! The command line and its help.
 
 use clap::{CommandFactory as _, Parser as _};
 
@@ -42,12 +42,44 @@ fn subcommands_are_those_of_the_documentation() {
         "bench",
         "config",
         "completions",
+        "man",
     ];
     assert_eq!(names, documented);
 }
 
 #[test]
-fn what_the_documentation_shows_is_taken() {
+fn help_names_only_commands_of_this_build() {
+    let help = Cli::command().render_help().to_string();
+    for (name, built) in [("demo", super::demo::BUILT), ("feed", super::feed::BUILT), ("bench", super::bench::BUILT)] {
+        let listed = help.lines().any(|line| line.starts_with(&format!("  {name} ")));
+        let shown = help.contains(&format!("herald {name} "));
+        assert_eq!(listed, built, "{name}: {help}");
+        assert!(built || !shown, "{name}: {help}");
+    }
+}
+
+#[test]
+fn commands_find_the_listener_of_an_unconfigured_broker() {
+    use crate::registry::{Registry, Seam};
+
+    let registry = Registry::global();
+    let Some(default) = registry.default_transport() else { return };
+    let kind = registry.kinds(Seam::Transport).into_iter().find(|kind| kind.kind == default).unwrap();
+    let default_of = |name| {
+        let key = kind.keys.iter().find(|key| key.name == name)?;
+        key.default_value().and_then(|value| value.as_str().map(str::to_owned))
+    };
+    let listen = default_of("listen").expect("a transport listens somewhere");
+    let expected = match default_of("path") {
+        Some(path) => format!("{default}://{listen}{path}"),
+        None => listen,
+    };
+    assert_eq!(super::remote::DEFAULT_SERVER, expected);
+    assert!(Cli::command().render_help().to_string().contains(&expected));
+}
+
+#[test]
+fn the_commands_in_the_documentation_parse() {
     for line in [
         "herald serve",
         "herald serve --config herald.toml --set storage.kind=sled --set a.b=c",
@@ -84,6 +116,8 @@ fn what_the_documentation_shows_is_taken() {
         "herald config init",
         "herald config init herald.toml --force",
         "herald completions bash",
+        "herald man",
+        "herald man --dir pages",
     ] {
         assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
     }
@@ -124,11 +158,11 @@ fn wrong_usage_is_status_2() {
 
 #[test]
 fn the_server_is_the_default_address_unless_said_otherwise() {
-    // Variables of the process that runs the tests would be taken as well.
+    // The environment of the test process applies too.
     if std::env::var_os("HERALD_SERVER").is_none() {
         let Command::Topics(args) = parse("herald topics").expect("it parses").command else {
             panic!("another command")
         };
-        assert!(format!("{args:?}").contains("127.0.0.1:8000"), "{args:?}");
+        assert!(format!("{args:?}").contains(super::remote::DEFAULT_SERVER), "{args:?}");
     }
 }

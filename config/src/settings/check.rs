@@ -1,47 +1,53 @@
-//! Checks the merged layers against the schema: every unknown key, wrong type and missing key at once.
+//! Checks the merged layers against the schema, and reports every unknown key, wrong type and missing key at once.
 //!
-//! What it hands on is complete and has the right types, with defaults in place of what was wrong, so that the checks of
-//! meaning that follow can report their problems as well.
+//! The result is complete and well-typed, with defaults in place of wrong values, so that validation can report its problems as
+//! well.
 
 use std::collections::BTreeMap;
 
+use broker_core::settings::check::{found, type_of};
+use broker_core::settings::text::{one_of, quoted};
+use broker_core::settings::{Secret, Values};
 use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider as _};
+use serde_json::Value as Json;
 
-use super::layers::{default_of, origin, unknown_key};
-use super::path::{below, entry, quoted};
+use super::layers::{origin, to_json};
+use super::lookup::{unknown_key, unknown_name};
+use super::path::{below, entry};
 use super::problem::{Origin, Problem};
-use super::schema::{Key, Presence, ROOT, Secret, Shape, Table};
-use super::suggest::nearest;
-use crate::registry::{self, Seam};
+use super::schema::{Field, Presence, Shape, Table};
+use crate::registry::{Registry, Seam};
 
 /// A configuration with the right keys and types.
 pub(crate) struct Checked {
-    /// All keys, with defaults.
-    pub(crate) values: Dict,
-    /// Where the value of each key came from, by its path.
+    /// Every key in force, with defaults.
+    pub(crate) values: Values,
+    /// The origin of each value that was written, by its key.
     pub(crate) origins: BTreeMap<String, Origin>,
-    /// Which entries of `sources` were good enough to be in `values`, by their place in what was written.
+    /// For each entry of `sources` in `values`, its position in the written list.
     pub(crate) sources: Vec<usize>,
 }
 
-/// Checks `figment`'s values and adds what is wrong to `problems`.
-pub(crate) fn check(figment: &Figment, problems: &mut Vec<Problem>) -> Checked {
-    let mut check = Check { figment, problems, origins: BTreeMap::new(), sources: Vec::new() };
+/// Checks the values of `figment` and adds every mistake to `problems`.
+pub(crate) fn check(figment: &Figment, registry: &Registry, schema: &Table, problems: &mut Vec<Problem>) -> Checked {
+    let mut check = Check { figment, registry, schema, problems, origins: BTreeMap::new(), sources: Vec::new() };
     let mut profiles = figment.data().unwrap_or_default();
     let written = profiles.remove(&Profile::Default).unwrap_or_default();
-    let values = check.table("", &ROOT, &written).0;
+    let values = check.table("", schema, &written).0;
     Checked { values, origins: check.origins, sources: check.sources }
 }
 
 struct Check<'a> {
     figment: &'a Figment,
+    registry: &'a Registry,
+    schema: &'a Table,
     problems: &'a mut Vec<Problem>,
     origins: BTreeMap<String, Origin>,
     sources: Vec<usize>,
 }
 
-/// Whether everything that has to be there was.
+/// Whether every required key was there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Complete(bool);
 
@@ -50,207 +56,180 @@ impl Check<'_> {
         self.problems.push(Problem::new(origin.clone(), key, text));
     }
 
-    fn table(&mut self, path: &str, table: &'static Table, written: &Dict) -> (Dict, Complete) {
-        for (name, value) in written {
-            if table.key(name).is_none() {
-                let key = below(path, name);
-                let near = nearest(name, table.keys.iter().map(|key| key.name));
-                let text = match near {
-                    Some(near) => format!("unknown key: did you mean {near}?"),
-                    // In a small table, what there is says more than a key elsewhere with a similar name.
-                    None if path.is_empty() => unknown_key(&key),
-                    None => {
-                        let names: Vec<&str> = table.keys.iter().map(|key| key.name).collect();
-                        format!("unknown key: expected one of {}", names.join(", "))
-                    }
-                };
-                let origin = self.origin(value);
-                self.problem(&origin, &key, text);
-            }
+    fn table(&mut self, path: &str, table: &Table, written: &Dict) -> (Values, Complete) {
+        // A table of kinds has the keys of one kind: the written one, else the default.
+        let kind = match written.get("kind") {
+            Some(value) => value.as_str(),
+            None => table.find("kind").and_then(Field::default).and_then(Json::as_str),
+        };
+        let fields: Vec<&Field> = table.of_kind(kind).collect();
+        for (name, value) in written.iter().filter(|(name, _)| !fields.iter().any(|field| field.name == **name)) {
+            self.unknown(path, table, kind, &fields, name, value);
         }
-        let mut values = Dict::new();
-        let mut complete = true;
         let owner = written.values().map(|value| self.origin(value)).find(|origin| *origin != Origin::Default);
-        for key in table.keys {
-            let path = below(path, key.name);
-            let value = match written.get(key.name) {
+        let mut values = Values::new();
+        let mut complete = true;
+        for field in fields {
+            let path = below(path, field.name);
+            let value = match written.get(field.name) {
                 Some(value) => {
                     let origin = self.origin(value);
                     self.origins.insert(path.clone(), origin);
-                    self.key(&path, key, value).or_else(|| default_of(key))
+                    self.field(&path, field, value).or_else(|| self.default(&path, field))
                 }
                 None => {
-                    if matches!(key.presence, Presence::Required) {
-                        let text = format!("this key is missing: {}", expected(&key.shape));
-                        self.problem(&owner.clone().unwrap_or(Origin::Default), &path, text);
+                    if matches!(field.presence, Presence::Required) {
+                        let origin = owner.clone().unwrap_or(Origin::Default);
+                        self.problem(&origin, &path, format!("this key is missing: {}", self.expected(field)));
                     }
-                    self.origins.insert(path, Origin::Default);
-                    default_of(key)
+                    self.default(&path, field)
                 }
             };
             match value {
                 Some(value) => {
-                    values.insert(key.name.to_owned(), value);
+                    values.insert(field.name.to_owned(), value);
                 }
-                None => complete &= !matches!(key.presence, Presence::Required),
+                None => complete &= !matches!(field.presence, Presence::Required),
             }
         }
         (values, Complete(complete))
     }
 
-    /// The value, completed, or `None` if it is of no use.
-    fn key(&mut self, path: &str, key: &'static Key, value: &Value) -> Option<Value> {
+    /// Reports a key that a table of this kind does not have.
+    fn unknown(&mut self, path: &str, table: &Table, kind: Option<&str>, fields: &[&Field], name: &str, value: &Value) {
+        let others: Vec<&str> = table.kinds_with(name).collect();
+        let text = match kind {
+            // A missing plugin would know the key. That plugin is the problem, and is reported elsewhere.
+            _ if !table.knows(kind) => return,
+            Some(kind) if !others.is_empty() && table.kinds.iter().any(|keys| keys.kind.kind == kind) => {
+                let kind = quoted(kind);
+                format!("kind = {kind} has no {name}: remove the key, or set kind = {}", one_of(others))
+            }
+            // In a small table, a list of its keys helps more than a similar key elsewhere.
+            _ if path.is_empty() => unknown_key(self.schema, name),
+            _ => unknown_name(name, fields),
+        };
+        let origin = self.origin(value);
+        self.problem(&origin, &below(path, name), text);
+    }
+
+    /// The value of a field that is not written, or is written with a wrong value.
+    fn default(&mut self, path: &str, field: &Field) -> Option<Json> {
+        match (&field.presence, &field.shape) {
+            (Presence::Default(value), _) => Some(value.clone()),
+            (Presence::Always, Shape::Table(table)) => Some(self.table(path, table, &Dict::new()).0.into()),
+            (Presence::Always, Shape::Patterns(table)) => Some(self.patterns(path, table, &Dict::new()).into()),
+            _ => None,
+        }
+    }
+
+    /// The value with defaults added, or `None` if it is unusable.
+    fn field(&mut self, path: &str, field: &Field, value: &Value) -> Option<Json> {
         let from = self.origin(value);
-        let checked = self.shape(path, key, value, &from);
-        if checked.is_some() && key.later && default_of(key).as_ref().is_none_or(|default| !same(default, value)) {
-            let advice = match &key.presence {
-                Presence::Default(default) => format!("leave it at its default, {default}"),
-                _ if matches!(key.shape, Shape::Table(_)) => "remove the table".to_owned(),
-                _ => "remove the key".to_owned(),
-            };
-            self.problem(&from, path, format!("this version of Herald does not have this yet: {advice}"));
+        if field.later {
+            self.problem(&from, path, "this version of Herald does not have this yet: remove the table");
             return None;
         }
-        checked
-    }
-
-    fn shape(&mut self, path: &str, key: &'static Key, value: &Value, from: &Origin) -> Option<Value> {
-        let right = match (&key.shape, value) {
-            (Shape::Table(table), Value::Dict(tag, written)) => {
-                if path.starts_with("transports.")
-                    && path.matches('.').count() == 1
-                    && !self.transport(key.name, written, from)
-                {
-                    return None;
+        match (&field.shape, value) {
+            (Shape::Table(table), Value::Dict(_, written)) => {
+                // Only the transports themselves, not the tables inside them, such as `transports.tcp.tls`.
+                if path == below("transports", field.name) {
+                    self.transport(field.name, written, &from);
                 }
                 let (values, complete) = self.table(path, table, written);
-                return complete.0.then_some(Value::Dict(*tag, values));
+                complete.0.then(|| values.into())
             }
-            (Shape::Patterns(table), Value::Dict(tag, written)) => {
-                return Some(Value::Dict(*tag, self.patterns(path, table, written)));
-            }
-            (Shape::List(kinds), Value::Array(tag, written)) => {
-                return Some(Value::Array(*tag, self.list(path, kinds, written, key.secret)));
+            (Shape::Patterns(table), Value::Dict(_, written)) => Some(self.patterns(path, table, written).into()),
+            (Shape::List(table), Value::Array(_, written)) => {
+                Some(self.list(path, table, written, field.secret).into())
             }
             (Shape::Plugin(seam), Value::String(_, name)) => {
-                return match registry::find(*seam, name) {
-                    Ok(_) => Some(value.clone()),
-                    Err(absent) => {
-                        self.problem(from, path, absent.to_string());
+                if let Err(absent) = self.registry.find(*seam, name) {
+                    self.problem(&from, path, absent.to_string());
+                }
+                // Kept instead of the default, whose keys are not those that were written.
+                Some(name.as_str().into())
+            }
+            (Shape::Value(key), value) => {
+                let value = to_json(value);
+                match key.check(&value) {
+                    Ok(()) => Some(value),
+                    Err(text) => {
+                        self.problem(&from, path, text);
                         None
                     }
-                };
+                }
             }
-            (Shape::Word(words), Value::String(_, word)) => words.contains(&word.as_str()),
-            (Shape::Bool, Value::Bool(..)) | (Shape::Text, Value::String(..)) => true,
-            (Shape::Int(least, most), Value::Num(..)) => integer(value).is_some_and(|n| (*least..=*most).contains(&n)),
-            (Shape::Texts, Value::Array(_, items)) => items.iter().all(|item| item.as_str().is_some()),
-            (Shape::TextOrTexts, Value::String(..)) => true,
-            (Shape::TextOrTexts, Value::Array(_, items)) => {
-                !items.is_empty() && items.iter().all(|item| item.as_str().is_some())
+            (_, value) => {
+                let is_table = !matches!(field.shape, Shape::Plugin(_));
+                let secret = if is_table { secret_of(value, field.secret) } else { field.secret };
+                let text = format!("{}, found {}", self.expected(field), described(value, secret));
+                self.problem(&from, path, text);
+                None
             }
-            (Shape::TextMap, Value::Dict(_, items)) => items.values().all(|item| item.as_str().is_some()),
-            (Shape::Range, Value::Array(_, items)) => pair(items).is_some_and(|(low, high)| 0 <= low && low <= high),
-            (Shape::Priority, value) => is_priority(value),
-            _ => false,
-        };
-        if right {
-            return Some(value.clone());
         }
-        let found = if key.secret == Secret::No { found(value) } else { kind(value).to_owned() };
-        let mut text = format!("{}, found {found}", expected(&key.shape));
-        if let (Shape::Word(words), Some(word)) = (&key.shape, value.as_str())
-            && let Some(near) = nearest(word, words.iter().copied())
-        {
-            text.push_str(&format!("; did you mean {}?", quoted(near)));
-        }
-        self.problem(from, path, text);
-        None
     }
 
-    /// Whether the transport of this table is to be looked at any further.
-    fn transport(&mut self, name: &'static str, written: &Dict, from: &Origin) -> bool {
-        let off = matches!(written.get("enabled"), Some(Value::Bool(_, false)));
-        if off {
-            return true;
+    /// Reports a transport that is enabled but not in this build.
+    fn transport(&mut self, name: &str, written: &Dict, from: &Origin) {
+        if matches!(written.get("enabled"), Some(Value::Bool(_, false))) {
+            return;
         }
-        let Err(absent) = registry::find(Seam::Transport, name) else { return true };
-        // Its own origin is that of the layer that began it; what a person wrote is what counts.
-        let wrote = written.values().map(|value| self.origin(value)).find(|origin| *origin != Origin::Default);
-        let text = format!("{absent}; or remove the table, or set enabled = false in it");
-        self.problem(&wrote.unwrap_or_else(|| from.clone()), &below("transports", name), text);
-        // Its keys are looked at all the same.
-        true
+        if let Err(absent) = self.registry.find(Seam::Transport, name) {
+            let text = format!("{absent}; or remove the table, or set enabled = false in it");
+            self.problem(from, &below("transports", name), text);
+        }
     }
 
-    fn patterns(&mut self, path: &str, table: &'static Table, written: &Dict) -> Dict {
-        let mut values = Dict::new();
+    fn patterns(&mut self, path: &str, table: &Table, written: &Dict) -> Values {
+        let mut values = Values::new();
+        let nothing = Value::from(Dict::new());
+        // The valid rules of "*": the other patterns inherit them, with their origins.
         let mut general = Dict::new();
-        // "*" first: the others take from it what they do not say.
-        let in_order =
-            written.get_key_value("*").into_iter().chain(written.iter().filter(|(pattern, _)| *pattern != "*"));
-        for (pattern, value) in in_order {
+        let star = "*".to_owned();
+        let first = written.get_key_value("*").unwrap_or((&star, &nothing));
+        for (pattern, value) in std::iter::once(first).chain(written.iter().filter(|(pattern, _)| *pattern != "*")) {
             let path = below(path, pattern);
-            let Value::Dict(tag, written) = value else {
+            let Value::Dict(_, written) = value else {
                 let origin = self.origin(value);
-                self.problem(
-                    &origin,
-                    &path,
-                    format!("expected a table with the rules of a topic, found {}", found(value)),
-                );
+                let found = described(value, Secret::No);
+                self.problem(&origin, &path, format!("expected a table with the rules of a topic, found {found}"));
                 continue;
             };
             let mut whole = general.clone();
             whole.extend(written.clone());
-            let rules = self.table(&path, table, &whole).0;
+            values.insert(pattern.clone(), self.table(&path, table, &whole).0.into());
             if pattern == "*" {
-                general.clone_from(&rules);
+                let fits = |name: &str, value: &Value| match table.find(name).map(|field| &field.shape) {
+                    Some(Shape::Value(key)) => key.check(&to_json(value)).is_ok(),
+                    _ => false,
+                };
+                general = written.clone();
+                general.retain(|name, value| fits(name, value));
             }
-            values.insert(pattern.clone(), Value::Dict(*tag, rules));
         }
         values
     }
 
-    fn list(
-        &mut self,
-        path: &str,
-        kinds: &'static [(&'static str, &'static Table)],
-        written: &[Value],
-        secret: Secret,
-    ) -> Vec<Value> {
+    fn list(&mut self, path: &str, table: &Table, written: &[Value], secret: Secret) -> Vec<Json> {
         let mut values = Vec::new();
         for (index, value) in written.iter().enumerate() {
             let path = entry(path, index);
             let origin = self.origin(value);
-            let Value::Dict(tag, written) = value else {
-                let found = if secret == Secret::No { found(value) } else { kind(value).to_owned() };
-                self.problem(&origin, &path, format!("expected a table, found {found}"));
+            let Value::Dict(_, written) = value else {
+                self.problem(
+                    &origin,
+                    &path,
+                    format!("expected a table, found {}", described(value, secret_of(value, secret))),
+                );
                 continue;
             };
-            let table = match kinds {
-                [("", only)] => *only,
-                _ => match written.get("kind").map(|kind| (kind, kind.as_str())) {
-                    None => {
-                        let text =
-                            format!("this key is missing: expected {}", one_of(kinds.iter().map(|(kind, _)| *kind)));
-                        self.problem(&origin, &below(&path, "kind"), text);
-                        continue;
-                    }
-                    Some((_, Some(kind))) if kinds.iter().any(|(known, _)| *known == kind) => {
-                        kinds.iter().find(|(known, _)| *known == kind).map(|(_, table)| *table).unwrap_or(kinds[0].1)
-                    }
-                    Some((value, _)) => {
-                        let origin = self.origin(value);
-                        let text =
-                            format!("expected {}, found {}", one_of(kinds.iter().map(|(kind, _)| *kind)), found(value));
-                        self.problem(&origin, &below(&path, "kind"), text);
-                        continue;
-                    }
-                },
-            };
+            if !table.kinds.is_empty() && !self.kind(&path, table, written, &origin) {
+                continue;
+            }
             let (entry, complete) = self.table(&path, table, written);
             if complete.0 {
-                values.push(Value::Dict(*tag, entry));
+                values.push(entry.into());
                 if path.starts_with("sources[") {
                     self.sources.push(index);
                 }
@@ -259,111 +238,49 @@ impl Check<'_> {
         values
     }
 
-    /// Where a value came from; for a table that holds values of several layers, the first of them that is no default.
+    /// Whether an entry of a list has a valid `kind`; reports it if not. Without one, none of its keys can be checked.
+    fn kind(&mut self, path: &str, table: &Table, written: &Dict, origin: &Origin) -> bool {
+        let kinds = || one_of(table.kinds.iter().map(|keys| keys.kind.kind));
+        let (origin, text) = match written.get("kind") {
+            None => (origin.clone(), format!("this key is missing: expected {}", kinds())),
+            Some(kind) if table.kinds.iter().any(|keys| Some(keys.kind.kind) == kind.as_str()) => return true,
+            Some(kind) => (self.origin(kind), format!("expected {}, found {}", kinds(), described(kind, Secret::No))),
+        };
+        self.problem(&origin, &below(path, "kind"), text);
+        false
+    }
+
+    /// The phrase of a message that says which value is expected.
+    fn expected(&self, field: &Field) -> String {
+        match &field.shape {
+            Shape::Value(key) => key.shape.expected(),
+            Shape::Plugin(seam) => {
+                format!("expected {}", one_of(self.registry.kinds(*seam).into_iter().map(|kind| kind.kind)))
+            }
+            Shape::Table(_) | Shape::Patterns(_) => "expected a table".to_owned(),
+            Shape::List(_) => "expected a list of tables".to_owned(),
+        }
+    }
+
+    /// The origin of a value; for a table with values of several layers, the first of them.
     fn origin(&self, value: &Value) -> Origin {
         match (origin(self.figment, value), value) {
             (Origin::Default, Value::Dict(_, inner)) => {
-                let origins = inner.values().map(|value| self.origin(value));
-                origins.into_iter().find(|origin| *origin != Origin::Default).unwrap_or(Origin::Default)
+                let mut origins = inner.values().map(|value| self.origin(value));
+                origins.find(|origin| *origin != Origin::Default).unwrap_or(Origin::Default)
             }
             (origin, _) => origin,
         }
     }
 }
 
-/// Equal, wherever they came from.
-fn same(a: &Value, b: &Value) -> bool {
-    // figment compares values without their tags.
-    a == b || integer(a).is_some_and(|n| Some(n) == integer(b))
+/// The secrecy of a value where a table was expected. Text may be the whole table, secrets included, that did not parse.
+fn secret_of(value: &Value, secret: Secret) -> Secret {
+    if matches!(value, Value::String(..)) { Secret::Whole } else { secret }
 }
 
-/// The value as an integer, if it is one.
-pub(crate) fn integer(value: &Value) -> Option<i64> {
-    match value {
-        // A float is not an integer, even if it has no fraction: TOML tells them apart.
-        Value::Num(_, number) if number.to_f64().is_none() => value.to_i128().and_then(|n| i64::try_from(n).ok()),
-        _ => None,
-    }
-}
-
-fn pair(items: &[Value]) -> Option<(i64, i64)> {
-    match items {
-        [low, high] => Some((integer(low)?, integer(high)?)),
-        _ => None,
-    }
-}
-
-fn is_priority(value: &Value) -> bool {
-    let range = i64::from(i32::MIN)..=i64::from(i32::MAX);
-    match value {
-        Value::Num(..) => integer(value).is_some_and(|n| range.contains(&n)),
-        Value::String(_, pointer) => pointer.starts_with('/'),
-        Value::Dict(_, random) => match (random.len(), random.get("random")) {
-            (1, Some(Value::Array(_, items))) => {
-                pair(items).is_some_and(|(low, high)| low <= high && range.contains(&low) && range.contains(&high))
-            }
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-/// What a value of this shape looks like, as `expected …`.
-fn expected(shape: &Shape) -> String {
-    match shape {
-        Shape::Bool => "expected true or false".to_owned(),
-        Shape::Int(least, most) => format!("expected an integer from {least} to {most}"),
-        Shape::Text => "expected a string".to_owned(),
-        Shape::Word(words) => format!("expected {}", one_of(words.iter().copied())),
-        Shape::Plugin(seam) => format!("expected {}", one_of(registry::kinds(*seam))),
-        Shape::Texts => "expected a list of strings".to_owned(),
-        Shape::TextOrTexts => "expected a string or a list of strings".to_owned(),
-        Shape::Range => "expected two integers, the smaller first, such as [50, 500]".to_owned(),
-        Shape::TextMap => "expected a table of strings".to_owned(),
-        Shape::Priority => {
-            "expected an integer of 32 bits, a JSON pointer such as \"/priority\", or { random = [lo, hi] }".to_owned()
-        }
-        Shape::Table(_) | Shape::Patterns(_) => "expected a table".to_owned(),
-        Shape::List(_) => "expected a list of tables".to_owned(),
-    }
-}
-
-/// `"a", "b" or "c"`.
-pub(crate) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let words: Vec<String> = words.into_iter().map(quoted).collect();
-    match words.split_last() {
-        None => "nothing".to_owned(),
-        Some((only, [])) => only.clone(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-    }
-}
-
-/// A value as an error shows it.
-fn found(value: &Value) -> String {
-    const MOST: usize = 60;
-    match value {
-        Value::String(_, text) if text.chars().count() > MOST => {
-            let cut: String = text.chars().take(MOST).collect();
-            format!("the string {}…", quoted(&cut))
-        }
-        Value::String(_, text) => format!("the string {}", quoted(text)),
-        Value::Bool(_, value) => value.to_string(),
-        Value::Num(_, number) => match (integer(value), number.to_f64()) {
-            (Some(n), _) => n.to_string(),
-            (None, Some(n)) => format!("the number {n:?}"),
-            (None, None) => "a number that is too large".to_owned(),
-        },
-        other => kind(other).to_owned(),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::String(..) | Value::Char(..) => "a string",
-        Value::Bool(..) => "a boolean",
-        Value::Num(..) => "a number",
-        Value::Empty(..) => "nothing",
-        Value::Dict(..) => "a table",
-        Value::Array(..) => "a list",
-    }
+/// A value as a message describes it; for a secret, only its type.
+fn described(value: &Value, secret: Secret) -> String {
+    let value = to_json(value);
+    if secret == Secret::No { found(&value) } else { type_of(&value).to_owned() }
 }

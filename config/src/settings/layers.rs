@@ -1,54 +1,53 @@
-//! The layers of a configuration, lowest first: built-in defaults, `herald.toml`, environment, `--set`.
+//! The layers of a configuration, lowest first: `herald.toml`, environment, `--set`. The check adds the defaults.
 //!
-//! Each file, each variable and each `--set` is a figment provider of its own, so that figment's metadata of a value says
-//! exactly where it came from.
+//! Each file, each variable and each `--set` is a figment provider of its own, so that figment's metadata names the exact
+//! origin of every value. Only this file and `check` know figment.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use figment::providers::{Format as _, Toml};
+use broker_core::settings::text::{nearest, quoted};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
+use serde_json::Number;
 
-use super::path::{below, quoted};
+use super::lookup::{self, Unknown, Wanted, find};
+use super::path::below;
 use super::problem::{Origin, Problem};
-use super::schema::{Key, Presence, ROOT, Shape, Table};
-use super::suggest::nearest;
+use super::schema::Table;
+use super::service_link;
 
-/// The prefix of environment variables that are keys.
-pub(crate) const PREFIX: &str = "HERALD_";
+/// Variables with the prefix that are no keys; the command line reads them.
+const NOT_KEYS: [&str; 3] = ["HERALD_SERVER", "HERALD_TOKEN", "HERALD_CONFIG"];
 
-/// Variables with the prefix that are no keys: read by the command line.
-pub(crate) const NOT_KEYS: [&str; 3] = ["HERALD_SERVER", "HERALD_TOKEN", "HERALD_CONFIG"];
-
-/// What a configuration is read from.
+/// The inputs of a configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
-    /// In place of the file, or none.
+    /// The file, or what takes its place.
     pub file: FileLayer,
     /// The environment; variables without the prefix are ignored.
     pub environment: Vec<(OsString, OsString)>,
-    /// `key=value`, each beats the ones before.
+    /// `key=value` assignments; each overrides those before it.
     pub set: Vec<String>,
 }
 
-/// The layer above the defaults.
+/// The file layer, the lowest above the defaults.
 #[derive(Debug, Clone, Default)]
 pub enum FileLayer {
     /// None.
     #[default]
     None,
-    /// A file that has to be there.
+    /// A file that must exist.
     Named(PathBuf),
-    /// A file that is taken if it is there.
+    /// A file that is read if it exists.
     IfThere(PathBuf),
-    /// What `herald demo` sets, as TOML.
+    /// The settings of `herald demo`, as TOML.
     Demo(String),
 }
 
 impl Inputs {
-    /// What `serve` and `config` read: the file (`./herald.toml` if none is named), this process's environment, `set`.
+    /// The inputs of `serve` and `config`: the file (`./herald.toml` if none is named), this process's environment, and `set`.
     #[must_use]
     pub fn from_process(file: Option<PathBuf>, set: Vec<String>) -> Self {
         let file = file.map_or_else(|| FileLayer::IfThere(PathBuf::from("herald.toml")), FileLayer::Named);
@@ -56,7 +55,7 @@ impl Inputs {
     }
 }
 
-/// One provider: values that all come from the same place.
+/// One provider: values with a common origin.
 struct Layer {
     origin: Origin,
     dict: Dict,
@@ -78,7 +77,7 @@ impl Provider for Layer {
     }
 }
 
-/// Where a value came from, by the metadata that figment kept for it.
+/// The origin of a value, from the metadata that figment kept for it.
 pub(crate) fn origin(figment: &Figment, value: &Value) -> Origin {
     let Some(metadata) = figment.get_metadata(value.tag()) else { return Origin::Default };
     match (&*metadata.name, &metadata.source) {
@@ -90,10 +89,10 @@ pub(crate) fn origin(figment: &Figment, value: &Value) -> Origin {
     }
 }
 
-/// Puts the layers together. What cannot be read is a problem, and its layer is left out.
-pub(crate) fn merge(inputs: &Inputs) -> (Figment, Vec<Problem>) {
+/// Merges the layers. A layer that cannot be read becomes a problem and is left out.
+pub(crate) fn merge(inputs: &Inputs, schema: &Table) -> (Figment, Vec<Problem>) {
     let mut problems = Vec::new();
-    let mut figment = Figment::from(Layer { origin: Origin::Default, dict: defaults(&ROOT) });
+    let mut figment = Figment::new();
     let mut add = |read: Result<Option<Layer>, Problem>| match read {
         Ok(None) => {}
         Ok(Some(layer)) => figment = std::mem::take(&mut figment).merge(layer),
@@ -101,41 +100,31 @@ pub(crate) fn merge(inputs: &Inputs) -> (Figment, Vec<Problem>) {
     };
     add(file_layer(&inputs.file));
     let mut variables: Vec<_> = inputs.environment.iter().collect();
-    // In a fixed order, so that the problems are.
+    // Sorted, so that the problems are reported in a fixed order.
     variables.sort();
     for (name, value) in variables {
-        add(variable_layer(name, value));
+        add(variable_layer(schema, name, value));
     }
     for set in &inputs.set {
-        add(set_layer(set).map(Some));
+        add(set_layer(schema, set).map(Some));
     }
     (figment, problems)
 }
 
-/// The defaults of `table` and of the tables below it that are always there.
-pub(crate) fn defaults(table: &Table) -> Dict {
-    let mut dict = Dict::new();
-    for key in table.keys {
-        if let Some(value) = default_of(key) {
-            dict.insert(key.name.to_owned(), value);
-        }
-    }
-    dict
-}
-
-/// The default of `key`, if it has one.
-pub(crate) fn default_of(key: &Key) -> Option<Value> {
-    match (&key.presence, &key.shape) {
-        (Presence::Default(toml), _) => Some(parse_value(toml).expect("the schema's defaults are TOML")),
-        (Presence::Computed(make), _) => Some(make().into()),
-        (Presence::Always, Shape::Table(table)) => Some(defaults(table).into()),
-        (Presence::Always, Shape::Patterns(table)) => {
-            Some(Dict::from([("*".to_owned(), defaults(table).into())]).into())
-        }
-        (Presence::DefaultTransport, Shape::Table(table)) if crate::registry::default_transport() == Some(key.name) => {
-            Some(defaults(table).into())
-        }
-        _ => None,
+/// A value without its origin.
+pub(crate) fn to_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::String(_, text) => text.as_str().into(),
+        Value::Char(_, c) => c.to_string().into(),
+        Value::Bool(_, value) => (*value).into(),
+        Value::Num(_, number) => match (number.to_f64(), value.to_i128().and_then(|n| i64::try_from(n).ok())) {
+            // A float is not an integer, even without a fraction: TOML tells them apart.
+            (Some(float), _) => Number::from_f64(float).map_or(serde_json::Value::Null, Into::into),
+            (None, integer) => integer.map_or(serde_json::Value::Null, Into::into),
+        },
+        Value::Empty(..) => serde_json::Value::Null,
+        Value::Dict(_, dict) => dict.iter().map(|(name, value)| (name.clone(), to_json(value))).collect(),
+        Value::Array(_, items) => items.iter().map(to_json).collect(),
     }
 }
 
@@ -173,56 +162,81 @@ fn cannot_read(path: &Path, error: &io::Error) -> String {
     }
 }
 
-fn variable_layer(name: &OsString, value: &OsString) -> Result<Option<Layer>, Problem> {
+fn variable_layer(schema: &Table, name: &OsString, value: &OsString) -> Result<Option<Layer>, Problem> {
     let lossy = name.to_string_lossy();
-    let Some(rest) = lossy.strip_prefix(PREFIX) else { return Ok(None) };
+    let Some(rest) = lossy.strip_prefix(lookup::PREFIX) else { return Ok(None) };
     if NOT_KEYS.contains(&&*lossy) {
         return Ok(None);
     }
     let origin = Origin::Variable(lossy.clone().into_owned());
     let path: Vec<String> = rest.split("__").map(str::to_lowercase).collect();
-    let shape = shape_at(&path).map_err(|unknown| match unknown {
+    if let Some(written) =
+        rest.strip_prefix("TOPICS__").or_else(|| rest.strip_prefix("topics__")).and_then(|rest| rest.split("__").next())
+        && written.chars().any(char::is_lowercase)
+        && written.chars().any(char::is_uppercase)
+    {
+        let topic = written.to_lowercase();
+        return Err(Problem::new(
+            origin,
+            "",
+            format!(
+                "names in variables are read in lower case, so this would set a rule of the topic {}: write {} for that, or set the \
+                 rule of {} in the file or with --set 'topics.{}.…'",
+                quoted(&topic),
+                lossy.to_uppercase(),
+                quoted(written),
+                quoted(written)
+            ),
+        ));
+    }
+    let found = find(schema, &path);
+    if matches!(found, Err(Unknown::Key)) && service_link::is_one(rest, &value.to_string_lossy()) {
+        return Ok(None);
+    }
+    let wanted = found.map_err(|unknown| match unknown {
         Unknown::Inside(key) => Problem::new(origin.clone(), key, WHOLE_LIST),
         Unknown::Key => {
-            let keys = known_keys();
+            let keys = lookup::known_keys(schema);
             let hint = match nearest(&path.join("."), keys.iter().map(String::as_str)) {
-                Some(key) => format!("did you mean {}?", variable_name(key)),
+                Some(key) => format!("did you mean {}?", lookup::variable_name(key)),
                 None => "unset it, or see `herald config init` for the keys; `__` stands between levels".to_owned(),
             };
             Problem::new(origin.clone(), "", format!("this is no key: {hint}"))
         }
     })?;
     let text = value.to_str().ok_or_else(|| Problem::new(origin.clone(), "", "the value is not UTF-8 text"))?;
-    Ok(Some(Layer { origin, dict: nest(&path, value_from_text(shape, text)) }))
+    Ok(Some(Layer { origin, dict: nest(&path, value_from_text(wanted, text)) }))
 }
 
-fn set_layer(set: &str) -> Result<Layer, Problem> {
+fn set_layer(schema: &Table, set: &str) -> Result<Layer, Problem> {
     let wrong = |key: &str, text: String| Problem::new(Origin::Set, key, text);
-    let (written, value) = split_set(set)
-        .ok_or_else(|| wrong("", format!("expected key=value, such as storage.path=data, found {}", quoted(set))))?;
+    let (written, value) = split_set(set).ok_or_else(|| {
+        let begins = beginning(set);
+        wrong("", format!("expected key=value, such as storage.path=data, found {begins} and no = after it"))
+    })?;
     let path = parse_key(written).ok_or_else(|| {
-        wrong("", format!("{} is no dotted key; quote what is not a word: topics.\"a.*\".ttl_ms", quoted(written)))
+        let begins = beginning(written);
+        wrong("", format!("{begins} is no dotted key; quote what is not a word: topics.\"a.*\".ttl_ms"))
     })?;
     let key = path.iter().fold(String::new(), |path, name| below(&path, name));
-    let shape = shape_at(&path).map_err(|unknown| match unknown {
+    let wanted = find(schema, &path).map_err(|unknown| match unknown {
         Unknown::Inside(list) => wrong(&list, WHOLE_LIST.to_owned()),
-        Unknown::Key => wrong(&key, unknown_key(&key)),
+        Unknown::Key => wrong(&key, lookup::unknown_key(schema, &key)),
     })?;
-    Ok(Layer { origin: Origin::Set, dict: nest(&path, value_from_text(shape, value)) })
+    Ok(Layer { origin: Origin::Set, dict: nest(&path, value_from_text(wanted, value)) })
 }
 
 const WHOLE_LIST: &str = "this is a list: give the whole of it, in TOML, such as [{ kind = \"sse\", … }]";
 
-/// What to say of a key that does not exist.
-pub(crate) fn unknown_key(key: &str) -> String {
-    let keys = known_keys();
-    match nearest(key, keys.iter().map(String::as_str)) {
-        Some(meant) => format!("unknown key: did you mean {meant}?"),
-        None => "unknown key: see `herald config init` for those there are".to_owned(),
-    }
+/// The part of an argument that reads like a key, quoted. The rest is left out: it may be a secret.
+fn beginning(written: &str) -> String {
+    let is_key = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '*' | '[' | ']');
+    let end = written.find(|c| !is_key(c)).unwrap_or(written.len());
+    let more = if end < written.len() { "…" } else { "" };
+    quoted(&format!("{}{more}", &written[..end]))
 }
 
-/// The `=` that is not inside quotes divides key and value.
+/// Splits `key=value` at the first `=` outside quotes.
 fn split_set(set: &str) -> Option<(&str, &str)> {
     let mut quote = None;
     for (at, c) in set.char_indices() {
@@ -249,57 +263,36 @@ fn parse_key(written: &str) -> Option<Vec<String>> {
     }
 }
 
-enum Unknown {
-    /// No such key.
-    Key,
-    /// It would lie inside this list.
-    Inside(String),
-}
-
-fn shape_at(path: &[String]) -> Result<&'static Shape, Unknown> {
-    static WHOLE: Shape = Shape::Table(&ROOT);
-    let mut shape = &WHOLE;
-    let mut so_far = String::new();
-    let mut names = path.iter();
-    while let Some(name) = names.next() {
-        let table = match shape {
-            Shape::Table(table) => table,
-            Shape::Patterns(table) => {
-                so_far = below(&so_far, name);
-                let Some(inner) = names.next() else { return Ok(&Shape::TextMap) };
-                shape = &table.key(inner).ok_or(Unknown::Key)?.shape;
-                so_far = below(&so_far, inner);
-                continue;
-            }
-            Shape::List(_) => return Err(Unknown::Inside(so_far)),
-            _ => return Err(Unknown::Key),
-        };
-        shape = &table.key(name).ok_or(Unknown::Key)?.shape;
-        so_far = below(&so_far, name);
-    }
-    Ok(shape)
-}
-
-/// Text from a variable or a command line: what the key wants decides, so `2024` can be a path and `info` needs no quotes.
-fn value_from_text(shape: &Shape, text: &str) -> Value {
-    let parsed = parse_value(text);
-    match (shape, parsed) {
-        // Quotes are taken off, as for everything else in TOML, but what looks like a number stays the text it is.
-        (Shape::Text | Shape::Word(_) | Shape::Plugin(_), Some(value @ Value::String(..))) => value,
-        (Shape::Text | Shape::Word(_) | Shape::Plugin(_), _) | (_, None) => text.into(),
-        (_, Some(value)) => value,
+/// Parses the text of a variable or of `--set`. The key decides its type, so `2024` can be a path and `info` needs no quotes.
+fn value_from_text(wanted: Wanted, text: &str) -> Value {
+    match (wanted, parse_value(text)) {
+        // Quotes are removed, as everywhere in TOML, but text that looks like a number stays text.
+        (Wanted::Text, Some(value @ Value::String(..))) => value,
+        (Wanted::Text, _) | (_, None) => text.into(),
+        (Wanted::Toml, Some(value)) => value,
     }
 }
 
 fn parse_value(text: &str) -> Option<Value> {
     let mut dict = parse_document(&format!("v = {text}")).ok()?;
-    // More than one key: the text had a line break in it, and is no value.
+    // More than one key: the text has a line break in it, so it is not a value.
     dict.remove("v").filter(|_| dict.is_empty())
 }
 
+/// Parses a document. The message names line and column and quotes nothing: the line may hold a secret, and its key is unknown
+/// until it parses.
 fn parse_document(text: &str) -> Result<Dict, String> {
-    let mut parsed = Toml::string(text).data().map_err(|error| error.kind.to_string())?;
-    Ok(parsed.remove(&Profile::Default).unwrap_or_default())
+    toml::from_str(text).map_err(|error| {
+        let reason = error.message().trim().replace('\n', ", ");
+        match error.span().and_then(|span| text.get(..span.start)) {
+            Some(before) => {
+                let line = before.matches('\n').count() + 1;
+                let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+                format!("line {line}, column {column}: {reason}")
+            }
+            None => reason,
+        }
+    })
 }
 
 fn nest(path: &[String], value: Value) -> Dict {
@@ -308,28 +301,6 @@ fn nest(path: &[String], value: Value) -> Dict {
         value = Dict::from([(name.clone(), value)]).into();
     }
     path.first().map(|name| Dict::from([(name.clone(), value)])).unwrap_or_default()
-}
-
-/// Every key that a variable or `--set` can name, dotted.
-pub(crate) fn known_keys() -> Vec<String> {
-    fn collect(path: &str, table: &Table, keys: &mut Vec<String>) {
-        for key in table.keys {
-            let path = below(path, key.name);
-            match &key.shape {
-                Shape::Table(inner) => collect(&path, inner, keys),
-                Shape::Patterns(inner) => collect(&below(&path, "*"), inner, keys),
-                _ => {}
-            }
-            keys.push(path);
-        }
-    }
-    let mut keys = Vec::new();
-    collect("", &ROOT, &mut keys);
-    keys
-}
-
-fn variable_name(key: &str) -> String {
-    format!("{PREFIX}{}", key.replace('"', "").replace('.', "__").to_uppercase())
 }
 
 #[cfg(test)]
@@ -353,16 +324,16 @@ mod tests {
 
     #[test]
     fn text_becomes_what_the_key_wants() {
-        let text = |text| value_from_text(&Shape::Text, text).into_string();
+        let text = |text| value_from_text(Wanted::Text, text).into_string();
         assert_eq!(text("2024").as_deref(), Some("2024"));
         assert_eq!(text("true").as_deref(), Some("true"));
         assert_eq!(text("\"quoted\"").as_deref(), Some("quoted"));
         assert_eq!(text("").as_deref(), Some(""));
         assert_eq!(text("a\"b").as_deref(), Some("a\"b"));
         assert_eq!(text("a\nb = 1").as_deref(), Some("a\nb = 1"));
-        let number = value_from_text(&Shape::Int(0, 9), "7");
+        let number = value_from_text(Wanted::Toml, "7");
         assert_eq!(number.to_i128(), Some(7));
-        assert!(matches!(value_from_text(&Shape::Int(0, 9), "seven"), Value::String(..)));
-        assert!(matches!(value_from_text(&Shape::Texts, "[\"a\"]"), Value::Array(..)));
+        assert!(matches!(value_from_text(Wanted::Toml, "seven"), Value::String(..)));
+        assert!(matches!(value_from_text(Wanted::Toml, "[\"a\"]"), Value::Array(..)));
     }
 }

@@ -1,14 +1,14 @@
-//! What is wrong with a configuration, and where it came from.
+//! A problem of a configuration, and the origin of a value.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Built in.
+    /// A built-in default.
     Default,
-    /// What `herald demo` sets, instead of a file.
+    /// The settings of `herald demo`, which take the place of a file.
     Demo,
     /// This file.
     File(PathBuf),
@@ -30,14 +30,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong: where, which key, what was expected and what to do.
+/// One problem: its origin, its key, and the message.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where the value came from; [`Origin::Default`] where nothing was written.
+    /// The origin of the value; [`Origin::Default`] where nothing was written.
     pub origin: Origin,
-    /// The dotted key; empty where it is about no key.
+    /// The dotted key; empty if the problem is not about one.
     pub key: String,
-    /// What is wrong, what was expected, what to do.
+    /// The message: the mistake, what was expected, and how to fix it.
     pub text: String,
 }
 
@@ -49,7 +49,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A default cannot be wrong by itself: what is meant is that something is missing or does not fit this build.
+        // A default cannot be wrong by itself: something is missing, or the default does not fit this build.
         if self.origin != Origin::Default {
             write!(f, "{}: ", self.origin)?;
         }
@@ -60,11 +60,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration, at once.
+/// All problems of a configuration, at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", list(problems))]
 pub struct SettingsError {
-    /// At least one.
+    /// At least one problem.
     pub problems: Vec<Problem>,
 }
 

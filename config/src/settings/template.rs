@@ -1,16 +1,20 @@
-//! `herald config init`: a `herald.toml` that has every key with its default and says what it means.
+//! `herald config init`: a `herald.toml` with every key, its default and its documentation.
 
-use super::layers::{default_of, known_keys};
+use broker_core::settings::Secret;
+
+use super::global_schema;
+use super::lookup::known_keys;
 use super::path::below;
-use super::schema::{Key, Presence, ROOT, Shape, Table};
+use super::schema::{Field, KindKeys, Presence, Shape, Table};
+use super::show::toml;
 
 const HEAD: &str = "\
 # herald.toml: the configuration of Herald, as `herald config init` writes it. Every key is here with its default, so
-# whatever is taken out stays as it is. What begins with `#` and a key is off, or has no default.
+# removing a line changes nothing. A line that begins with `#` and a key is off, or the key has no default.
 #
 # The environment beats this file (HERALD_STORAGE__PATH=/var/lib/herald; `__` stands between levels), and
-# `--set storage.path=/var/lib/herald` beats both. `herald config check` validates, `herald config show` prints what is
-# in force and where each value comes from.
+# `--set storage.path=/var/lib/herald` beats both. `herald config check` validates, `herald config show` prints the values
+# in force and the origin of each.
 ";
 
 const SSE_EXAMPLE: &str = "\
@@ -22,61 +26,68 @@ const SSE_EXAMPLE: &str = "\
 # id = \"/meta/id\"
 ";
 
-/// The text of a `herald.toml` that changes nothing.
+/// The text of a `herald.toml` with every key at its default, for the plugins of this build.
 #[must_use]
 pub fn template() -> String {
+    let schema = global_schema();
     let mut out = HEAD.to_owned();
-    table(&mut out, "", &ROOT, true);
-    debug_assert!(known_keys().iter().all(|key| out.contains(key.rsplit('.').next().unwrap_or(key))));
+    table(&mut out, "", schema, true);
+    debug_assert!(known_keys(schema).iter().all(|key| out.contains(key.rsplit('.').next().unwrap_or(key))));
     out
 }
 
-/// `live`: not commented out, because a table that is there turns nothing on.
+/// Writes `table` and the tables below it. `live` tables are not commented out: their presence turns nothing on.
 fn table(out: &mut String, path: &str, table: &Table, live: bool) {
-    for key in table.keys.iter().filter(|key| !has_header(key)) {
-        line(out, key, live);
+    for field in table.fields.iter().filter(|field| !field.has_header()) {
+        line(out, field, live);
     }
-    for key in table.keys.iter().filter(|key| has_header(key)) {
-        let path = below(path, key.name);
-        let live = live && default_of(key).is_some();
-        let mark = if live { "" } else { "# " };
-        match &key.shape {
-            Shape::Table(inner) => {
-                out.push('\n');
-                comment(out, key.doc);
-                if inner.keys.iter().any(|key| !has_header(key)) {
-                    out.push_str(&format!("{mark}[{path}]\n"));
-                }
-                self::table(out, &path, inner, live);
-            }
-            Shape::Patterns(inner) => {
-                out.push('\n');
-                comment(out, key.doc);
-                out.push_str(&format!("{mark}[{}]\n", below(&path, "*")));
-                self::table(out, &below(&path, "*"), inner, live);
-            }
-            Shape::List(kinds) => {
-                out.push('\n');
-                comment(out, key.doc);
-                out.push_str(SSE_EXAMPLE);
-                for (kind, inner) in *kinds {
-                    out.push_str(&format!("#\n# The keys of kind = \"{kind}\":\n#\n"));
-                    if crate::registry::find(crate::registry::Seam::Source, kind).is_err() {
-                        out.push_str("# (This build does not have it.)\n#\n");
-                    }
-                    self::table(out, &path, inner, false);
-                }
-            }
-            _ => {}
-        }
+    for keys in &table.kinds {
+        let default = table.find("kind").and_then(Field::default);
+        let is_default = default.is_some_and(|kind| kind == keys.kind.kind);
+        kind(out, keys, live && is_default);
+    }
+    for field in table.fields.iter().filter(|field| field.has_header()) {
+        section(out, &below(path, field.name), field, live);
     }
 }
 
-fn has_header(key: &Key) -> bool {
-    match key.shape {
-        Shape::Table(_) | Shape::Patterns(_) => true,
-        Shape::List(_) => matches!(key.presence, Presence::Absent),
-        _ => false,
+/// Writes the keys that a table has with this `kind`.
+fn kind(out: &mut String, keys: &KindKeys, live: bool) {
+    let kind = keys.kind.kind;
+    if !keys.kind.is_built() {
+        let feature = keys.kind.feature;
+        out.push_str(&format!("#\n# kind = \"{kind}\": this build does not have it; its feature is {feature}.\n"));
+        return;
+    }
+    out.push_str(&format!("#\n# kind = \"{kind}\": {}\n#\n", keys.kind.doc));
+    for field in &keys.fields {
+        line(out, field, live);
+    }
+}
+
+fn section(out: &mut String, path: &str, field: &Field, live: bool) {
+    let live = live && matches!(field.presence, Presence::Always);
+    let mark = if live { "" } else { "# " };
+    out.push('\n');
+    comment(out, field.doc);
+    match &field.shape {
+        Shape::Table(inner) => {
+            if inner.fields.iter().any(|field| !field.has_header()) || inner.open {
+                out.push_str(&format!("{mark}[{path}]\n"));
+            }
+            table(out, path, inner, live);
+        }
+        Shape::Patterns(inner) => {
+            let path = below(path, "*");
+            out.push_str(&format!("{mark}[{path}]\n"));
+            table(out, &path, inner, live);
+        }
+        Shape::List(inner) => {
+            out.push_str(SSE_EXAMPLE);
+            out.push_str("#\n# The keys of every kind:\n#\n");
+            table(out, path, inner, false);
+        }
+        Shape::Value(_) | Shape::Plugin(_) => line(out, field, live),
     }
 }
 
@@ -86,15 +97,13 @@ fn comment(out: &mut String, doc: &str) {
     }
 }
 
-fn line(out: &mut String, key: &Key, live: bool) {
-    comment(out, key.doc);
-    let name = key.name;
-    let written = match &key.presence {
-        Presence::Default(default) => format!("{name} = {default}"),
-        Presence::Computed(make) => format!("{name} = \"{}\"", make()),
-        Presence::Required => format!("{name} = …   (has to be written)"),
-        _ => format!("{name} = …   (no default)"),
+fn line(out: &mut String, field: &Field, live: bool) {
+    comment(out, field.doc);
+    let name = field.name;
+    let (written, live) = match &field.presence {
+        Presence::Default(default) => (format!("{name} = {}", toml(default, Secret::No)), live),
+        Presence::Required => (format!("{name} = …   (required)"), false),
+        Presence::Optional | Presence::Always => (format!("{name} = …   (no default)"), false),
     };
-    let live = live && matches!(key.presence, Presence::Default(_) | Presence::Computed(_));
     out.push_str(&format!("{}{written}\n", if live { "" } else { "# " }));
 }

@@ -1,40 +1,53 @@
 //! `[publish]`: the broker that sources publish to.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
+use broker_core::settings::text::quoted;
+use serde::Deserialize;
 use transport_client::{Address, ClientConfig};
 
 use super::{Validate, tokens};
-use crate::settings::path::quoted;
-use crate::settings::raw::RawPublish;
 
-/// The `to` that means the broker in this process.
-pub(super) const LOCAL: &str = "local";
+/// The value of `to` that means the broker in this process.
+const LOCAL: &str = "local";
 
-/// A broker elsewhere.
+/// The values of `[publish]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Publish {
+    to: String,
+    token: Option<String>,
+    token_file: Option<String>,
+    token_env: Option<String>,
+    ca: Option<String>,
+    path: PathBuf,
+}
+
+/// The broker elsewhere that sources publish to.
 #[derive(Debug, Clone)]
 pub struct RemoteSettings {
-    /// How to reach it, with its token.
+    /// The client that reaches it, with its token.
     pub client: ClientConfig,
-    /// Where the cursors of sources are.
+    /// The directory that holds the positions of the sources.
     pub path: PathBuf,
 }
 
 impl RemoteSettings {
-    /// The address, as it may be shown.
+    /// The address, without the token.
     #[must_use]
     pub fn address(&self) -> &Address {
         self.client.address()
     }
 }
 
-pub(super) fn remote(
-    validate: &mut Validate<'_>,
-    raw: &RawPublish,
-    environment: &[(OsString, OsString)],
-) -> Option<RemoteSettings> {
-    let RawPublish { to, token, token_file, token_env, ca, path } = raw;
+/// Whether sources publish to a broker elsewhere.
+pub(super) fn is_elsewhere(validate: &Validate<'_>) -> bool {
+    validate.table("publish").is_some_and(|publish| publish.get("to").is_some_and(|to| to != LOCAL))
+}
+
+/// Returns `Some(None)` for the broker in this process, and `None` if there are problems.
+pub(super) fn remote(validate: &mut Validate<'_>) -> Option<Option<RemoteSettings>> {
+    let Publish { to, token, token_file, token_env, ca, path } = &validate.read("publish")?;
     let written = [
         ("publish.token", token),
         ("publish.token_file", token_file),
@@ -42,16 +55,16 @@ pub(super) fn remote(
         ("publish.ca", ca),
     ];
     if to == LOCAL {
-        // Otherwise somebody who forgot `to` would publish here, and wonder.
+        // An operator who forgot `to` would publish to this process without noticing.
         for (key, _) in written.iter().filter(|(_, value)| value.is_some()) {
             validate.problem(
                 key,
                 "this is for a broker elsewhere, and publish.to is \"local\": expected publish.to = \"tcp://host:8000\"".to_owned(),
             );
         }
-        return None;
+        return Some(None);
     }
-    // Not the text itself: a password may have got into it.
+    // The text itself is not quoted: it may hold a password.
     let expected = "expected \"local\", or a broker as tcp://host:8000, tls://host:8000, ws://host:8001/ws or wss://…";
     if !to.contains("://") {
         validate.problem("publish.to", expected.to_owned());
@@ -65,7 +78,7 @@ pub(super) fn remote(
         }
     };
     if written[..3].iter().any(|(_, value)| value.is_some()) {
-        let (key, found) = tokens::secret([token, token_file, token_env], environment);
+        let (key, found) = tokens::secret([token, token_file, token_env], validate.environment);
         let key = if key.is_empty() { "publish".to_owned() } else { format!("publish.{key}") };
         match found.and_then(tokens::checked) {
             Ok(token) => client = client.token(token),
@@ -81,8 +94,5 @@ pub(super) fn remote(
     if let Err(error) = client.validate() {
         validate.problem("publish.to", error.to_string());
     }
-    if path.is_empty() {
-        validate.problem("publish.path", "the path is empty: expected a directory".to_owned());
-    }
-    Some(RemoteSettings { client, path: PathBuf::from(path) })
+    Some(Some(RemoteSettings { client, path: path.clone() }))
 }

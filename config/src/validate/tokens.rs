@@ -1,4 +1,4 @@
-//! Tokens: where each of them is, and what it is good for.
+//! `auth.tokens`: the place of each secret, and the rights of its bearer.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -9,41 +9,62 @@ use std::path::Path;
 use broker_core::auth::{MAX_TOKEN_BYTES, Rights};
 use broker_core::name::MAX_NAME_BYTES;
 
-use super::{Validate, check_pattern};
-use crate::secret::SecretString;
-use crate::settings::path::{below, entry, quoted};
-use crate::settings::raw::RawToken;
+use broker_core::settings::SecretString;
+use broker_core::settings::text::quoted;
+use serde::Deserialize;
+
+use super::Validate;
+use super::topics::check_pattern;
+use crate::settings::path::{below, entry};
 
 /// One of `auth.tokens`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSettings {
     /// The secret.
     pub token: SecretString,
-    /// What its bearer may do.
+    /// The rights of its bearer.
     pub rights: Rights,
 }
 
-pub(super) fn tokens(
-    validate: &mut Validate<'_>,
-    raw: Vec<RawToken>,
-    environment: &[(OsString, OsString)],
-) -> Vec<TokenSettings> {
+/// The values of `[auth]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Auth {
+    tokens: Vec<Token>,
+}
+
+/// The values of one of `auth.tokens`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    token: Option<String>,
+    token_file: Option<String>,
+    token_env: Option<String>,
+    name: String,
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+    admin: bool,
+}
+
+pub(super) fn tokens(validate: &mut Validate<'_>) -> Option<Vec<TokenSettings>> {
+    let Auth { tokens: list } = validate.read("auth")?;
     let mut tokens = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
-    for (at, raw) in raw.into_iter().enumerate() {
+    for (at, written) in list.into_iter().enumerate() {
         let path = entry("auth.tokens", at);
-        if raw.name.is_empty() || raw.name.len() > MAX_NAME_BYTES || raw.name.chars().any(char::is_control) {
+        if written.name.is_empty() || written.name.len() > MAX_NAME_BYTES || written.name.chars().any(char::is_control)
+        {
             let text = "expected a name of 1 to 255 bytes without control characters".to_owned();
             validate.problem(&below(&path, "name"), text);
         }
-        for (key, patterns) in [("publish", &raw.publish), ("subscribe", &raw.subscribe)] {
+        for (key, patterns) in [("publish", &written.publish), ("subscribe", &written.subscribe)] {
             for pattern in patterns {
                 if let Err(text) = check_pattern(pattern) {
                     validate.problem(&below(&path, key), format!("{}: {text}", quoted(pattern)));
                 }
             }
         }
-        let (key, found) = secret([&raw.token, &raw.token_file, &raw.token_env], environment);
+        let (key, found) = secret([&written.token, &written.token_file, &written.token_env], validate.environment);
         let key = if key.is_empty() { path.clone() } else { below(&path, key) };
         let token = match found.and_then(checked) {
             Ok(token) => token,
@@ -56,17 +77,16 @@ pub(super) fn tokens(
             let other = entry("auth.tokens", other);
             validate.problem(&key, format!("this is the token of {other} as well: each needs its own"));
         }
-        let RawToken { name, publish, subscribe, admin, .. } = raw;
+        let Token { name, publish, subscribe, admin, .. } = written;
         tokens.push(TokenSettings {
             token: SecretString::new(token),
             rights: Rights { name, publish, subscribe, admin },
         });
     }
-    tokens
+    Some(tokens)
 }
 
-/// The token that is in one of `token`, `token_file` and `token_env`, or what is wrong with it, and the key that says where it
-/// is. No text has anything of the token in it.
+/// The key that says where a token is, and the token or the error. No message quotes any part of the token.
 pub(super) fn secret(
     places: [&Option<String>; 3],
     environment: &[(OsString, OsString)],
@@ -88,7 +108,7 @@ pub(super) fn secret(
     }
 }
 
-/// The token, if it can be one.
+/// Returns the token if a client can send it.
 pub(super) fn checked(token: String) -> Result<String, String> {
     match token.len() {
         0 => Err("the token is empty".to_owned()),
@@ -101,7 +121,7 @@ pub(super) fn checked(token: String) -> Result<String, String> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    // Whatever the file is, no more of it than could be a token.
+    // No more is read than a token can have, whatever file this is.
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(MAX_TOKEN_BYTES as u64 + 3).read_to_string(&mut text));
     match read {

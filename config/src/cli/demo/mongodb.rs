@@ -1,8 +1,9 @@
-//! The demo with a MongoDB: the pipeline stores there, and what the broker gets are the changes of its collections.
+//! The demo with MongoDB: the pipeline stores there, and the broker gets the changes of its collections.
 
 use crate::cli::exit::UsageError;
-use crate::secret::shown_url;
-use crate::settings::path::quoted;
+
+use broker_core::settings::shown_url;
+use broker_core::settings::text::quoted;
 
 /// The MongoDB of a demo.
 pub(super) struct MongoDb {
@@ -11,10 +12,11 @@ pub(super) struct MongoDb {
 }
 
 impl MongoDb {
-    /// What `uri` names; nothing is connected to. A server that is down is waited for later.
+    /// Checks `uri`, without connecting: a server that is down is waited for later.
     ///
     /// # Errors
-    /// When it is no connection string, which is not quoted because it may hold a password, or when this build has no MongoDB.
+    /// When `uri` is no connection string (it may hold a password, so the message does not quote it), or this build has no
+    /// MongoDB.
     pub(super) fn new(uri: String) -> Result<Self, UsageError> {
         let database = database(&uri).map_err(|reason| UsageError(format!("--mongodb: {reason}")))?;
         Ok(Self { uri, database })
@@ -24,7 +26,7 @@ impl MongoDb {
     pub(super) fn configuration(&self) -> (String, String) {
         let (uri, database) = (quoted(&self.uri), quoted(&self.database));
         let source = |collection: &str, msg: &str| {
-            // A temporary broker's MongoDB may have forgotten its place when it is started again: a demo goes on from now, and says so.
+            // MongoDB may have dropped the resume point by the next start; a demo then logs that and goes on from now.
             format!(
                 "[[sources]]\nkind = \"change-stream\"\nname = \"{collection}\"\nuri = {uri}\ndatabase = {database}\n\
                  collection = \"{collection}\"\ntopic = \"{collection}\"\nmsg = \"{msg}\"\non_missing = \"skip\"\n\
@@ -38,7 +40,7 @@ impl MongoDb {
         (sources.concat(), format!("kind = \"mongodb\"\nuri = {uri}\n"))
     }
 
-    /// Where it is, without credentials and options.
+    /// The servers and the database, without credentials and options.
     pub(super) fn shown(&self) -> String {
         let shown = shown_url(&self.uri);
         let servers = shown.split('?').next().unwrap_or_default();
@@ -50,7 +52,7 @@ impl MongoDb {
 /// The database that the pipeline's sink uses.
 #[cfg(feature = "mongodb")]
 fn database(uri: &str) -> Result<String, String> {
-    let sink = pipeline::sink::mongodb::MongoSink::new(uri).map_err(|error| error.to_string())?;
+    let sink = pipeline_tweets::sink::mongodb::MongoSink::new(uri).map_err(|error| error.to_string())?;
     Ok(sink.database_name().to_owned())
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use transport_client::{Client, ClientConfig, Error, SubscribeOptions, SubscriptionName, TopicName};
 
-/// How long it is at an event, as the reference system's subscriber was.
+/// The time it spends on each event, as the reference system's subscriber did.
 const WORK: Duration = Duration::from_millis(50);
 
-/// Acknowledges until `stop`; reconnects by itself.
+/// Acknowledges events until `stop`; reconnects by itself.
 pub(super) async fn run(broker: String, topic: &str, name: &str, stop: CancellationToken) {
     if let Err(error) = acknowledge(&broker, topic, name, stop).await {
         tracing::warn!(%error, "the subscriber has ended");
