@@ -1,4 +1,4 @@
-//! A socket with its buffers: never waits, except while it is being opened.
+//! A socket with its buffers. It blocks only while it is being opened.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,26 +8,26 @@ use memchr::memchr;
 
 use crate::Error;
 
-/// Bytes that a connection reads at a time, at least and at most.
+/// The minimum and maximum number of bytes a connection reads at a time.
 const READ: (usize, usize) = (16 * 1024, 256 * 1024);
 
-/// How long a server may take to answer while a connection is opened.
+/// The time limit for each answer of a server while a connection is opened.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection that never waits.
+/// A non-blocking connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
     from: usize,
     to: usize,
-    /// What is to be written.
+    /// Bytes waiting to be written.
     pub(crate) out: Vec<u8>,
     written: usize,
 }
 
 impl Connection {
-    /// `read`: how many bytes it should read at a time.
+    /// Creates a connection that reads about `read` bytes at a time.
     pub(crate) fn new(stream: TcpStream, received: &[u8], read: usize) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let mut input = vec![0; read.clamp(READ.0, READ.1).max(received.len() * 2)];
@@ -39,12 +39,12 @@ impl Connection {
         &self.stream
     }
 
-    /// What has been read and not been used, and where an answer goes.
+    /// The bytes read but not yet consumed, and the output buffer.
     pub(crate) fn parts(&mut self) -> (&[u8], &mut Vec<u8>) {
         (&self.input[self.from..self.to], &mut self.out)
     }
 
-    /// Lets go of the first `count` bytes of it.
+    /// Discards the first `count` bytes of the input.
     pub(crate) fn used(&mut self, count: usize) {
         self.from += count;
         if self.from == self.to {
@@ -52,7 +52,7 @@ impl Connection {
         }
     }
 
-    /// Reads what is there, up to a buffer full; whether something came.
+    /// Reads the available bytes, up to one buffer. Returns whether any arrived.
     pub(crate) fn read(&mut self) -> io::Result<bool> {
         if self.to == self.input.len() {
             self.input.copy_within(self.from..self.to, 0);
@@ -72,7 +72,7 @@ impl Connection {
         }
     }
 
-    /// Writes what the socket takes; whether that was all.
+    /// Writes as much as the socket accepts. Returns whether that was all of it.
     pub(crate) fn write(&mut self) -> io::Result<bool> {
         while self.written < self.out.len() {
             match self.stream.write(&self.out[self.written..]) {
@@ -92,7 +92,7 @@ impl Connection {
     }
 }
 
-/// A connection that is being opened: waits for each answer.
+/// A connection that is being opened. It blocks until each answer arrives.
 #[derive(Debug)]
 pub struct Opening {
     stream: TcpStream,
@@ -103,7 +103,7 @@ impl Opening {
     /// Connects.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// Nothing listens at `addr`.
     pub fn connect(addr: SocketAddr) -> Result<Self, Error> {
         let what = || format!("cannot connect to {addr}");
         let stream = TcpStream::connect(addr).map_err(Error::io(what()))?;
@@ -112,10 +112,10 @@ impl Opening {
         Ok(Self { stream, input: Vec::new() })
     }
 
-    /// The same, for a server that is only starting.
+    /// Connects to a server that is still starting, and retries until `limit` has passed.
     ///
     /// # Errors
-    /// Nobody has listened there for so long.
+    /// Nothing listened at `addr` within `limit`.
     pub fn connect_within(addr: SocketAddr, limit: Duration) -> Result<Self, Error> {
         let began = Instant::now();
         loop {
@@ -129,15 +129,15 @@ impl Opening {
     /// Sends bytes.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is closed.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.stream.write_all(bytes).map_err(Error::io("cannot send to the server"))
     }
 
-    /// Waits until `take` finds what it looks for in what has come; it says how many bytes that took.
+    /// Waits until `take` finds a result in the input. `take` returns the result and the number of bytes it consumed.
     ///
     /// # Errors
-    /// The connection is gone, or `take` has found an error.
+    /// The connection is closed, or `take` returned an error.
     pub fn receive<T>(&mut self, mut take: impl FnMut(&[u8]) -> Result<Option<(T, usize)>, Error>) -> Result<T, Error> {
         loop {
             if let Some((found, used)) = take(&self.input)? {
@@ -156,7 +156,7 @@ impl Opening {
     /// The next line, without its ending.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is closed.
     pub fn line(&mut self) -> Result<String, Error> {
         self.receive(|input| {
             let end = memchr(b'\n', input);
@@ -164,16 +164,16 @@ impl Opening {
         })
     }
 
-    /// Sends a line and takes the one that comes back.
+    /// Sends a line and returns the answering line.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is closed.
     pub fn ask(&mut self, line: &str) -> Result<String, Error> {
         self.send(format!("{line}\r\n").as_bytes())?;
         self.line()
     }
 
-    /// The socket, and what has been read from it.
+    /// The socket and the bytes already read from it.
     #[must_use]
     pub fn done(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.input)

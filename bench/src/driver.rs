@@ -1,5 +1,5 @@
-//! The loop: publishes as much as the window or the clock allows, takes confirmations and deliveries, acknowledges. One thread and
-//! one `poll` for all connections, so that what is ready at the same time is handled together and the server keeps its core.
+//! The load loop: publishes as much as the window or the clock allows, handles confirmations and deliveries, and acknowledges.
+//! One thread and one `poll` serve all connections, so that ready connections are handled together and the server keeps its core.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -13,64 +13,64 @@ use crate::event::Events;
 use crate::target::{Confirmation, Consumer, Delivered, Opened, Publisher};
 use crate::verify::{Expected, OrderCheck, Seen, Subscription, Verdict};
 
-/// Bytes that are encoded before they are written: enough for few system calls, little enough for the server to begin.
+/// Bytes encoded before a write: enough to save system calls, few enough that the server can start early.
 const CHUNK: usize = 64 * 1024;
 
-/// Bytes that are read at a time, over all connections.
+/// Bytes read at a time, over all connections.
 const READ: usize = 4 << 20;
 
-/// Nothing may come for as long as this; a server that writes a large file back may be silent for seconds.
+/// The longest silence before a load counts as stalled. A server that writes back a large file may be silent for seconds.
 const STALLED: Duration = Duration::from_secs(60);
 
-/// Between two reports of progress.
+/// The interval between two progress reports.
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// How fast events are published.
 #[derive(Debug, Clone, Copy)]
 pub enum Pace {
-    /// As fast as they are confirmed: each publisher may have so many unconfirmed.
+    /// As fast as they are confirmed: each publisher may have this many unconfirmed events.
     Window(u64),
-    /// So many a second over all publishers, whatever the server does.
+    /// This many events a second over all publishers, regardless of the server.
     Rate(f64),
 }
 
-/// What is to be done.
+/// A load to run.
 #[derive(Debug)]
 pub struct Load<'a> {
     /// The events.
     pub events: &'a Events,
-    /// How many of them there are.
+    /// The number of events.
     pub count: u64,
-    /// Who publishes them; nobody: they are there already.
+    /// The publishers; empty if the events are already on the server.
     pub publishers: Vec<Opened<dyn Publisher>>,
-    /// How many publish them, or have.
+    /// The number of connections that publish the events or published them earlier.
     pub published_by: usize,
-    /// For each subscription, who consumes it.
+    /// The consumers of each subscription.
     pub subscriptions: Vec<Vec<Opened<dyn Consumer>>>,
-    /// How fast they are published.
+    /// The publishing pace.
     pub pace: Pace,
-    /// The order that consumers are held to.
+    /// The order that consumers are checked against.
     pub expected: Expected,
-    /// Topics, each with an order of its own: event n is in topic n modulo this.
+    /// The number of topics, each with its own order: event n is in topic n modulo this.
     pub topics: usize,
 }
 
-/// What came of it.
+/// The measurements of a load.
 #[derive(Debug)]
 pub struct Measured {
-    /// From the first byte to the last confirmation or acknowledgement.
+    /// The time from the first byte to the last confirmation or acknowledgement.
     pub elapsed: Duration,
     /// Nanoseconds from a publish to its confirmation.
     pub confirms: Histogram<u64>,
     /// Nanoseconds from a publish to its delivery.
     pub deliveries: Histogram<u64>,
-    /// What was found wrong.
+    /// The result of the checks.
     pub verdict: Verdict,
-    /// The durability that confirmations named.
+    /// The durability named by the confirmations.
     pub level: Option<String>,
 }
 
-/// Told how far a load is, about ten times a second: how much of all that is to happen has happened. An error ends it.
+/// The progress callback, called about ten times a second with the steps done and the total. An error ends the load.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<(), Error>;
 
 /// A histogram of nanoseconds, up to an hour, exact to three digits.
@@ -102,13 +102,13 @@ struct Run<'a> {
     subscriptions: Vec<Subscription>,
     pace: Pace,
     began: Instant,
-    /// When each event was, or was to be, published: nanoseconds after `began`.
+    /// The actual or scheduled publish time of each event, in nanoseconds after `began`.
     sent: Vec<u64>,
     confirms: Histogram<u64>,
     deliveries: Histogram<u64>,
 }
 
-/// Does it.
+/// Runs the load.
 ///
 /// # Errors
 /// A connection fails, the server refuses something, or nothing happens for a minute.
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Asks for the first events, and takes what came while the connections were opened.
+    /// Requests the first events, and processes the input that arrived while the connections were opened.
     fn begin(&mut self) -> Result<(), Error> {
         self.began = Instant::now();
         for at in 0..self.receivers.len() {
@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// How long there is nothing to do unless something comes.
+    /// The time until there is work to do without new input.
     fn timeout(&self) -> Duration {
         let Pace::Rate(rate) = self.pace else { return GLANCE };
         let count = self.senders.len() as f64;
@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Asks the consumers of subscriptions that have got everything whether their acknowledgements are through.
+    /// Asks the consumers of complete subscriptions whether the server has handled their acknowledgements.
     fn finish_what_is_complete(&mut self) -> Result<(), Error> {
         for receiver in &mut self.receivers {
             if !receiver.finishing && self.subscriptions[receiver.subscription].is_complete() {
@@ -360,7 +360,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a publisher has sent and what of it is confirmed. Its events are `first..last`, and up to `next` they are sent.
+/// The sent and confirmed events of a publisher. Its events are `first..last`, sent up to `next`.
 struct Ledger {
     first: u64,
     next: u64,
@@ -389,7 +389,7 @@ impl Ledger {
             Confirmation::Nth(nth) => self.one(nth, confirmed),
             Confirmation::Through(last) => {
                 for nth in self.low..=last {
-                    // Some of them may have been confirmed singly, and that is no mistake.
+                    // Some of them may already have been confirmed individually, which is valid.
                     if self.first + nth < self.next && self.seen.insert(nth) {
                         self.confirmed += 1;
                         confirmed(self.first + nth);

@@ -1,32 +1,32 @@
-//! The events: JSON documents of one size, each different, each known again by its id.
+//! The events: JSON documents of one size, all different, identified by their ids.
 //!
-//! Every server gets the same bytes. Herald takes id and priority out of them; for the others they are a payload, and what has no
-//! priorities delivers first in, first out.
+//! Every server gets the same bytes. Herald reads the id and the priority from them; the others treat them as an opaque payload,
+//! and servers without priorities deliver first in, first out.
 
 use std::io::Write as _;
 use std::ops::RangeInclusive;
 
 use crate::Error;
 
-/// Digits of an event's number.
+/// The number of digits of an event's number.
 const DIGITS: usize = 9;
-/// Where they begin: after `{"id":"e`.
+/// The offset of these digits: after `{"id":"e`.
 const AT: usize = HEAD.len();
 const HEAD: &[u8] = b"{\"id\":\"e";
 const PRIORITY: &[u8] = b"\",\"priority\":";
 const MSG: &[u8] = b",\"msg\":\"";
 const TAIL: &[u8] = b"\"}";
 
-/// Bytes of an event without its message and the digits of its priority.
+/// The size of an event in bytes, without its message and the digits of its priority.
 const FRAME: usize = HEAD.len() + DIGITS + PRIORITY.len() + MSG.len() + TAIL.len();
 
 /// The smallest event, in bytes.
 pub const MIN_SIZE: usize = FRAME + 11;
 
-/// Events that one run can number.
+/// The number of events that one run can number.
 pub const MAX_EVENTS: u64 = 1_000_000_000;
 
-/// An event as it was found in a delivery.
+/// An event found in a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     /// Its number.
@@ -35,7 +35,7 @@ pub struct Found {
     pub priority: i32,
 }
 
-/// Makes the events of a run. The same settings make the same events.
+/// Generates the events of a run. The same settings generate the same events.
 #[derive(Debug, Clone)]
 pub struct Events {
     size: usize,
@@ -46,7 +46,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Events of `size` bytes, the whole document counted, with random priorities in `priorities`.
+    /// Creates a generator of events of `size` bytes (the whole document) with random priorities in `priorities`.
     ///
     /// # Errors
     /// [`Error::Options`]: a size below [`MIN_SIZE`], or no priorities.
@@ -58,18 +58,18 @@ impl Events {
         let span = i64::from(high) - i64::from(low) + 1;
         let span = u64::try_from(span).ok().filter(|span| *span > 0);
         let span = span.ok_or_else(|| Error::Options(format!("no priorities from {low} to {high}")))?;
-        // Letters that do not compress to nothing.
+        // Letters that do not compress well.
         let filler = (0..size as u64).map(|at| b'a' + (mix(seed ^ at) % 26) as u8).collect();
         Ok(Self { size, low, span, seed, filler })
     }
 
-    /// Bytes of each event.
+    /// The size of each event in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// How many priorities there are.
+    /// The number of priorities.
     #[must_use]
     pub fn priorities(&self) -> usize {
         usize::try_from(self.span).unwrap_or(usize::MAX)
@@ -82,7 +82,7 @@ impl Events {
         i32::try_from(i64::from(self.low) + above).unwrap_or(self.low)
     }
 
-    /// The rank of a priority among the run's, 0 for the lowest; `None` for one that is not of this run.
+    /// The rank of a priority within the run, 0 for the lowest; `None` if the run does not use it.
     #[must_use]
     pub fn rank(&self, priority: i32) -> Option<usize> {
         let above = u64::try_from(i64::from(priority) - i64::from(self.low)).ok()?;
@@ -103,7 +103,7 @@ impl Events {
         out.extend_from_slice(TAIL);
     }
 
-    /// Reads the event back from a payload that is as it was published, byte for byte; `None` if it is not.
+    /// Reads the event back from a payload; `None` if the payload differs in any byte from the one published.
     #[must_use]
     pub fn find(&self, payload: &[u8]) -> Option<Found> {
         let index = digits(payload.get(AT..AT + DIGITS)?)?;
@@ -114,7 +114,7 @@ impl Events {
         (whole && self.is(index, priority, msg)).then_some(Found { index, priority })
     }
 
-    /// Whether this is what event `index` carries, to the last byte.
+    /// Whether the bytes are exactly those of event `index`.
     #[must_use]
     pub fn is(&self, index: u64, priority: i32, msg: &[u8]) -> bool {
         priority == self.priority(index) && self.filler.starts_with(msg) && self.msg_len(priority) == msg.len()
@@ -134,7 +134,7 @@ impl Events {
     }
 }
 
-/// Bytes of an id.
+/// The length of an id in bytes.
 pub const ID_LEN: usize = 1 + DIGITS;
 
 /// The number in an id.
@@ -143,7 +143,7 @@ pub fn index_of_id(id: &[u8]) -> Option<u64> {
     digits(id.strip_prefix(b"e")?).filter(|_| id.len() == ID_LEN)
 }
 
-/// An integer at the beginning, and what comes after it.
+/// Splits off a leading integer.
 #[must_use]
 pub fn integer(text: &[u8]) -> Option<(i32, &[u8])> {
     let len = text.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'-')).unwrap_or(text.len());
@@ -168,7 +168,7 @@ fn digits(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// SplitMix64: neighbouring numbers become unrelated ones.
+/// SplitMix64: maps neighbouring numbers to unrelated ones.
 fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

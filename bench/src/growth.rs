@@ -1,4 +1,4 @@
-//! How cost grows: the same load with ever more topics, publishers, bytes of an event, and events that wait.
+//! The growth of cost: the same load with increasing numbers of topics, publishers, bytes per event, and waiting events.
 
 use std::path::Path;
 
@@ -9,16 +9,16 @@ use crate::report::{Report, median};
 use crate::target::Target;
 use crate::workload::{self, Settings, Watch, Workload};
 
-/// Events where only topics or publishers vary.
+/// The number of events where only topics or publishers vary.
 const EVENTS: u64 = 100_000;
 
-/// Bytes of all events where their size varies: enough for a second or so, and more than the largest events need to be some.
+/// The total size of all events where their size varies: enough for about a second, and for several of the largest events.
 const BYTES: u64 = 192 << 20;
 
-/// An event of all but a mebibyte: with the command before it, its line is within `max_line_bytes` as it is by default.
-const LARGEST: usize = (1 << 20) - 64;
+/// The size of an event just under a mebibyte: with what deliveries can add, it fits the default `max_output_line_bytes`.
+const LARGEST: usize = (1 << 20) - (16 << 10);
 
-/// What varies.
+/// The quantity that varies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dimension {
@@ -28,46 +28,46 @@ pub enum Dimension {
     Publishers,
     /// Bytes of an event.
     Size,
-    /// Events that wait before the first is consumed.
+    /// Events waiting before the first is consumed.
     Waiting,
 }
 
-/// A place on a curve, before it is measured.
+/// A point on a curve, before it is measured.
 #[derive(Debug, Clone)]
 pub struct Point {
     /// The curve.
     pub dimension: Dimension,
-    /// How many of it.
+    /// The value of the varying quantity.
     pub value: u64,
     settings: Settings,
 }
 
-/// A place on a curve.
+/// A measured point on a curve.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
     /// `growth`.
     pub workload: &'static str,
-    /// What varies.
+    /// The quantity that varies.
     pub dimension: Dimension,
-    /// How many of it.
+    /// The value of the varying quantity.
     pub value: u64,
-    /// Published, delivered and acknowledged at the same time; not where the number of waiting events varies.
+    /// The run that publishes, delivers and acknowledges concurrently; absent where the number of waiting events varies.
     pub work: Option<Report>,
-    /// Published, and consumed afterwards.
+    /// The run that publishes first and consumes afterwards.
     pub publish: Report,
-    /// What the server's memory grew by while events were published that nobody consumed, in bytes for each of them.
+    /// The growth of the server's memory while unconsumed events were published, in bytes per event.
     pub bytes_each: Option<f64>,
 }
 
 impl Measured {
-    /// Whether all events came that should, as they should.
+    /// Whether all expected events arrived correctly.
     #[must_use]
     pub fn is_verified(&self) -> bool {
         self.publish.verified && self.work.as_ref().is_none_or(|work| work.verified)
     }
 }
 
-/// All points, curve by curve. `base` says what does not vary, and how many events there are at most where they do not vary.
+/// All points, curve by curve. `base` holds the fixed settings, and the maximum number of events where that does not vary.
 #[must_use]
 pub fn points(base: &Settings, waiting: &[u64]) -> Vec<Point> {
     let most = base.events.unwrap_or(u64::MAX);
@@ -78,7 +78,7 @@ pub fn points(base: &Settings, waiting: &[u64]) -> Vec<Point> {
         point(Dimension::Topics, topics as u64, settings)
     });
     let publishers = [1, 10, 100, 1000].map(|publishers| {
-        // The same number in flight altogether, so that only the connections are more.
+        // The total number in flight stays the same, so that only the number of connections grows.
         let window = (base.window / publishers as u64).max(1);
         let settings = Settings { publishers, window, events, ..base.clone() };
         point(Dimension::Publishers, publishers as u64, settings)
@@ -94,7 +94,7 @@ pub fn points(base: &Settings, waiting: &[u64]) -> Vec<Point> {
     topics.into_iter().chain(publishers).chain(sizes).chain(waiting).collect()
 }
 
-/// Measures a point `runs` times, each on a server of its own, and keeps the median.
+/// Measures a point `runs` times, each on a fresh server, and keeps the median.
 ///
 /// # Errors
 /// Those of [`workload::run`].

@@ -1,4 +1,4 @@
-//! Herald under load: its own `herald serve` as a child process, or a broker that runs somewhere.
+//! Herald under load: a `herald serve` child process, or a broker that is already running.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -14,31 +14,31 @@ use crate::event::{Events, Found, ID_LEN, index_of_id, integer};
 use crate::process::Process;
 use crate::target::{Confirmation, Consumer, Delivered, Opened, Order, Publisher, Target};
 
-/// How long a start may take, the recovery of what is there included.
+/// The time limit for a start, recovery of existing data included.
 const START: Duration = Duration::from_secs(120);
 
-/// Commands that are sent at a time while many topics are made: few enough to fit into a socket whatever the other end does.
+/// Commands sent at a time while many topics are created: few enough to fit into the socket buffer if the peer does not read.
 const AT_ONCE: usize = 100;
 
-/// Where the broker is.
+/// The location of the broker.
 #[derive(Debug, Clone)]
 pub enum Place {
     /// A child process.
     Own {
         /// The binary.
         program: PathBuf,
-        /// `storage.kind`; none: the binary's default.
+        /// `storage.kind`; `None` means the binary's default.
         storage: Option<String>,
         /// `storage.durability`.
         durability: String,
         /// Further `--set key=value`.
         set: Vec<String>,
     },
-    /// Somewhere else; it is left as it was.
+    /// A broker that is already running; the run leaves it as it was.
     Remote {
         /// Its address.
         addr: SocketAddr,
-        /// What it asks for.
+        /// The credentials it requires.
         token: Option<String>,
         /// Its process, if it runs on this machine.
         pid: Option<u32>,
@@ -53,7 +53,7 @@ pub struct Herald {
     dir: PathBuf,
     addr: Option<SocketAddr>,
     version: String,
-    /// How many there are to be, and their names.
+    /// The number of topics, and their names.
     topics: usize,
     names: Rc<[String]>,
     subscriptions: usize,
@@ -61,7 +61,7 @@ pub struct Herald {
 }
 
 impl Herald {
-    /// Nothing is started yet.
+    /// Creates the target without starting it.
     #[must_use]
     pub fn new(place: Place) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Herald {
         }
     }
 
-    /// Starts the process on the data that is there, and waits until it answers.
+    /// Starts the process on the existing data, and waits until it answers.
     fn serve(&mut self) -> Result<(), Error> {
         let Place::Own { program, storage, durability, set } = &self.place else { return Ok(()) };
         let mut command = Command::new(program);
@@ -93,7 +93,7 @@ impl Herald {
         for setting in settings {
             command.arg("--set").arg(setting);
         }
-        // What the person who measures has in the environment is meant for another broker.
+        // Settings in the caller's environment are meant for another broker.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("HERALD_") {
                 command.env_remove(name);
@@ -107,7 +107,7 @@ impl Herald {
         Ok(())
     }
 
-    /// A connection that has been greeted and has said `hello` with these options.
+    /// Opens a connection, waits for the greeting, and sends `hello` with these options.
     fn open(&mut self, options: &str) -> Result<Opening, Error> {
         let addr = self.addr.ok_or_else(|| Error::Options("the broker is not running".to_owned()))?;
         let mut connection = Opening::connect(addr)?;
@@ -128,13 +128,13 @@ impl Herald {
         Ok(connection)
     }
 
-    /// Sends a command whose answer is known.
+    /// Sends a command with a known answer.
     fn command(connection: &mut Opening, command: &str, answer: &str) -> Result<(), Error> {
         let said = connection.ask(command)?;
         if said == answer { Ok(()) } else { Err(Error::Protocol(format!("{said} (to: {command})"))) }
     }
 
-    /// A connection that has said `hello` and then says nothing. It ends when it is dropped.
+    /// Opens a connection that sends `hello` and then stays idle. It closes when dropped.
     pub(crate) fn idle(&mut self) -> Result<TcpStream, Error> {
         self.open("").map(|connection| connection.done().0)
     }
@@ -143,7 +143,7 @@ impl Herald {
         format!("s{subscription}")
     }
 
-    /// Names the topics: one has the name itself, many have a number behind it.
+    /// Names the topics: a single one has the plain name, several have a number appended.
     fn name_topics(&mut self, name: &str) {
         self.names = match self.topics {
             1 => Rc::new([name.to_owned()]),
@@ -202,7 +202,7 @@ impl Target for Herald {
             }
             Place::Remote { addr, .. } => {
                 self.addr = Some(*addr);
-                // Nobody else's topic, and another one for each run.
+                // A topic that no other client uses, different for each run.
                 self.name_topics(&format!("herald-bench-{}-{}", std::process::id(), self.runs));
             }
         }
@@ -262,7 +262,7 @@ impl Target for Herald {
             [topic] => {
                 Self::command(&mut connection, &format!("sub {topic} {name}"), &format!("{SUBSCRIBED}{topic}"))?;
             }
-            // By then the first ones deliver, so it belongs to what is measured.
+            // By then the first subscriptions deliver, so subscribing is part of the measurement.
             topics => topics.iter().for_each(|topic| joining.extend(format!("sub {topic} {name}\n").bytes())),
         }
         let end = HeraldConsumer { topics: Rc::clone(&self.names), joining, finished: false };
@@ -281,15 +281,15 @@ impl Target for Herald {
             }
         }
         self.subscriptions = 0;
-        // Its data is thrown away, so it need not end in an orderly way.
+        // Its data is discarded, so no orderly shutdown is needed.
         self.process = None;
     }
 }
 
-/// What `sub` is answered with, before the topic.
+/// The answer to `sub`, up to the topic.
 const SUBSCRIBED: &str = "successfully subscribed to topic ";
 
-/// The topic that an event is in.
+/// The topic of an event.
 fn topic_of(index: u64, topics: &[String]) -> &[u8] {
     topics[usize::try_from(index % topics.len() as u64).unwrap_or(0)].as_bytes()
 }
@@ -315,7 +315,7 @@ impl Publisher for HeraldPublisher {
         confirmed: &mut dyn FnMut(Confirmation),
     ) -> Result<usize, Error> {
         lines(input, |line| {
-            // `published <topic> <id> <level>`; an event that replaced another would be a mistake, since every id is new.
+            // `published <topic> <id> <level>`; a replaced event would be an error, since every id is new.
             let (index, level) = confirmation(line, &self.topics).ok_or_else(|| Error::unexpected(line))?;
             if self.level != level {
                 if !self.level.is_empty() {
@@ -333,7 +333,7 @@ impl Publisher for HeraldPublisher {
     }
 }
 
-/// The event's number and the level, of a confirmation that names the topic which the event is in.
+/// The event's number and the level from a confirmation that names the event's topic.
 fn confirmation<'a>(line: &'a [u8], topics: &[String]) -> Option<(u64, &'a [u8])> {
     let rest = line.strip_prefix(b"published ")?;
     let (topic, rest) = rest.split_at_checked(memchr(b' ', rest)?)?;
@@ -344,7 +344,7 @@ fn confirmation<'a>(line: &'a [u8], topics: &[String]) -> Option<(u64, &'a [u8])
 
 struct HeraldConsumer {
     topics: Rc<[String]>,
-    /// Subscribes where that was not done before.
+    /// Subscribes, unless already subscribed.
     joining: Vec<u8>,
     finished: bool,
 }
@@ -370,7 +370,7 @@ impl Consumer for HeraldConsumer {
                 return if joined || line == b"pong" { Ok(()) } else { Err(Error::unexpected(line)) };
             };
             let parsed = parse(rest).ok_or_else(|| Error::unexpected(line))?;
-            // One acknowledgement for all of a topic that came together.
+            // One acknowledgement covers all events of a topic that arrived together.
             if acknowledging != parsed.topic {
                 if !acknowledging.is_empty() {
                     out.push(b'\n');
@@ -396,7 +396,7 @@ impl Consumer for HeraldConsumer {
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) {
-        // Answered after everything before it.
+        // The server answers this after everything before it.
         out.extend_from_slice(b"ping\n");
     }
 
@@ -405,7 +405,7 @@ impl Consumer for HeraldConsumer {
     }
 }
 
-/// How a delivery begins.
+/// The beginning of a delivery.
 const DELIVERY: &[u8] = b"{\"topic\":\"";
 
 struct Parsed<'a> {
@@ -416,7 +416,7 @@ struct Parsed<'a> {
     again: bool,
 }
 
-/// `<topic>","priority":<priority>,"msg":"…","id":"…"}`, perhaps with `,"redelivered":<n>` before the brace.
+/// `<topic>","priority":<priority>,"msg":"…","id":"…"}`, optionally with `,"redelivered":<n>` before the brace.
 fn parse(rest: &[u8]) -> Option<Parsed<'_>> {
     const ID: &[u8] = b"\",\"id\":\"";
     let (topic, rest) = rest.split_at_checked(memchr(b'"', rest)?)?;
@@ -433,7 +433,7 @@ fn parse(rest: &[u8]) -> Option<Parsed<'_>> {
     Some(Parsed { topic, priority, msg: rest.strip_suffix(ID)?, id, again })
 }
 
-/// Calls `take` for each complete line, without its ending, and returns how many bytes they are.
+/// Calls `take` for each complete line, without its ending, and returns their total length in bytes.
 fn lines<'a>(input: &'a [u8], mut take: impl FnMut(&'a [u8]) -> Result<(), Error>) -> Result<usize, Error> {
     let mut used = 0;
     while let Some(end) = memchr(b'\n', &input[used..]) {

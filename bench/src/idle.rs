@@ -1,4 +1,4 @@
-//! What connections cost that do nothing: many are opened, and the server's resident memory is compared before and after.
+//! The cost of idle connections: opens many, and compares the server's resident memory before and after.
 
 use std::path::Path;
 
@@ -11,32 +11,32 @@ use crate::process::resident_memory;
 use crate::target::Target as _;
 use crate::workload::Watch;
 
-/// Files that a process has open besides its connections, and some more.
+/// The number of files a process has open besides its connections, with a margin.
 const OTHER_FILES: u64 = 64;
 
-/// What idle connections came to.
+/// The cost of idle connections.
 #[derive(Debug, Clone, Serialize)]
 pub struct Idle {
     /// `idle`.
     pub workload: &'static str,
     /// The broker's version.
     pub version: String,
-    /// Connections that were open at the same time, each greeted, and answered to its `hello`.
+    /// Connections open at the same time, each past the greeting and the answer to its `hello`.
     pub connections: u64,
-    /// As many were asked for; the limit of open files allowed less if this is more.
+    /// The number of connections requested; higher than the number opened if the limit on open files did not allow them all.
     pub wanted: u64,
     /// The server's resident memory without them, in MB (10^6 bytes).
     pub before_mb: f64,
     /// The same with all of them open.
     pub after_mb: f64,
-    /// What each of them takes of it, in bytes. What the kernel keeps for sockets, and what the client takes, are not counted.
+    /// The memory per connection in bytes, without the kernel's socket buffers and the client's memory.
     pub bytes_each: f64,
 }
 
-/// Opens `wanted` connections to a fresh broker, or as many as the limit of open files allows, and looks at its memory.
+/// Opens `wanted` connections to a fresh broker, or as many as the limit on open files allows, and measures its memory.
 ///
 /// # Errors
-/// The broker does not start or refuses a connection, or its memory cannot be looked at.
+/// The broker does not start or refuses a connection, or its memory cannot be read.
 pub fn run(herald: &mut Herald, wanted: u64, dir: &Path, watch: &mut dyn Watch) -> Result<Idle, Error> {
     let connections = wanted.min(raise_file_limit().saturating_sub(OTHER_FILES));
     if connections == 0 {
@@ -74,7 +74,7 @@ fn measure(herald: &mut Herald, connections: u64, wanted: u64, watch: &mut dyn W
     })
 }
 
-/// Raises the limit of open files as far as it may be, for this process and those that it starts, and returns it.
+/// Raises the limit on open files as far as allowed, for this process and its children, and returns it.
 fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -1,25 +1,25 @@
-//! Puts a broker under load and says what it did: throughput, latency, the server's CPU and memory. What is counted is verified
-//! first: every event exactly once in each subscription, in order.
+//! Puts a broker under load and reports throughput, latency, and the server's CPU time and memory. Every count is verified
+//! first: each event arrives exactly once in each subscription, in order.
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | the events that are published, and how they are known again | [`event`] |
-//! | what a server and its protocol look like from here | [`target`] |
+//! | the published events and how they are recognized | [`event`] |
+//! | the interface to a server and its protocol | [`target`] |
 //! | Herald as such a server | [`herald`] |
 //! | a server's process: its start, end, CPU, memory | [`process`] |
 //! | the loop that publishes and consumes | [`driver`], over [`connection`] |
 //! | exactly once, and in order | [`verify`] |
 //! | the five workloads | [`workload`] |
-//! | what connections cost that do nothing | [`idle`] |
-//! | how cost grows with topics, publishers, sizes, backlogs | [`growth`] |
+//! | the cost of idle connections | [`idle`] |
+//! | the growth of cost with topics, publishers, sizes, backlogs | [`growth`] |
 //! | their results, as JSON and as a chart | [`report`], [`plot`] |
 //!
-//! # What others may rely on
+//! # Guarantees
 //!
 //! - One thread, one loop over raw sockets, whatever the protocol: on a small machine the load must not cost more than the server,
 //!   and every server is loaded by the same code.
-//! - A number is reported only with the durability at which it was reached, and with whether what it counts was verified.
-//! - Latency under a fixed rate runs from the moment at which an event was to be sent, not from when it was.
+//! - A number is reported only together with the durability it was measured at and the result of its verification.
+//! - Latency at a fixed rate counts from the scheduled send time of an event, not from the actual one.
 
 pub mod connection;
 pub mod driver;
@@ -36,16 +36,16 @@ pub mod workload;
 
 use std::io;
 
-/// Why a run came to nothing.
+/// The reason a run failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file, a socket or a process failed.
     #[error("{what}")]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         what: String,
-        /// What came of it.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
@@ -54,43 +54,43 @@ pub enum Error {
     Start {
         /// Its name.
         server: String,
-        /// What it said, or how it ended.
+        /// Its output, or its exit status.
         reason: String,
     },
-    /// The server said what nobody expected.
+    /// The server sent an unexpected answer.
     #[error("unexpected answer: {0}")]
     Protocol(String),
-    /// Nothing moved for a long time.
+    /// The load made no progress for too long.
     #[error(
         "nothing has happened for {seconds} s: {confirmed} of {published} events confirmed, {delivered} of {expected} delivered"
     )]
     Stalled {
-        /// How long nothing has happened.
+        /// The time since the last progress.
         seconds: u64,
         /// Events sent.
         published: u64,
-        /// Of them confirmed.
+        /// Events confirmed.
         confirmed: u64,
         /// Deliveries received.
         delivered: u64,
-        /// Deliveries to come in all.
+        /// Deliveries expected in total.
         expected: u64,
     },
-    /// Somebody wanted it to end.
+    /// The run was cancelled.
     #[error("interrupted")]
     Interrupted,
-    /// The options do not fit together.
+    /// The options are inconsistent.
     #[error("{0}")]
     Options(String),
 }
 
 impl Error {
-    /// An I/O error and what it happened to.
+    /// Wraps an I/O error with the operation that failed.
     pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what: what.into(), source }
     }
 
-    /// A line that was not expected, cut.
+    /// An unexpected line, truncated.
     #[must_use]
     pub fn unexpected(line: &[u8]) -> Self {
         Self::Protocol(String::from_utf8_lossy(&line[..line.len().min(200)]).trim_end().to_owned())

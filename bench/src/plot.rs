@@ -1,4 +1,4 @@
-//! Latency over percentile, as an SVG.
+//! An SVG chart of latency over percentile.
 
 use std::path::Path;
 
@@ -10,28 +10,28 @@ use crate::Error;
 /// One curve.
 #[derive(Debug, Clone, Copy)]
 pub struct Curve<'a> {
-    /// What it is called in the legend.
+    /// Its name in the legend.
     pub name: &'a str,
-    /// Nanoseconds.
+    /// The latencies in nanoseconds.
     pub latency: &'a Histogram<u64>,
 }
 
-/// Points of a curve for each factor of ten.
+/// The number of points on a curve per factor of ten.
 const POINTS: usize = 40;
 
-/// Writes the curves to a file. The percentiles are spread so that each nine more takes the same room; times grow by factors.
+/// Writes the curves to a file. Each additional nine of the percentile takes the same width; the time axis is logarithmic.
 ///
 /// # Errors
-/// Nothing to draw, or the file cannot be written.
+/// There is nothing to draw, or the file cannot be written.
 pub fn write(file: &Path, title: &str, curves: &[Curve<'_>]) -> Result<(), Error> {
     let text = svg(title, curves)?;
     std::fs::write(file, text).map_err(Error::io(format!("cannot write {}", file.display())))
 }
 
-/// The same as text.
+/// Renders the curves as SVG text.
 ///
 /// # Errors
-/// Nothing to draw.
+/// There is nothing to draw.
 pub fn svg(title: &str, curves: &[Curve<'_>]) -> Result<String, Error> {
     let curves: Vec<&Curve<'_>> = curves.iter().filter(|curve| !curve.latency.is_empty()).collect();
     let longest = curves.iter().map(|curve| curve.latency.len()).max();

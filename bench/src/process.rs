@@ -1,4 +1,4 @@
-//! A server's process: its start, its end, what it says, the CPU time it has used and the most memory it has had.
+//! A server's process: start, shutdown, output, CPU time and peak memory.
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Error;
 
-/// Lines of a server's output that are kept for the error message.
+/// The number of output lines kept for the error message.
 const KEPT: usize = 20;
 
-/// How long an orderly end may take.
+/// The time limit for an orderly shutdown.
 const END: Duration = Duration::from_secs(15);
 
 /// A running server; killed when it is dropped.
@@ -24,7 +24,7 @@ pub struct Process {
     said: Arc<Said>,
 }
 
-/// What it has said.
+/// The output so far.
 #[derive(Debug, Default)]
 struct Said {
     lines: Mutex<Lines>,
@@ -34,17 +34,17 @@ struct Said {
 #[derive(Debug, Default)]
 struct Lines {
     last: VecDeque<String>,
-    /// How many lines there were in all.
+    /// The total number of lines.
     count: usize,
-    /// Streams that have ended.
+    /// The number of streams that have ended.
     ended: usize,
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Errors
-    /// There is no such program.
+    /// The program cannot be started.
     pub fn start(name: &str, mut command: Command) -> Result<Self, Error> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let what = format!("cannot run {}", command.get_program().to_string_lossy());
@@ -58,7 +58,7 @@ impl Process {
     /// Waits for a line that contains `text`.
     ///
     /// # Errors
-    /// The process has ended, or so much time has passed, without it.
+    /// The process ended or the time limit passed before such a line.
     pub fn wait_for(&self, text: &str, limit: Duration) -> Result<String, Error> {
         let began = Instant::now();
         let mut lines = self.said.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,19 +81,19 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it still runs.
+    /// Whether the process is still running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Kills it as a crash would.
+    /// Kills the process, as a crash would.
     pub fn kill(&mut self) {
-        // It has ended already, or it ends now.
+        // An error means that it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Asks it to end, and kills it if it does not.
+    /// Asks it to shut down, and kills it if it does not.
     pub fn stop(&mut self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid.filter(|_| self.is_running()) {
@@ -129,15 +129,15 @@ fn listen(stream: Option<impl Read + Send + 'static>, said: &Arc<Said>) {
         said.lines.lock().unwrap_or_else(PoisonError::into_inner).ended += 1;
         said.more.notify_all();
     };
-    // Without a thread nobody would see why a server does not start; there is nobody to tell that either.
+    // If the thread cannot be spawned, the server's output is lost, and there is no way to report that either.
     let _ = std::thread::Builder::new().name("server-output".to_owned()).spawn(take);
 }
 
-/// CPU time that a process has used, user and system, all threads; `None`: it cannot be looked at.
+/// The CPU time of a process, user and system, over all threads; `None` if it cannot be read.
 #[must_use]
 pub fn cpu(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses and may hold anything, blanks and parentheses as well.
+    // The name is in parentheses and may contain anything, including blanks and parentheses.
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
@@ -146,13 +146,13 @@ pub fn cpu(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64((user + system) as f64 / per_second.max(1) as f64))
 }
 
-/// The most memory that a process has had, in bytes.
+/// The peak memory of a process, in bytes.
 #[must_use]
 pub fn peak_memory(pid: u32) -> Option<u64> {
     memory(pid, "VmHWM:")
 }
 
-/// The memory that a process has now, in bytes.
+/// The current memory of a process, in bytes.
 #[must_use]
 pub fn resident_memory(pid: u32) -> Option<u64> {
     memory(pid, "VmRSS:")
@@ -165,7 +165,7 @@ fn memory(pid: u32, field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Whether a directory is in memory only, so that syncing costs nothing there.
+/// Whether a directory is on an in-memory file system, where syncing costs nothing.
 #[must_use]
 pub fn is_in_memory(dir: &std::path::Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -174,7 +174,7 @@ pub fn is_in_memory(dir: &std::path::Path) -> bool {
         let mut fields = line.split(' ').skip(1);
         Some((fields.next()?, fields.next()?))
     });
-    // The longest mount point above it; of several in one place the last.
+    // The longest mount point above it; of several at the same path, the last.
     let here = mounted.filter(|(point, _)| dir.starts_with(point)).max_by_key(|(point, _)| point.len());
     here.is_some_and(|(_, kind)| matches!(kind, "tmpfs" | "ramfs"))
 }

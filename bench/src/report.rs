@@ -1,4 +1,4 @@
-//! What a run came to, as numbers.
+//! The result of a run in numbers.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -10,21 +10,21 @@ use crate::verify::Verdict;
 pub struct Report {
     /// `publish`, `work`, `latency`, `fan-out`, `backlog`.
     pub workload: &'static str,
-    /// The same with what varies.
+    /// The workload with its parameter.
     pub title: String,
     /// The server.
     pub server: String,
     /// Its version.
     pub version: String,
-    /// What a confirmation means: `synced`, `written`, `memory`.
+    /// The durability of a confirmed event: `synced`, `written`, `memory`.
     pub level: String,
     /// Its storage and settings.
     pub notes: String,
-    /// Whether it delivers by priority.
+    /// Whether the server delivers by priority.
     pub priorities_kept: bool,
     /// Events published.
     pub events: u64,
-    /// Bytes of each.
+    /// The size of each event in bytes.
     pub size: usize,
     /// The lowest and the highest priority.
     pub priorities: [i32; 2],
@@ -34,45 +34,45 @@ pub struct Report {
     pub subscriptions: u64,
     /// Publishing connections.
     pub publishers: usize,
-    /// Topics that the events are spread over.
+    /// The number of topics the events are spread over.
     pub topics: usize,
-    /// The most unconfirmed events of each of them.
+    /// The most unconfirmed events per publisher.
     pub window: Option<u64>,
-    /// Events a second that were asked for.
+    /// The requested rate in events a second.
     pub rate: Option<f64>,
-    /// How long it took.
+    /// The duration of the run.
     pub seconds: f64,
-    /// What `per_second` counts: `events` or `deliveries`.
+    /// The unit counted by `per_second`: `events` or `deliveries`.
     pub counts: &'static str,
-    /// Throughput. Of a backlog: of its draining.
+    /// The throughput; for a backlog, that of draining it.
     pub per_second: f64,
-    /// From a publish to its confirmation.
+    /// The latency from a publish to its confirmation.
     pub confirm_us: Option<Percentiles>,
-    /// From a publish to its delivery.
+    /// The latency from a publish to its delivery.
     pub delivery_us: Option<Percentiles>,
-    /// The server's CPU time for each event or delivery, user and system.
+    /// The server's CPU time per event or delivery, user and system.
     pub server_cpu_us: Option<f64>,
-    /// The most memory it had.
+    /// The server's peak memory.
     pub server_peak_mb: Option<f64>,
-    /// The memory it had before the first publish of `publish`, its topics and subscriptions made.
+    /// The server's memory before the first publish of `publish`, with its topics and subscriptions created.
     pub server_empty_mb: Option<f64>,
-    /// The memory it had while everything waited, in `publish` and `backlog`; there before the kill.
+    /// The server's memory while all events waited, in `publish` and `backlog`; for `backlog`, before the kill.
     pub server_waiting_mb: Option<f64>,
-    /// Events of a backlog that were confirmed and did not come after the kill.
+    /// Confirmed events of a backlog that did not arrive after the kill.
     pub lost: u64,
-    /// A backlog's filling.
+    /// The filling of a backlog.
     pub fill_per_second: Option<f64>,
-    /// How fast what `publish` published was consumed afterwards.
+    /// The rate at which the events of `publish` were consumed afterwards.
     pub drain_per_second: Option<f64>,
-    /// The server's CPU time for each event of that.
+    /// The server's CPU time per event consumed afterwards.
     pub drain_cpu_us: Option<f64>,
-    /// From the server's start on the backlog to its first answer.
+    /// The time from the server's start on the backlog to its first answer.
     pub recovered_ms: Option<f64>,
-    /// `per_second` of each run, if there were several; the other numbers are those of the median one.
+    /// `per_second` of each run, if there were several; the other numbers are those of the median run.
     pub runs_per_second: Vec<f64>,
-    /// Whether everything that is counted was found to be there, once and in order.
+    /// Whether every counted event was verified to arrive once and in order.
     pub verified: bool,
-    /// What was found.
+    /// The result of the verification.
     pub verdict: Verdict,
 }
 
@@ -81,16 +81,16 @@ pub struct Report {
 pub struct Percentiles {
     /// The median.
     pub p50: f64,
-    /// 99 of 100 are as fast.
+    /// The 99th percentile.
     pub p99: f64,
-    /// 999 of 1,000 are as fast.
+    /// The 99.9th percentile.
     pub p999: f64,
-    /// The slowest.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Percentiles {
-    /// Of nanoseconds; `None` if there are none.
+    /// Summarizes a histogram of nanoseconds; `None` if it is empty.
     #[must_use]
     pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
         let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e3;
@@ -103,7 +103,7 @@ impl Percentiles {
     }
 }
 
-/// A report with the latencies that it sums up.
+/// A report with the latencies it summarizes.
 #[derive(Debug, Clone)]
 pub struct Run {
     /// The report.
@@ -115,7 +115,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The latency that the workload is about: to the delivery, where events were delivered as they were published.
+    /// The main latency of the workload: to the delivery if events were delivered while they were published.
     #[must_use]
     pub fn latency(&self) -> Option<(&'static str, Percentiles)> {
         let delivery = self.report.delivery_us.map(|latency| ("delivery", latency));
@@ -123,8 +123,8 @@ impl Run {
     }
 }
 
-/// The median run: of the latency's median for the latency workload, else of the throughput. All its numbers are kept, so that
-/// they belong together; a run that was not verified comes before all that were.
+/// Selects the median run, by median latency for the latency workload and by throughput otherwise. All numbers come from that
+/// one run, so that they are consistent. A run that failed verification sorts before all verified ones.
 #[must_use]
 pub fn median(mut runs: Vec<Run>) -> Option<Run> {
     let all: Vec<f64> = runs.iter().map(|run| run.report.per_second).collect();

@@ -1,4 +1,4 @@
-//! What a server and its protocol look like to the load: bytes in, bytes out. Sockets are the driver's.
+//! A server and its protocol as the load sees them: bytes in, bytes out. The driver owns the sockets.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::event::{Events, Found};
 
-/// What a server says of events that it has accepted. A publisher's events are counted from 0.
+/// A server's answer to accepted events. A publisher's events are counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirmation {
     /// The earliest that is not confirmed yet.
@@ -23,21 +23,21 @@ pub enum Confirmation {
 /// A delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivered {
-    /// The event; `None`: it is none of the run's, or not as it was published.
+    /// The event; `None` if it is not part of the run or differs from what was published.
     pub event: Option<Found>,
-    /// The server says that it has delivered it before.
+    /// Whether the server marks it as redelivered.
     pub again: bool,
 }
 
 /// The publishing end of a protocol.
 pub trait Publisher {
-    /// Appends what publishes event `index`.
+    /// Appends the bytes that publish event `index`.
     fn publish(&mut self, events: &Events, index: u64, out: &mut Vec<u8>);
 
-    /// Ends a run of [`Publisher::publish`], for protocols that send many events as one.
+    /// Ends a series of [`Publisher::publish`] calls, for protocols that send several events as one.
     fn flush(&mut self, _out: &mut Vec<u8>) {}
 
-    /// Takes complete answers from `input`, reports confirmations, and returns how many bytes it took.
+    /// Processes the complete answers in `input`, reports confirmations, and returns the number of bytes consumed.
     ///
     /// # Errors
     /// The server refused something.
@@ -48,18 +48,18 @@ pub trait Publisher {
         confirmed: &mut dyn FnMut(Confirmation),
     ) -> Result<usize, Error>;
 
-    /// The durability that the confirmations name, where they do.
+    /// The durability named by the confirmations, if any.
     fn level(&self) -> Option<String> {
         None
     }
 }
 
-/// The consuming end of a protocol; acknowledges what it delivers.
+/// The consuming end of a protocol, which acknowledges its deliveries.
 pub trait Consumer {
-    /// Appends what asks for the first events, in protocols in which consumers ask.
+    /// Appends the request for the first events, in pull-based protocols.
     fn start(&mut self, _out: &mut Vec<u8>) {}
 
-    /// Takes complete deliveries from `input`, acknowledges them to `out`, and returns how many bytes it took.
+    /// Processes the complete deliveries in `input`, acknowledges them in `out`, and returns the number of bytes consumed.
     ///
     /// # Errors
     /// The server refused something.
@@ -71,19 +71,19 @@ pub trait Consumer {
         delivered: &mut dyn FnMut(Delivered),
     ) -> Result<usize, Error>;
 
-    /// Appends what makes the server say that it has handled all acknowledgements. What it says goes to
-    /// [`Consumer::receive`].
+    /// Appends a request for the server to report that it has handled all acknowledgements. [`Consumer::receive`] processes the
+    /// answer.
     fn finish(&mut self, out: &mut Vec<u8>);
 
-    /// Whether it has said so.
+    /// Whether the server has reported that all acknowledgements are handled.
     fn is_finished(&self) -> bool;
 }
 
-/// A connection that is ready, and who speaks on it.
+/// A connection that is ready, with its protocol.
 pub struct Opened<P: ?Sized> {
     /// The socket.
     pub stream: TcpStream,
-    /// What has been read from it already.
+    /// The bytes already read from it.
     pub input: Vec<u8>,
     /// The protocol.
     pub end: Box<P>,
@@ -95,32 +95,33 @@ impl<P: ?Sized> std::fmt::Debug for Opened<P> {
     }
 }
 
-/// In which order a server delivers.
+/// The delivery order of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The highest priority first, first in first out within each.
+    /// Highest priority first, first in, first out within each priority.
     Priority,
-    /// First in, first out; priorities are not kept.
+    /// First in, first out; priorities are ignored.
     Fifo,
 }
 
-/// A server that can be put under load.
+/// A server to put under load.
 pub trait Target {
-    /// What it is, in a word or two.
+    /// A short name.
     fn name(&self) -> &str;
-    /// Its version, once it runs.
+    /// The version, available once it runs.
     fn version(&self) -> String;
-    /// What a confirmation means: `synced`, `written`, `memory`.
+    /// The durability of a confirmed event: `synced`, `written`, `memory`.
     fn level(&self) -> String;
-    /// What else has to be known to read the numbers: storage, settings.
+    /// Further context for the numbers: storage, settings.
     fn notes(&self) -> String;
-    /// In which order it delivers.
+    /// The delivery order.
     fn order(&self) -> Order;
     /// Whether an event can go to more than one subscription.
     fn fans_out(&self) -> bool {
         true
     }
-    /// Has event n go to topic n modulo `topics`, from the next start on; whether it can. A consumer takes all of them.
+    /// Sends event n to topic n modulo `topics`, from the next start on. A consumer takes all topics. Returns whether the target
+    /// supports this.
     fn spread(&mut self, topics: usize) -> bool {
         topics == 1
     }
@@ -129,30 +130,30 @@ pub trait Target {
     /// # Errors
     /// It does not start.
     fn start(&mut self, dir: &Path) -> Result<(), Error>;
-    /// Kills it and starts it again on its data; how long it took from its start until it answered. `None`: it cannot be
+    /// Kills it, starts it again on its data, and returns the time from its start until it answered. `None`: it cannot be
     /// restarted from here.
     ///
     /// # Errors
     /// It does not start.
     fn restart(&mut self) -> Result<Option<Duration>, Error>;
-    /// Its process, where it can be looked at.
+    /// The id of its process, if accessible.
     fn pid(&self) -> Option<u32>;
-    /// Makes a place for events with this many subscriptions, whose consumers may have `prefetch` events in flight. They keep
-    /// what is published from then on, connected or not.
+    /// Creates this many subscriptions, whose consumers may have `prefetch` events in flight. They keep everything published from
+    /// then on, connected or not.
     ///
     /// # Errors
     /// The server refused.
     fn prepare(&mut self, subscriptions: usize, prefetch: usize) -> Result<(), Error>;
-    /// A publishing connection.
+    /// Opens a publishing connection.
     ///
     /// # Errors
     /// The server refused.
     fn publisher(&mut self) -> Result<Opened<dyn Publisher>, Error>;
-    /// A consuming connection for one of the subscriptions.
+    /// Opens a consuming connection for one of the subscriptions.
     ///
     /// # Errors
     /// The server refused.
     fn consumer(&mut self, subscription: usize, prefetch: usize) -> Result<Opened<dyn Consumer>, Error>;
-    /// Ends it and removes what the run left in it.
+    /// Stops it and removes the data left by the run.
     fn stop(&mut self);
 }

@@ -1,43 +1,43 @@
-//! Exactly once, and in order.
+//! Checks that every event arrives exactly once and in order.
 
 use crate::event::Events;
 use crate::target::{Delivered, Order};
 
-/// What order a consumer can be held to.
+/// The order that a consumer can be checked against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// Events were published while it consumed: what is equally urgent comes in the order of publication.
+    /// Events are published while it consumes: events of equal priority arrive in the order of publication.
     WhilePublishing(Order),
-    /// All was there before it began: the order is exact.
+    /// All events were published before it started: the order is exact.
     Waiting(Order),
 }
 
-/// What was found; everything but `deliveries` is 0 where all is well.
+/// The result of the checks; everything but `deliveries` is 0 in a correct run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Verdict {
     /// Deliveries of events of the run, each counted once for each subscription.
     pub deliveries: u64,
-    /// Events that a subscription did not get.
+    /// Events that a subscription did not receive.
     pub missing: u64,
-    /// Deliveries of what the subscription had got already.
+    /// Deliveries of events that the subscription had already received.
     pub duplicates: u64,
-    /// Deliveries that came before one that should have been first.
+    /// Deliveries that arrived ahead of one that should have preceded them.
     pub out_of_order: u64,
-    /// Deliveries of what nobody published, or whose bytes are not those that were published.
+    /// Deliveries of events that were never published, or whose bytes differ from those published.
     pub damaged: u64,
-    /// Confirmations that were not due.
+    /// Confirmations that were not expected.
     pub wrong_confirmations: u64,
 }
 
 impl Verdict {
-    /// Whether everything is as it should be.
+    /// Whether every check passed.
     #[must_use]
     pub fn is_good(&self) -> bool {
         let Self { deliveries: _, missing, duplicates, out_of_order, damaged, wrong_confirmations } = *self;
         [missing, duplicates, out_of_order, damaged, wrong_confirmations] == [0; 5]
     }
 
-    /// Both.
+    /// The sum of both results.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Seen {
         Self(vec![0; usize::try_from(limit.div_ceil(64)).unwrap_or(usize::MAX)])
     }
 
-    /// Adds one; whether it was new.
+    /// Adds a number and returns whether it was new.
     pub(crate) fn insert(&mut self, number: u64) -> bool {
         let bit = 1 << (number % 64);
         let word = usize::try_from(number / 64).ok().and_then(|at| self.0.get_mut(at));
@@ -71,7 +71,7 @@ impl Seen {
     }
 }
 
-/// What one subscription has got, over all its consumers.
+/// The events one subscription has received, over all its consumers.
 #[derive(Debug, Clone)]
 pub(crate) struct Subscription {
     seen: Seen,
@@ -82,12 +82,12 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    /// `count`: how many events it is to get.
+    /// Creates the record of a subscription that expects `count` events.
     pub(crate) fn new(count: u64) -> Self {
         Self { seen: Seen::new(count), count, got: 0, duplicates: 0, damaged: 0 }
     }
 
-    /// Counts a delivery; the event's number if it is one of the run's that it had not got.
+    /// Counts a delivery. Returns the event's number if it belongs to the run and is new to the subscription.
     pub(crate) fn count(&mut self, delivered: &Delivered) -> Option<u64> {
         let Some(event) = delivered.event.filter(|event| event.index < self.count) else {
             self.damaged += 1;
@@ -120,11 +120,11 @@ impl Subscription {
     }
 }
 
-/// Holds one consumer to the order.
+/// Checks the order of one consumer's deliveries.
 #[derive(Debug)]
 pub(crate) struct OrderCheck {
     expected: Expected,
-    /// Events of each publisher; they are numbered one publisher after the other.
+    /// The number of events per publisher; events are numbered one publisher after the other.
     share: u64,
     publishers: usize,
     /// Event n is in topic n modulo this.
@@ -138,13 +138,13 @@ pub(crate) struct OrderCheck {
 
 impl OrderCheck {
     pub(crate) fn new(events: &Events, expected: Expected, share: u64, publishers: usize, topics: usize) -> Self {
-        // With very many priorities each of them has next to no events: then only what is cheap is checked.
+        // With very many priorities, each has hardly any events; only the cheap checks run then.
         let ranks = events.priorities().min(MOST_RANKS);
         let (next, rank) = (vec![0; ranks * publishers * topics], vec![usize::MAX; topics]);
         Self { expected, share, publishers, topics, next, rank, out_of_order: 0 }
     }
 
-    /// Takes a delivery that was counted.
+    /// Checks a delivery that was counted.
     pub(crate) fn take(&mut self, events: &Events, index: u64, priority: i32) {
         let (Expected::WhilePublishing(order) | Expected::Waiting(order)) = self.expected;
         let rank = match order {
@@ -166,7 +166,7 @@ impl OrderCheck {
     }
 }
 
-/// Priorities that the order of publication is followed for.
+/// The most priorities for which the order of publication is tracked.
 const MOST_RANKS: usize = 65_536;
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use crate::report::{Percentiles, Report, Run};
 use crate::target::{Opened, Publisher, Target};
 use crate::verify::{Expected, Verdict};
 
-/// What is measured.
+/// A workload to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Workload {
-    /// Publish and be confirmed.
+    /// Publish and wait for confirmation.
     Publish,
     /// Publish, deliver and acknowledge at the same time.
     Work {
@@ -29,7 +29,7 @@ pub enum Workload {
     },
     /// Publish once, deliver to many.
     FanOut {
-        /// To how many.
+        /// The number of subscriptions.
         subscriptions: usize,
     },
     /// Publish everything, kill the server, start it again, consume everything.
@@ -37,7 +37,7 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// As it is called on the command line.
+    /// The name on the command line.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Workload {
         }
     }
 
-    /// The name with what varies.
+    /// The name with the workload's parameter.
     #[must_use]
     pub fn title(&self) -> String {
         match self {
@@ -60,7 +60,7 @@ impl Workload {
         }
     }
 
-    /// Events where nobody says how many: enough for a second or more of a fast server.
+    /// The default number of events: enough to keep a fast server busy for a second or more.
     #[must_use]
     pub fn default_events(&self) -> u64 {
         match self {
@@ -74,24 +74,24 @@ impl Workload {
     }
 }
 
-/// What is common to all workloads.
+/// Settings common to all workloads.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How many events; none: [`Workload::default_events`].
+    /// The number of events; `None` means [`Workload::default_events`].
     pub events: Option<u64>,
-    /// Bytes of an event.
+    /// The size of an event in bytes.
     pub size: usize,
-    /// Their priorities.
+    /// The range of event priorities.
     pub priorities: RangeInclusive<i32>,
-    /// The most unconfirmed events of a publisher.
+    /// The most unconfirmed events per publisher.
     pub window: u64,
-    /// Publishing connections.
+    /// The number of publishing connections.
     pub publishers: usize,
-    /// Events in flight to a consumer where the workload does not say.
+    /// Events in flight to a consumer, unless the workload sets its own number.
     pub prefetch: usize,
     /// Topics that the events are spread over evenly; each has all the subscriptions, and a consumer takes all topics of its own.
     pub topics: usize,
-    /// What the events follow from.
+    /// The seed that the events are generated from.
     pub seed: u64,
 }
 
@@ -110,21 +110,21 @@ impl Default for Settings {
     }
 }
 
-/// Told what is being done, and how much of it is done.
+/// An observer of the progress of a workload.
 pub trait Watch {
-    /// Something begins.
+    /// Reports that the stage `what` begins.
     fn begin(&mut self, what: &str);
-    /// So much of so much has happened.
+    /// Reports that `done` of `total` steps are complete.
     ///
     /// # Errors
-    /// Nobody wants the result any more.
+    /// The run was cancelled.
     fn advance(&mut self, done: u64, total: u64) -> Result<(), Error>;
 }
 
 /// Starts `target` with an empty directory below `dir`, runs the workload, and stops it.
 ///
 /// # Errors
-/// The server does not start, refuses something, or stalls. That it loses events is no error but in the report.
+/// The server does not start, refuses something, or stalls. Lost events are not an error; the report counts them.
 pub fn run(
     target: &mut dyn Target,
     workload: Workload,
@@ -153,7 +153,7 @@ pub fn run(
     result
 }
 
-/// Notes when the last thing happened, to a tenth of a second.
+/// Records the time of the last progress, to a tenth of a second.
 struct LastMove<'a> {
     watch: &'a mut dyn Watch,
     began: Instant,
@@ -184,7 +184,7 @@ struct Bench<'a> {
     watch: &'a mut dyn Watch,
 }
 
-/// A load with what the server spent on it.
+/// The measurements of a load, with the resources the server spent on it.
 struct Spent {
     measured: Measured,
     cpu: Option<Duration>,
@@ -203,7 +203,7 @@ impl Bench<'_> {
         }
     }
 
-    /// What is published is consumed afterwards, unmeasured: what was confirmed has to be there.
+    /// Consumes the published events afterwards, unmeasured, to check that every confirmed event is there.
     fn publish(&mut self) -> Result<Run, Error> {
         let prefetch = self.settings.prefetch;
         self.target.prepare(1, prefetch)?;
@@ -238,7 +238,7 @@ impl Bench<'_> {
         let memory = self.memory().max(before);
         let verdict = filled.measured.verdict.and(drained.measured.verdict);
         let drain = Spent {
-            // The confirmations were those of the filling.
+            // The confirmations were measured while the backlog was filled.
             measured: Measured { confirms: filled.measured.confirms, level: filled.measured.level, ..drained.measured },
             cpu: drained.cpu,
         };
@@ -255,8 +255,8 @@ impl Bench<'_> {
         Ok(run)
     }
 
-    /// Consumes a backlog; also says how many events never came. A server that loses some over the kill is no reason to give up:
-    /// when nothing more comes, what came is measured up to its last delivery.
+    /// Consumes a backlog and also returns how many events never arrived. If the server lost events in the kill, the run is not
+    /// aborted: it is measured up to the last delivery.
     fn drain(&mut self, prefetch: usize) -> Result<(Spent, u64), Error> {
         let mut last = LastMove { watch: &mut *self.watch, began: Instant::now(), done: 0, at: Duration::ZERO };
         let mut bench = Bench {
@@ -284,7 +284,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Publishes, if `publish` is not 0, and consumes `subscriptions` subscriptions.
+    /// Publishes if `publish` is not 0, and consumes from `subscriptions` subscriptions.
     fn load(
         &mut self,
         what: &str,

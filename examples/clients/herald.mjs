@@ -12,6 +12,9 @@
  * `ws://` and `wss://` go over WebSocket: in browsers, in Node 22, or with a `WebSocket` among the options. Node also has `tcp://` and
  * `tls://`, the option `ca` being the certificate to trust.
  *
+ * Leaving the loop gives back what is not settled, a second later, unless another loop over the same subscription begins. Closing the
+ * client ends all loops. The option `connectTimeoutMs` (10,000; Infinity) says how long a broker is waited for at first.
+ *
  * A lost connection is made again, subscriptions included, and what was not confirmed is published again with the same id: an event
  * may come twice, and nothing that was confirmed is lost. docs/protocol.md says how it works.
  */
@@ -20,9 +23,23 @@
 const UNASKED = /^error: (server is full|too many failed|tokens have changed|the storage was opened again)/;
 const REMOVED = /^error: subscription ".*" of topic (\S+) was removed$/;
 const MAX_PAUSE_MS = 5000;
+const LEAVING_MS = 1000; // in which events in hand can still be settled, after the last loop was left
 
 /** The broker has refused something; the message says what and why. */
 export class HeraldError extends Error {}
+
+/** What became of an event. As a string it is the broker's line. */
+class Confirmation {
+  #line;
+  /** `outcome`: published, replaced, dropped; `level`: synced, written, memory, or what the broker says instead; null where it says nothing. */
+  constructor(line) {
+    this.#line = line;
+    const [outcome, topic, id = null, level = null] = line.split(" ");
+    Object.assign(this, { outcome, topic, id, level });
+  }
+
+  toString() { return this.#line; }
+}
 
 /** What a subscription delivers. Its methods resolve to whether the broker has counted it; if not, the event may come again. */
 class Event {
@@ -45,43 +62,84 @@ class Event {
   touch() { return this.#herald._settle(`touch ${this.topic} ${this.id}`); }
 }
 
-/** `for await (const event of subscription)`. */
+/** `for await (const event of subscription)`, in as many loops as you like: each event goes to one of them. */
 class Subscription {
+  #herald;
   #events = [];
   #waiting = [];
-  #error = null;
+  #end = null; // how loops end
+  #loops = 0;
+  #leaving = null;
+  attached = true;
   constructor(herald, topic, name) {
-    this.line = `SUBSCRIBE ${topic} ${name}`;
+    this.#herald = herald;
+    Object.assign(this, { topic, line: `SUBSCRIBE ${topic} ${name}` });
+    this._await();
+  }
+
+  async next() {
+    this._stay();
+    if (!this.attached && !this.#end) await this.#herald._attach(this);
+    if (this.#events.length) return { value: this.#events.shift(), done: false };
+    if (this.#end) return this.#end();
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  [Symbol.asyncIterator]() {
+    let begun = false;
+    const left = () => {
+      if (begun && --this.#loops === 0 && this.attached && !this.#end) {
+        this.#leaving = setTimeout(() => this.#herald._detach(this), LEAVING_MS);
+      }
+      begun = false;
+    };
+    return {
+      next: () => {
+        if (!begun) this.#loops++;
+        begun = true;
+        return this.next();
+      },
+      return: async (value) => { left(); return { value, done: true }; },
+    };
+  }
+
+  /** Whether its last loop was left. */
+  get _isLeft() { return this.#leaving !== null; }
+
+  _await() {
     this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
     this.ready.catch(() => {}); // whoever asks for events is told as well
-    this.detach = () => herald.detach(topic);
   }
-
-  next() {
-    if (this.#events.length) return Promise.resolve({ value: this.#events.shift(), done: false });
-    if (this.#error) return Promise.reject(this.#error);
-    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
-  }
-
-  [Symbol.asyncIterator]() { return { next: () => this.next() }; }
 
   _deliver(event) {
     const taker = this.#waiting.shift();
-    if (taker) taker.resolve({ value: event, done: false });
+    if (taker) taker({ value: event, done: false });
     else this.#events.push(event);
   }
 
   _answered(line) {
-    if (line?.startsWith("error: ")) this._fail(new HeraldError(line));
-    else if (line) this.resolve(this);
+    if (line?.startsWith("error: ")) {
+      this.#herald._forget(this);
+      this._fail(new HeraldError(line));
+    } else if (line) {
+      this.resolve(this);
+    }
   }
 
   _forget() { this.#events = []; }
 
-  _fail(error) {
-    this.#error = error;
+  _stay() {
+    clearTimeout(this.#leaving);
+    this.#leaving = null;
+  }
+
+  /** Ends it: loops throw `error`, or end as well where the client was closed. */
+  _fail(error, closed = false) {
+    this.#end ??= closed ? () => ({ value: undefined, done: true }) : () => Promise.reject(error);
+    this._stay();
+    this._forget();
     this.reject(error);
-    for (const taker of this.#waiting.splice(0)) taker.reject(error);
+    for (const taker of this.#waiting.splice(0)) taker(this.#end());
   }
 }
 
@@ -95,27 +153,41 @@ export class Herald {
   #unconfirmed = new Set(); // in the order of publication
   #unanswered = []; // what to call with the answers to what this connection was sent, in that order
 
-  /** Waits until the broker is there for the first time, however long that takes. */
+  /** Connects; waits for a broker that is not there yet, up to `connectTimeoutMs`. */
   static async connect(url, options = {}) {
     const herald = new Herald();
     herald.#url = url;
-    herald.#options = { silenceMs: 30000, ...options };
+    herald.#options = { silenceMs: 30000, connectTimeoutMs: 10000, ...options };
     const { client = "herald.mjs", prefetch = 100, token } = options;
     herald.#hello = `hello ${JSON.stringify({ client, prefetch, token, confirm: true })}`;
-    await new Promise((resolve, reject) => herald.#run(resolve, reject));
+    const { connectTimeoutMs } = herald.#options;
+    let timer;
+    try {
+      await new Promise((resolve, reject) => {
+        const late = () => reject(new HeraldError(`no broker at ${url} within ${connectTimeoutMs} ms`));
+        if (connectTimeoutMs < 2 ** 31) timer = setTimeout(late, connectTimeoutMs);
+        herald.#run(resolve, reject);
+      });
+    } catch (error) {
+      herald.close();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
     return herald;
   }
 
-  /** Publishes an event; `options`: id, priority, ttl_ms, delay_ms. Resolves to its confirmation, `published tweets 042 synced`. */
+  /** Publishes an event; `options`: id, priority, ttl_ms, delay_ms. Resolves to its confirmation: outcome, topic, id, level. */
   publish(topic, msg = null, options = {}) {
-    if (this.#error) return Promise.reject(this.#error);
+    const wrong = this.#error ?? wrongName("topic", topic);
+    if (wrong) return Promise.reject(wrong);
     const line = `PUBLISH ${topic} ${JSON.stringify({ ...options, id: options.id ?? uuid(), msg })}`;
     return new Promise((resolve, reject) => {
       const settled = (done, value) => { this.#unconfirmed.delete(event); done(value); };
       const answered = (answer) => {
         if (answer === null) return; // the connection was lost, and the next one publishes it again
         if (answer.startsWith("error: ")) settled(reject, new HeraldError(answer));
-        else settled(resolve, answer);
+        else settled(resolve, new Confirmation(answer));
       };
       const event = { line, answered, fail: (error) => settled(reject, error) };
       this.#unconfirmed.add(event);
@@ -125,22 +197,50 @@ export class Herald {
 
   /** Attaches to a durable subscription; without a name to one of this connection's own, which is lost with it. */
   async subscribe(topic, name = "") {
+    const wrong = wrongName("topic", topic) ?? (name && wrongName("subscription", name));
+    if (wrong) throw wrong;
+    return this._attach(new Subscription(this, topic, name));
+  }
+
+  async _attach(subscription) {
     if (this.#error) throw this.#error;
-    const subscription = new Subscription(this, topic, name);
-    this.#subscriptions.set(topic, subscription);
-    this.#send(subscription.line, (line) => subscription._answered(line));
+    const { topic, attached } = subscription;
+    const other = this.#subscriptions.get(topic);
+    if (other?._isLeft) this._detach(other);
+    else if (other && other !== subscription) {
+      throw new HeraldError(`error: already subscribed to topic ${topic} on this client; leave its loop or detach first`);
+    }
+    if (!attached) subscription._await();
+    subscription.attached = true;
+    if (other !== subscription) {
+      this.#subscriptions.set(topic, subscription);
+      this.#send(subscription.line, (line) => subscription._answered(line));
+    }
     return subscription.ready;
   }
 
-  /** Lets go of a subscription; a durable one stays, and what was not acknowledged waits in it. */
+  /** Detaches from a topic, which ends loops; a durable subscription stays, and what was not acknowledged waits in it. */
   async detach(topic) {
-    this.#subscriptions.delete(topic);
-    await this._settle(`detach ${topic}`);
+    const subscription = this.#subscriptions.get(topic);
+    if (!subscription) return;
+    const detached = this._detach(subscription);
+    subscription._fail(new HeraldError(`detached from topic ${topic}`), true);
+    await detached;
   }
 
-  /** Ends it: what is not confirmed fails. */
+  _detach(subscription) {
+    subscription.attached = false;
+    subscription._stay();
+    subscription._forget();
+    this._forget(subscription);
+    return this._settle(`detach ${subscription.topic}`);
+  }
+
+  _forget({ topic }) { this.#subscriptions.delete(topic); }
+
+  /** Ends it: what is not confirmed fails, and loops end. */
   close() {
-    this.#fail(new HeraldError("the client is closed"));
+    this.#fail(new HeraldError("the client is closed"), true);
     this.#end();
   }
 
@@ -228,11 +328,18 @@ export class Herald {
     }
   }
 
-  #fail(error) {
+  #fail(error, closed) {
     this.#error ??= error;
     for (const event of [...this.#unconfirmed]) event.fail(error);
-    for (const subscription of this.#subscriptions.values()) subscription._fail(error);
+    for (const subscription of this.#subscriptions.values()) subscription._fail(error, closed);
+    for (const answered of this.#unanswered.splice(0)) answered(null);
   }
+}
+
+/** A name with a blank would be two words of the command, and one with a line break two commands. */
+function wrongName(kind, name) {
+  if (/^[^\s\x00-\x1f\x7f]+$/.test(name)) return null;
+  return new HeraldError(`error: invalid ${kind} name ${JSON.stringify(name)}: a name is made of A-Z a-z 0-9 . _ : -`);
 }
 
 /** Pages without TLS have no `crypto.randomUUID`, but they have random bytes, as Node 18 has them in a module. */

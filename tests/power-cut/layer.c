@@ -1,21 +1,21 @@
 /*
- * Records what a process does to the files below a directory, so that a power cut can be played afterwards: what was written, what
- * was synced, in which order. It changes nothing itself. Loaded into the broker with LD_PRELOAD (Linux, 64 bits).
+ * Records a process's changes and syncs of the files in a directory, in order, so that a power cut can be simulated afterwards. It
+ * changes nothing itself. Loaded into the broker with LD_PRELOAD (64-bit Linux).
  *
- *   POWER_CUT_ROOT         the directory, absolute; it exists
- *   POWER_CUT_JOURNAL      the file of the records, absolute, outside of the root
- *   POWER_CUT_IGNORE_SYNC  if set: syncs succeed and do nothing, as with a disk that lies
+ *   POWER_CUT_ROOT         the directory, absolute; it must exist
+ *   POWER_CUT_JOURNAL      the file of the records, absolute, outside the root
+ *   POWER_CUT_IGNORE_SYNC  if set, syncs succeed without syncing, as on a disk that lies
  *
- * What the records mean is in src/power_cut/journal.rs. Two rules make them trustworthy when the process is killed at any instant:
+ * src/power_cut/journal.rs defines the meaning of the records. Two rules make them reliable even if the process is killed at any moment:
  *
- * - A change is made and recorded under one lock, and its caller goes on only after that. So the order of the records is the order
- *   of the changes, and at most the last change has no record: nobody was told of that one.
- * - A sync's record says up to which record it counts: the last one when the sync began. It is written when the sync has returned.
+ * - A change is made and recorded under one lock, and only then does the call return. So the records are in the order of the changes,
+ *   and at most the last change has no record; its caller never learned that it succeeded.
+ * - A sync's record states how far it covers the journal: up to the last record when the sync began. It is written after the sync.
  *
- * Files are known by their inode numbers, looked up from the handle for each call, so duplicated and inherited handles are no matter.
- * What is done to a file by a way that is not here (a shared mapping, copy_file_range, ...) is recorded as unsupported, and whoever
- * reads the records gives up. Calls that go past the C library cannot be seen; the reader finds out by comparing the directory after
- * an orderly stop with what the records make of it.
+ * Files are identified by their inode numbers, looked up from the handle at each call, so duplicated and inherited handles work.
+ * Operations that the library cannot record (a shared mapping, copy_file_range, ...) are recorded as unsupported, and the reader of
+ * the records fails. System calls that bypass the C library are invisible; the reader detects them by comparing the directory after an
+ * orderly stop with the replayed records.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -77,7 +77,7 @@ static void die(const char *what) {
     abort();
 }
 
-/* The inodes below the root: 'd' and 'f'. Never taken out: a file may be written after it was unlinked. */
+/* The inodes in the root: 'd' for directories, 'f' for files. Never removed, because a file may be written after it was unlinked. */
 #define SLOTS (1u << 18)
 static struct { uint64_t inode; char type; } known[SLOTS];
 static unsigned known_count;
@@ -123,7 +123,7 @@ static void put(const struct iovec *parts, int count) {
     position += total;
 }
 
-/* With the lock held. */
+/* Called with the lock held. */
 static void record(enum kind kind, uint64_t inode, uint64_t other, uint64_t offset, uint64_t length, const char *name,
                    const char *second, const void *data) {
     struct record r = { MAGIC, kind, inode, other, offset, length, 0, 0 };
@@ -142,7 +142,7 @@ static void unsupported(const char *what) {
     pthread_mutex_unlock(&lock);
 }
 
-/* The inode of an open file or directory below the root, else 0. */
+/* The inode of an open file or directory in the root, or 0. */
 static uint64_t tracked(int fd, char type) {
     int before = errno;
     struct stat st;
@@ -157,7 +157,7 @@ static uint64_t tracked(int fd, char type) {
     return inode;
 }
 
-/* The last part of a path, and in `dir` the inode of the directory that it is in, 0 if that is not below the root. */
+/* The last component of a path; sets `dir` to the inode of its directory, or to 0 if that is outside the root. */
 static const char *split(int at, const char *path, uint64_t *dir, char *base) {
     char parent[PATH_MAX];
     int before = errno;
@@ -188,7 +188,7 @@ static void walk(int fd, const char *path) {
         struct stat st;
         char below[PATH_MAX];
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) die("cannot look at a file");
+        if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW)) die("cannot stat a file");
         snprintf(below, sizeof below, "%s%s%s", path, *path ? "/" : "", entry->d_name);
         know(st.st_ino, S_ISDIR(st.st_mode) ? 'd' : 'f');
         record(S_ISDIR(st.st_mode) ? HAS_DIR : HAS_FILE, st.st_ino, 0, 0, 0, below, NULL, NULL);
@@ -201,12 +201,12 @@ __attribute__((constructor)) static void begin(void) {
     const char *root = getenv("POWER_CUT_ROOT"), *path = getenv("POWER_CUT_JOURNAL");
     if (!root || !path) return;
     struct stat st;
-    if (stat(root, &st)) die("cannot look at the root");
+    if (stat(root, &st)) die("cannot stat the root");
     ignores_sync = getenv("POWER_CUT_IGNORE_SYNC") != NULL;
     device = st.st_dev;
     know(st.st_ino, 'd');
     journal = REAL(open)(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
-    if (journal < 0) die("cannot make the journal");
+    if (journal < 0) die("cannot create the journal");
     pthread_mutex_lock(&lock);
     record(HAS_DIR, st.st_ino, 0, 0, 0, "", NULL, NULL);
     walk(REAL(open)(root, O_RDONLY | O_DIRECTORY), "");
@@ -258,7 +258,7 @@ int __openat64_2(int at, const char *path, int flags) { return open_at(at, path,
 int creat(const char *path, mode_t mode) { return open_at(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 int creat64(const char *path, mode_t mode) { return open_at(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 
-/* Writing. `offset` is -1 where the file's own position counts; then it is behind what was written afterwards. */
+/* Writing. `offset` is -1 if the write is at the file's own position, which is then behind the written bytes afterwards. */
 static ssize_t wrote(int fd, uint64_t inode, const struct iovec *parts, int count, off_t offset, ssize_t n) {
     int before = errno;
     if (n > 0) {
@@ -419,7 +419,7 @@ int mkdirat(int at, const char *path, mode_t mode) {
     pthread_mutex_lock(&lock);
     int result = REAL(mkdirat)(at, path, mode), error = errno;
     if (result == 0) {
-        if (fstatat(at, path, &st, 0)) die("cannot look at a new directory");
+        if (fstatat(at, path, &st, 0)) die("cannot stat a new directory");
         know(st.st_ino, 'd');
         record(MKDIR, dir, st.st_ino, 0, 0, base, NULL, NULL);
     }
@@ -499,12 +499,12 @@ void sync(void) {
     synced_all(covered);
 }
 
-/* Promises nothing about the file's length or the disk's cache, by its own manual: it counts as nothing. */
+/* By its own manual it guarantees neither the file's length nor the disk's cache, so it does not count as a sync. */
 int sync_file_range(int fd, off_t offset, off_t length, unsigned flags) {
     return REAL(sync_file_range)(fd, offset, length, flags);
 }
 
-/* SQLite maps its index of the log, which it makes anew after a crash. */
+/* SQLite maps its index of the log, which it rebuilds after a crash. */
 static void mapped(int fd, int protection, int flags) {
     if (!(protection & PROT_WRITE) || !(flags & MAP_SHARED) || !tracked(fd, 'f')) return;
     char link[64], path[PATH_MAX];

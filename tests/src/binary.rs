@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The path of `herald`: what `HERALD_BIN` names, else what cargo builds now in the profile of the running test.
+/// The path of `herald`: the one in `HERALD_BIN`, or one that cargo builds now in the profile of the running test.
 #[must_use]
 pub fn herald() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

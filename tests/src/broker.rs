@@ -1,4 +1,4 @@
-//! A broker process of the tests' own.
+//! A broker process for tests.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use crate::{PATIENCE, Telnet, herald};
 
-/// How long the port of the last run may be somebody else's. Shorter than the kernel keeps the ports of closed connections, so that a
-/// broker that cannot listen beside these is found out.
+/// How long to retry if another process has taken the port of the last run. Shorter than the kernel keeps the ports of closed
+/// connections, so that a broker that cannot listen while these linger fails its test.
 const PORT_IS_FREE_AGAIN: Duration = Duration::from_secs(10);
 
 /// A running `herald serve` with a temporary directory for its configuration and its data.
@@ -27,11 +27,11 @@ pub struct TestBroker {
     addr: SocketAddr,
     port: u16,
     environment: Vec<(OsString, OsString)>,
-    /// Where the other transports listen, which is where they listen again after a restart.
+    /// The addresses of the other transports, which they get again after a restart.
     others: Vec<(String, SocketAddr)>,
 }
 
-/// What the process has written to standard error.
+/// The process's output on standard error.
 #[derive(Default)]
 struct Log {
     lines: Mutex<(Vec<String>, bool)>,
@@ -39,7 +39,7 @@ struct Log {
 }
 
 impl TestBroker {
-    /// Starts a broker with the defaults and what `config` says besides, on a free port.
+    /// Starts a broker on a free port, with `config` in addition to the defaults.
     #[must_use]
     pub fn start(config: &str) -> Self {
         let mut broker = Self::prepare(config);
@@ -47,13 +47,13 @@ impl TestBroker {
         broker
     }
 
-    /// The same without starting it.
+    /// Prepares a broker without starting it.
     #[must_use]
     pub fn prepare(config: &str) -> Self {
         Self::prepare_in(&std::env::temp_dir(), config)
     }
 
-    /// The same with its directory below `parent`.
+    /// Prepares a broker whose directory is in `parent`.
     #[must_use]
     pub fn prepare_in(parent: &Path, config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("herald-").tempdir_in(parent).unwrap();
@@ -64,13 +64,13 @@ impl TestBroker {
         Self { dir, child: None, log, log_reader, addr, port: 0, environment, others }
     }
 
-    /// Leaves the directory where it is; the answer is its path.
+    /// Keeps the directory after the test, and returns its path.
     pub fn keep_dir(&mut self) -> PathBuf {
         self.dir.disable_cleanup(true);
         self.dir.path().to_owned()
     }
 
-    /// Starts the process, on the port that it had before if it had one, and waits until it listens.
+    /// Starts the process, on its previous port if it has one, and waits until it listens.
     pub fn run(&mut self) {
         let began = Instant::now();
         let line = loop {
@@ -78,7 +78,7 @@ impl TestBroker {
             if let Some(line) = self.find_in_log("listening transport=tcp addr=") {
                 break line;
             }
-            // Between two runs, anybody's outgoing connection may have got the port.
+            // Between two runs, any outgoing connection may have taken the port.
             let taken = self.log().contains("the port is in use") && began.elapsed() < PORT_IS_FREE_AGAIN;
             assert!(taken, "the process has ended:\n{}", self.log());
             self.wait();
@@ -95,7 +95,7 @@ impl TestBroker {
         }
     }
 
-    /// Starts the process, and kills it after this time, whatever it is at.
+    /// Starts the process and kills it after `time`, whatever its state.
     pub fn run_briefly(&mut self, time: Duration) {
         self.spawn();
         std::thread::sleep(time);
@@ -119,7 +119,7 @@ impl TestBroker {
         self.child = Some(child);
     }
 
-    /// The command that starts it, for runs that are expected to fail.
+    /// The command that starts the process, for runs that are expected to fail.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(herald());
@@ -138,12 +138,12 @@ impl TestBroker {
         command
     }
 
-    /// Sets a variable of the environment in which it will run.
+    /// Sets an environment variable of the process.
     pub fn env(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
         self.environment.push((name.into(), value.into()));
     }
 
-    /// Its directory: `herald.toml` and `data` are in it.
+    /// Its directory, which contains `herald.toml` and `data`.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -155,14 +155,14 @@ impl TestBroker {
         self.addr
     }
 
-    /// The address on which another transport listens.
+    /// The address of another transport.
     #[must_use]
     pub fn addr_of(&self, transport: &str) -> SocketAddr {
         let other = self.others.iter().find(|(other, _)| other == transport);
-        other.unwrap_or_else(|| panic!("there is no {transport}:\n{}", self.log())).1
+        other.unwrap_or_else(|| panic!("no {transport} listens:\n{}", self.log())).1
     }
 
-    /// A client that has been greeted.
+    /// Connects a client, which has received its greeting.
     #[must_use]
     pub fn telnet(&self) -> Telnet {
         Telnet::connect(self.addr)
@@ -174,7 +174,7 @@ impl TestBroker {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// Kills the process as a crash would: nothing of it gets to run.
+    /// Kills the process as a crash would, without any cleanup.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
@@ -182,20 +182,20 @@ impl TestBroker {
         self.finish_log();
     }
 
-    /// Reads what the process, which has ended, had still to say.
+    /// Reads the remaining output of the ended process.
     fn finish_log(&mut self) {
         if let Some(reader) = self.log_reader.take() {
             reader.join().unwrap();
         }
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Asks the process to stop, and waits until it has ended.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the process has ended.
     pub fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         let began = Instant::now();
@@ -209,13 +209,13 @@ impl TestBroker {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid().cast_signed()).unwrap();
         kill_process(pid, signal).unwrap();
     }
 
-    /// Gives it another configuration while it runs, and waits until that is in force.
+    /// Replaces the configuration of the running process, and waits until it is in force.
     pub fn reload(&self, config: &str) {
         const DONE: &str = "the configuration was read again";
         let times = || self.log().matches(DONE).count();
@@ -229,15 +229,15 @@ impl TestBroker {
         }
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lines.lock().unwrap().0.join("\n")
     }
 
-    /// Waits until the figures of a topic's only subscription, or of its first, are as they are to be.
+    /// Waits until the figures of a topic's first subscription are as expected.
     ///
-    /// A connection that a client has closed is gone for the broker a little later; this is how to wait for that.
+    /// The broker notices a closed connection only a little later; this is also how to wait for that.
     #[track_caller]
     pub fn wait_for_figures(&self, topic: &str, wanted: &[(&str, u64)]) {
         let mut client = self.telnet();
@@ -246,7 +246,7 @@ impl TestBroker {
             let answer = client.ask(&format!("stats {topic}"));
             let stats: serde_json::Value = match serde_json::from_str(&answer) {
                 Ok(stats) => stats,
-                // It is made by its first event.
+                // The first event creates the topic.
                 Err(_) if answer.starts_with("error: no such topic") => serde_json::Value::Null,
                 Err(_) => panic!("{answer}"),
             };
@@ -266,7 +266,7 @@ impl TestBroker {
         found.unwrap_or_else(|| panic!("the process has ended without {text:?}:\n{}", self.log()))
     }
 
-    /// The same; `None`: the process has ended without it.
+    /// Waits for a line that contains `text`; `None` if the process ends without it.
     fn find_in_log(&self, text: &str) -> Option<String> {
         let mut lines = self.log.lines.lock().unwrap();
         loop {
@@ -297,13 +297,13 @@ impl Drop for TestBroker {
     }
 }
 
-/// Printed by the test runner for failed tests only.
-#[expect(clippy::print_stdout, reason = "the test runner shows it where a test fails")]
+/// Prints lines that the test runner shows for failed tests only.
+#[expect(clippy::print_stdout, reason = "the test runner shows it if the test fails")]
 fn println_all(lines: &[String]) {
     println!("--- the broker's log ---\n{}", lines.join("\n"));
 }
 
-/// Resident memory of a process, in KiB.
+/// The resident memory of a process, in KiB.
 #[must_use]
 pub fn resident_kb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

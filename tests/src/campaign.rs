@@ -1,32 +1,32 @@
-//! Crash campaigns: the broker is loaded and crashed at random moments, again and again on the same data, and every event is held
-//! against what its publisher was told and what its consumers did.
+//! Crash campaigns: the broker is loaded and crashed at random moments, repeatedly on the same data, and every event is checked
+//! against the confirmations of its publisher and the actions of its consumers.
 //!
 //! | to find | look in |
 //! | --- | --- |
-//! | what a campaign can be told | [`Settings`] |
+//! | the settings of a campaign | [`Settings`] |
 //! | the rounds | `rounds` |
-//! | who loads the broker | `publisher`, `consumer` |
-//! | what must be true of every event, and of all together | `history`, `order`, `tally` |
-//! | what is asked of a broker without load | `taking` |
-//! | events whose content can be checked | `event` |
-//! | what comes out of it | [`Report`] |
+//! | the clients that load the broker | `publisher`, `consumer` |
+//! | the checks of each event, and of all events together | `history`, `order`, `tally` |
+//! | the checks of a broker without load | `taking` |
+//! | events whose content can be verified | `event` |
+//! | the results | [`Report`] |
 //!
-//! After a power cut at `always` ([`crate::power_cut`]) the same holds, but for what a client did and no sync covers yet: an
-//! acknowledgement, a `nack` or the making or removing of a subscription that was answered, with no event sent after the answer and
-//! confirmed before the cut. It may be as if it had not been.
+//! These checks are made after each crash or during the campaign:
 //!
-//! What is checked, after each crash or while it goes on:
+//! - confirmed = acknowledged + dead-lettered + still waiting, for each subscription: approximately after each start, by the broker's
+//!   own figures, and event by event every 25 rounds and at the end;
+//! - an event does not come back after its acknowledgement was answered;
+//! - an event is delivered with its published bytes, to one connection of a shared subscription at a time;
+//! - an event is not delivered before its delay is over, whether it was published or given back with it, restarts included;
+//! - `redelivered` counts every answered `nack`, and never decreases;
+//! - without publishers, events arrive in the order of priority, and within a priority in the order of publication;
+//! - durable subscriptions exist after a crash, and removed ones do not;
+//! - an orderly stop loses nothing, even if power fails after it;
+//! - the storage freed space during the campaign.
 //!
-//! - confirmed = acknowledged + dead-lettered + still waiting, for each subscription: roughly after each start, by the broker's own
-//!   figures, and event by event every 25 rounds and in the end;
-//! - an event whose acknowledgement was answered does not come back;
-//! - an event is delivered with the bytes that were published, to one connection of a shared subscription at a time;
-//! - not before the delay that it was published or given back with is over, restarts included;
-//! - `redelivered` counts every answered `nack`, and never goes back;
-//! - while nobody publishes, in the order of priority, and within a priority in the order of publication;
-//! - durable subscriptions are there after a crash, and removed ones are not;
-//! - an orderly stop loses nothing even if the power fails after it;
-//! - the storage gave space back while all this happened.
+//! After a power cut at `always` ([`crate::power_cut`]) the same holds, except for client actions that no sync covers yet: an answered
+//! acknowledgement, `nack`, or creation or removal of a subscription may be undone, unless an event sent after the answer was confirmed
+//! before the cut.
 
 mod consumer;
 mod event;

@@ -1,4 +1,4 @@
-//! Certificates of the tests' own.
+//! Certificates for tests.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ impl Default for Authority {
 }
 
 impl Authority {
-    /// Another one each time.
+    /// A new authority with a key of its own.
     #[must_use]
     pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
@@ -27,7 +27,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// What clients trust.
+    /// The certificate that clients trust.
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem
@@ -37,7 +37,7 @@ impl Authority {
     pub fn issue(&self, dir: &Path) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-        // OpenSSL takes a certificate for its own issuer's if both have the same name.
+        // OpenSSL takes a certificate for self-signed if its subject and issuer have the same name.
         params.distinguished_name.push(DnType::CommonName, "a broker");
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();

@@ -1,4 +1,4 @@
-//! Real MongoDB servers of the tests' own: a single one, or a replica set, that can be killed and started again.
+//! Real MongoDB servers for tests: a single one or a replica set, which can be killed and restarted.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -14,10 +14,11 @@ use tempfile::TempDir;
 
 use crate::PATIENCE;
 
-/// Runs what it is given, says its process id, and kills it when its own input ends: so no server outlives the tests, however they end.
+/// A shell script that runs its arguments, prints the process id, and kills the process when its own input ends. So no server outlives
+/// the tests, however they end.
 const GUARD: &str = r#""$@" >/dev/null 2>&1 & p=$!; echo $p; read -r _; kill -9 $p 2>/dev/null; wait $p"#;
 
-/// The path of mongod: the one in `PATH`, or the one that `.ci/mongod` got.
+/// The path of mongod: the one in `PATH`, or the one installed by `.ci/mongod`.
 fn program() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut found = std::env::split_paths(&path).map(|dir| dir.join("mongod")).filter(|program| program.exists());
@@ -39,7 +40,7 @@ struct Running {
 }
 
 impl Mongod {
-    /// A server with these options on a free port, not started yet.
+    /// Prepares a server with these options on a free port, without starting it.
     #[must_use]
     pub fn prepare(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("herald-mongod-").tempdir().unwrap();
@@ -48,14 +49,14 @@ impl Mongod {
         Self { dir, port, options, running: None }
     }
 
-    /// Starts one that belongs to no replica set, and waits until it answers.
+    /// Starts a server outside any replica set, and waits until it answers.
     pub async fn standalone(options: &[&str]) -> Self {
         let mut mongod = Self::prepare(options);
         mongod.run().await;
         mongod
     }
 
-    /// Starts it on its data and port, and waits until it answers.
+    /// Starts the server on its data and port, and waits until it answers.
     pub async fn run(&mut self) {
         self.spawn();
         let began = Instant::now();
@@ -79,7 +80,7 @@ impl Mongod {
         self.running = Some(Running { guard, input, pid });
     }
 
-    /// Kills it as a crash would.
+    /// Kills the server as a crash would.
     pub fn kill(&mut self) {
         let Running { mut guard, input, pid } = self.running.take().expect("it runs");
         let _it_may_have_ended = kill_process(pid, Signal::KILL);
@@ -93,12 +94,12 @@ impl Mongod {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// A client for it alone, whatever set it belongs to.
+    /// A client of this server alone, even if it belongs to a set.
     pub async fn direct(&self) -> Client {
         client(&format!("mongodb://{}/?directConnection=true", self.addr())).await
     }
 
-    /// What it has logged last.
+    /// The end of its log.
     #[must_use]
     pub fn log(&self) -> String {
         let log = std::fs::read(self.dir.path().join("mongod.log")).unwrap_or_default();
@@ -107,7 +108,7 @@ impl Mongod {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// Its directory, in which it takes no notice of files that it does not know.
+    /// Its directory, in which it ignores unknown files.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -122,7 +123,7 @@ impl Drop for Mongod {
     }
 }
 
-/// A client that gives up soon, so that the tests can say what is wrong.
+/// A client with a short timeout, so that tests can report the problem.
 pub(crate) async fn client(uri: &str) -> Client {
     let mut options = ClientOptions::parse(uri).await.unwrap();
     options.server_selection_timeout = Some(Duration::from_secs(5));
@@ -135,7 +136,7 @@ pub struct ReplicaSet {
 }
 
 impl ReplicaSet {
-    /// Starts a set of so many nodes, with more options, and waits until it takes writes.
+    /// Starts a set of this many nodes with these options, and waits until it accepts writes.
     pub async fn start(nodes: usize, options: &[&str]) -> Self {
         let mut all = vec!["--replSet", "rs0"];
         all.extend(options);
@@ -165,12 +166,12 @@ impl ReplicaSet {
         format!("mongodb://{}/{database}?replicaSet=rs0", hosts.join(","))
     }
 
-    /// A client of the set. Each test makes its own: it lives in the test's runtime.
+    /// A client of the set. Each test needs its own, because the client lives in the test's runtime.
     pub async fn client(&self) -> Client {
         client(&self.uri("")).await
     }
 
-    /// Waits until a node takes writes, and says which.
+    /// Waits until a node accepts writes, and returns its index.
     pub async fn wait_for_primary(&self) -> usize {
         let began = Instant::now();
         loop {
@@ -185,16 +186,16 @@ impl ReplicaSet {
         }
     }
 
-    /// A node.
+    /// The node of this index.
     pub fn node(&mut self, index: usize) -> &mut Mongod {
         &mut self.nodes[index]
     }
 
-    /// Makes the primary give up its office, and waits for another.
+    /// Makes the primary step down, and waits for another.
     pub async fn step_down(&self) {
         let primary = self.wait_for_primary().await;
         let client = self.nodes[primary].direct().await;
-        // It may close the connection instead of answering.
+        // The primary may close the connection instead of answering.
         let _answer = client.database("admin").run_command(doc! { "replSetStepDown": 5, "force": true }).await;
         self.wait_for_primary().await;
     }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// A feed whose event n has the id n and the data `{"n":n}`. It drops connections in the middle of lines, answers 503 now and then, ends streams in an
-/// orderly way, and sends comments and events without data in between.
+/// A feed whose event n has the id n and the data `{"n":n}`. It drops connections in the middle of a line, sometimes answers 503, and
+/// sends comments and events without data in between.
 pub struct NumberFeed {
     addr: SocketAddr,
     seen: Arc<Seen>,
 }
 
-/// What the feed has seen of its clients.
+/// The feed's record of its clients.
 struct Seen {
     events: u64,
     connections: AtomicU64,
@@ -24,7 +24,7 @@ struct Seen {
 }
 
 impl NumberFeed {
-    /// A feed of so many events.
+    /// Starts a feed of this many events.
     #[must_use]
     pub fn start(events: u64, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -43,13 +43,13 @@ impl NumberFeed {
         Self { addr, seen }
     }
 
-    /// Where it is.
+    /// The feed's address.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The Last-Event-ID of each connection; 0: it had none.
+    /// The `Last-Event-ID` of each connection; 0 if it had none.
     #[must_use]
     pub fn resumed_at(&self) -> Vec<u64> {
         self.seen.resumed_at.lock().unwrap().clone()
@@ -75,7 +75,7 @@ fn serve(stream: &TcpStream, seen: &Seen, seed: u64) -> std::io::Result<()> {
         return out.write_all(b"HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n");
     }
     out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n\xef\xbb\xbfretry: 1\n\n")?;
-    // How far this connection gets.
+    // The event at which this connection is dropped.
     let end = if last_id == seen.events { u64::MAX } else { last_id + rng.random_range(1..1500) };
     for id in last_id + 1..=seen.events.min(end) {
         let line_end = ["\n", "\r\n", "\r"][rng.random_range(0..3)];
@@ -88,11 +88,11 @@ fn serve(stream: &TcpStream, seen: &Seen, seed: u64) -> std::io::Result<()> {
             out.write_all(b": still here\n\nevent: nothing\n\n")?;
         }
         if rng.random_range(0..20) == 0 {
-            // So that the kills fall into the middle of it.
+            // Slow enough for kills to happen in the middle of the stream.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    // All is said; the stream stays open.
+    // All events are sent; the stream stays open.
     loop {
         std::thread::sleep(Duration::from_millis(200));
         out.write_all(b":\n")?;

@@ -1,23 +1,23 @@
-//! Power cuts for real processes: what was not synced is gone, or there in parts, in any order.
+//! Power cuts for real processes: unsynced data is lost, or survives in parts, in any order.
 //!
-//! A small library ([`LAYER`], in C, because it takes the place of the C library's calls) is loaded into the process and records what
-//! it does to the files below a directory. At the cut, [`Disk`] plays these records on what was on the disk when the process started,
-//! drops everything that no sync covers, save what chance lets survive, and becomes the directory's new content.
+//! A small library ([`LAYER`], in C, because it replaces calls of the C library) is loaded into the process and records its changes to
+//! the files in a directory. At the cut, [`Disk`] replays these records on the content from when the process started, drops everything
+//! that no sync covers, except for what survives by chance, and becomes the directory's new content.
 //!
-//! The rules are those that POSIX leaves to count on, which is less than today's file systems keep:
+//! The rules are the guarantees of POSIX, which are weaker than those of today's file systems:
 //!
-//! - A file's bytes and its length are on the disk when `fsync` or `fdatasync` of it has returned; `sync_file_range` promises nothing.
-//! - A directory's entries are on the disk when `fsync` of the directory has returned. Syncing a file says nothing about its name.
-//! - Of everything else nothing, a beginning, or any part may survive ([`Survival`]), torn at 512 or 4096 bytes; but of what happened
-//!   to one directory a beginning, since file systems keep a journal of that, and a file that was cut keeps nothing written after
-//!   the cut unless the cut survives.
+//! - A file's bytes and its length are on the disk once `fsync` or `fdatasync` of it has returned; `sync_file_range` guarantees nothing.
+//! - A directory's entries are on the disk once `fsync` of the directory has returned. Syncing a file does not sync its name.
+//! - Of everything else nothing, a prefix, or any part may survive ([`Survival`]), torn at 512 or 4096 bytes. Changes of one directory
+//!   survive only as a prefix, because file systems journal them. A truncated file keeps nothing written after the truncation unless
+//!   the truncation survives.
 //!
 //! | to find | look in |
 //! | --- | --- |
 //! | the library | `power-cut/layer.c` |
 //! | its records | `journal` |
-//! | what is on the disk | `disk` |
-//! | what survives besides | `survival` |
+//! | the content of the disk | `disk` |
+//! | the choice of unsynced changes that survive | `survival` |
 
 mod disk;
 mod journal;
@@ -37,23 +37,23 @@ pub use survival::Survival;
 /// The library's source.
 const LAYER: &str = include_str!("../power-cut/layer.c");
 
-/// Plays power cuts on the directory `root` of a broker's processes.
+/// Cuts the power of a broker's processes, for the files in the directory `root`.
 pub struct PowerCut {
     root: PathBuf,
     journal: PathBuf,
-    /// What was on the disk when the process was started.
+    /// The content of the disk when the process was started.
     disk: Disk,
 }
 
 impl PowerCut {
-    /// Has the library loaded into all processes of `broker`; it records what they do below `root`. With `syncs_do_nothing` it
-    /// tells them that their syncs have succeeded without doing any.
+    /// Loads the library into all processes of `broker` to record their changes in `root`. With `syncs_do_nothing` it reports success
+    /// for every sync without syncing.
     #[must_use]
     pub fn new(broker: &mut TestBroker, root: &Path, syncs_do_nothing: bool) -> Self {
         let library = broker.dir().join("power-cut.so");
         compile(&library);
         let journal = broker.dir().join("power-cut.journal");
-        // A program that was started with another library loaded still needs it.
+        // A process started with another preloaded library still needs that one.
         let mut preload = library.into_os_string();
         if let Some(others) = std::env::var_os("LD_PRELOAD") {
             preload.push(":");
@@ -68,30 +68,31 @@ impl PowerCut {
         Self { root: root.to_owned(), journal, disk: Disk::default() }
     }
 
-    /// A process is about to be started: all that is there now is on the disk.
+    /// Prepares for the start of a process: the current content of the directory is on the disk.
     pub fn arm(&mut self) {
         let _there_may_be_none = fs::remove_file(&self.journal);
         self.disk = Disk::read(&self.root);
     }
 
-    /// Checks that the library has seen everything: what it recorded makes of the disk what the directory is. For after an orderly stop:
-    /// a kill can come between a change and its record.
+    /// Checks that the library has seen everything: replaying its records yields the current content of the directory. Only valid after
+    /// an orderly stop, because a kill can come between a change and its record.
     ///
     /// # Errors
-    /// What differs.
+    /// The differences.
     pub fn check_completeness(&self) -> Result<(), String> {
         let mut disk = self.disk.clone();
         let journal = fs::read(&self.journal).unwrap();
         disk.play(&journal)?;
         disk.survive(&Survival::Everything, &journal);
-        // An index that SQLite maps into its memory, and makes anew after a crash.
-        disk.compare(&Disk::read(&self.root), &|name| name.ends_with("-shm"))
+        // SQLite maps its index of the log into memory and rebuilds it after a crash. The reserve is allocated by a system call that no
+        // library sees, and its content means nothing.
+        disk.compare(&Disk::read(&self.root), &|name| ["-shm", "/reserve"].iter().any(|end| name.ends_with(end)))
     }
 
-    /// The cut: the directory gets the content that the disk has after it.
+    /// Cuts the power: the directory gets the content that survives on the disk.
     ///
     /// # Errors
-    /// When something was done to the files that the library does not know how to record.
+    /// When a process changed files in a way that the library cannot record.
     pub fn cut(&mut self, rng: &mut StdRng) -> Result<Survival, String> {
         let length = fs::metadata(&self.journal).map_or(0, |metadata| metadata.len());
         let survival = Survival::choose(rng, length);
@@ -99,12 +100,12 @@ impl PowerCut {
         Ok(survival)
     }
 
-    /// The same with what is to survive of the unsynced.
+    /// Cuts the power with a given choice of unsynced changes that survive.
     ///
     /// # Errors
     /// As for [`PowerCut::cut`].
     pub fn cut_sparing(&mut self, survival: &Survival) -> Result<(), String> {
-        // A process that was killed before it had begun has done nothing.
+        // A process that was killed before it started has no journal.
         let journal = fs::read(&self.journal).unwrap_or_default();
         self.disk.play(&journal)?;
         self.disk.survive(survival, &journal);
@@ -115,16 +116,16 @@ impl PowerCut {
 
 fn compile(library: &Path) {
     if cfg!(not(all(target_os = "linux", target_pointer_width = "64"))) {
-        panic!("power cuts need a Linux of 64 bits: they work through LD_PRELOAD");
+        panic!("power cuts need 64-bit Linux, because they use LD_PRELOAD");
     }
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-Wall", "-shared", "-fPIC", "-x", "c", "-", "-ldl", "-lpthread", "-o"]).arg(library);
     let mut child =
         cc.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
-            panic!("power cuts need a C compiler, as building the SQLite storage does: cannot run \"cc\": {error}")
+            panic!("power cuts need a C compiler, as does building the SQLite storage: cannot run \"cc\": {error}")
         });
     child.stdin.take().unwrap().write_all(LAYER.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "cc does not compile the library of the power cut:\n{text}");
+    assert!(output.status.success(), "cc cannot compile the power cut's library:\n{text}");
 }

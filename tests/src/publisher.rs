@@ -1,4 +1,4 @@
-//! A `herald serve` of the tests' own that is no broker: its sources publish to one elsewhere.
+//! A `herald serve` for tests that only runs sources, which publish to a remote broker.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,14 +10,14 @@ use tempfile::TempDir;
 
 use crate::{PATIENCE, herald};
 
-/// Such a process, with a temporary directory for its configuration and its cursors.
+/// A running publisher process with a temporary directory for its configuration and its cursors.
 pub struct TestPublisher {
     dir: TempDir,
     child: Option<Child>,
 }
 
 impl TestPublisher {
-    /// Starts one with this configuration.
+    /// Starts a process with this configuration.
     #[must_use]
     pub fn start(config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("herald-publisher-").tempdir().unwrap();
@@ -32,15 +32,15 @@ impl TestPublisher {
         std::fs::write(self.dir().join("herald.toml"), config).unwrap();
     }
 
-    /// Starts the process, which begins a new log, and waits for nothing.
+    /// Starts the process with a new log, without waiting for it.
     pub fn run(&mut self) {
-        assert!(self.child.is_none(), "it runs already");
+        assert!(self.child.is_none(), "it is already running");
         let log = File::create(self.dir().join("log")).unwrap();
         let mut command = self.command();
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 
-    /// The command that starts it.
+    /// The command that starts the process.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(herald());
@@ -57,14 +57,15 @@ impl TestPublisher {
         self.dir.path()
     }
 
-    /// The cursor that it has stored, if it has one source.
+    /// The cursor stored by its only source.
     #[must_use]
     pub fn cursor(&self) -> Option<String> {
         let files = std::fs::read_dir(self.dir().join("sources")).unwrap();
         let is_cursor = |path: &Path| path.extension().is_some_and(|end| end == "cursor");
         let path = files.map(|file| file.unwrap().path()).find(|path| is_cursor(path))?;
         let stored: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        Some(stored["cursor"].as_str().unwrap().to_owned())
+        let cursor: serde_json::Value = serde_json::from_str(stored["cursor"].as_str().unwrap()).unwrap();
+        Some(cursor["id"].as_str().unwrap().to_owned())
     }
 
     /// Kills the process as a crash would.
@@ -74,14 +75,14 @@ impl TestPublisher {
         child.wait().unwrap();
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Asks the process to stop, and waits until it has ended.
     pub fn terminate(&mut self) -> ExitStatus {
         let pid = self.child.as_ref().expect("it runs").id();
         kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::TERM).unwrap();
         self.wait()
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the process has ended.
     pub fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         let began = Instant::now();
@@ -94,7 +95,7 @@ impl TestPublisher {
         }
     }
 
-    /// What it has logged since it was started.
+    /// The log since the last start.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir().join("log")).unwrap()

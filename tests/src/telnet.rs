@@ -1,4 +1,4 @@
-//! A client that sees every line as it comes.
+//! A client that sees every line as it arrives.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ pub fn id_of(line: &str) -> String {
 }
 
 impl Telnet {
-    /// Connects, and takes the greeting.
+    /// Connects and receives the greeting.
     #[must_use]
     pub fn connect(addr: SocketAddr) -> Self {
         let mut telnet = Self::connect_raw(addr);
@@ -28,7 +28,7 @@ impl Telnet {
         telnet
     }
 
-    /// Connects.
+    /// Connects without waiting for the greeting.
     #[must_use]
     pub fn connect_raw(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).unwrap();
@@ -38,7 +38,7 @@ impl Telnet {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
@@ -48,7 +48,7 @@ impl Telnet {
         self.send_raw(format!("{line}\r\n").as_bytes());
     }
 
-    /// The next line; it must end with CRLF. `None`: the connection is closed.
+    /// The next line; it must end with CRLF. `None` if the connection is closed.
     pub fn try_line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -74,13 +74,13 @@ impl Telnet {
         self.try_line().expect("the connection is open")
     }
 
-    /// Takes the next line, which must be this one.
+    /// Receives the next line, which must be this one.
     #[track_caller]
     pub fn expect(&mut self, line: &str) {
         assert_eq!(self.line(), line);
     }
 
-    /// Takes the next lines, which must be these.
+    /// Receives the next lines, which must be these.
     #[track_caller]
     pub fn expect_all<L: AsRef<str>>(&mut self, lines: &[L]) {
         for line in lines {
@@ -88,7 +88,7 @@ impl Telnet {
         }
     }
 
-    /// Sends a line, and takes the one that comes back.
+    /// Sends a line and returns the answer.
     #[must_use]
     pub fn ask(&mut self, line: &str) -> String {
         self.send(line);
@@ -102,23 +102,23 @@ impl Telnet {
         assert_eq!(self.line(), answer, "the answer to {line:?}");
     }
 
-    /// Checks that nothing has come and nothing comes soon. What is under way in the broker is safe within milliseconds.
+    /// Checks that no line has arrived and none arrives soon. Anything under way in the broker would arrive within milliseconds.
     #[track_caller]
     pub fn nothing(&mut self) {
         for pause in [0, 60] {
             std::thread::sleep(Duration::from_millis(pause));
             self.send("ping");
-            assert_eq!(self.line(), "pong", "nothing was to come");
+            assert_eq!(self.line(), "pong", "no line was expected");
         }
     }
 
-    /// Takes lines until the connection is closed.
+    /// Receives lines until the connection is closed.
     #[must_use]
     pub fn rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.try_line()).collect()
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending half of the connection.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }

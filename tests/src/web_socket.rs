@@ -1,4 +1,4 @@
-//! A WebSocket client that sees every message as it comes.
+//! A WebSocket client that sees every message as it arrives.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ pub struct WebSocketClient {
     socket: WebSocket<TcpStream>,
 }
 
-/// A socket to a broker, before anything is said.
+/// Connects a socket to a broker, without sending anything.
 #[must_use]
 pub fn socket(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
@@ -25,7 +25,7 @@ pub fn socket(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends a request as it is, and returns the answer up to its end, or to the end of its head where it is an upgrade.
+/// Sends a raw request and returns the answer; for an upgrade, only its head.
 #[must_use]
 pub fn http(addr: SocketAddr, request: &str) -> String {
     let mut stream = socket(addr);
@@ -41,7 +41,7 @@ pub fn http(addr: SocketAddr, request: &str) -> String {
 }
 
 impl WebSocketClient {
-    /// Connects to `/ws`, and takes the greeting.
+    /// Connects to `/ws` and receives the greeting.
     #[must_use]
     pub fn connect(addr: SocketAddr) -> Self {
         let mut socket = Self::connect_as(addr, None).unwrap();
@@ -49,10 +49,10 @@ impl WebSocketClient {
         socket
     }
 
-    /// Connects as a page of `origin` would.
+    /// Connects like a page of `origin`.
     ///
     /// # Errors
-    /// When the broker does not let it in.
+    /// When the broker refuses the connection.
     pub fn connect_as(addr: SocketAddr, origin: Option<&str>) -> Result<Self, String> {
         let mut request = format!("ws://{addr}/ws").into_client_request().unwrap();
         if let Some(origin) = origin {
@@ -79,10 +79,10 @@ impl WebSocketClient {
         self.socket.send(message).unwrap();
     }
 
-    /// The next text message, or how the broker has closed the connection. Answers pings.
+    /// The next text message. Answers pings.
     ///
     /// # Errors
-    /// The code and the reason; `None`: none was given.
+    /// When the broker has closed the connection, with the code and the reason if it sent them.
     pub fn message(&mut self) -> Result<String, Option<CloseFrame>> {
         loop {
             match self.socket.read() {
@@ -96,7 +96,7 @@ impl WebSocketClient {
         }
     }
 
-    /// Takes the next message, which must be this one.
+    /// Receives the next message, which must be this one.
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
         assert_eq!(self.message().as_deref(), Ok(text));
@@ -109,7 +109,7 @@ impl WebSocketClient {
         assert_eq!(self.message().as_deref(), Ok(answer), "the answer to {text:?}");
     }
 
-    /// Takes what comes until the broker closes, and returns the code and the reason.
+    /// Receives messages until the broker closes the connection; returns them with the code and the reason.
     #[must_use]
     pub fn closed(&mut self) -> (Vec<String>, Option<(u16, String)>) {
         let mut messages = Vec::new();
@@ -121,7 +121,7 @@ impl WebSocketClient {
         }
     }
 
-    /// A masked frame as it goes over the wire: `first` is its first byte, the mask is zero.
+    /// The wire format of a masked frame: `first` is its first byte, and the mask is zero.
     #[must_use]
     pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![first];

@@ -1,6 +1,6 @@
-//! What must cost nobody else anything: lines without end, silence in great numbers, consumers that never read.
+//! Bad input that must not affect other clients: endless lines, many silent connections, consumers that never read.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use herald_tests::{PATIENCE, Telnet, TestBroker, id_of, publish, resident_kb};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// A client that is served while others misbehave: it publishes to itself, and is answered.
+/// Checks that a client is served while others misbehave: it publishes to itself and receives its answers.
 fn is_served(client: &mut Telnet, number: u32) {
     client.send(&publish("well", &number.to_string(), 0));
     assert_eq!(id_of(&client.line()), number.to_string());
@@ -24,7 +24,7 @@ fn well_behaved(broker: &TestBroker) -> Telnet {
 }
 
 #[test]
-fn a_line_without_end_costs_no_memory_and_nobody_anything() {
+fn an_endless_line_costs_no_memory_and_affects_no_other_client() {
     let broker = TestBroker::start("");
     let mut other = well_behaved(&broker);
     let mut client = broker.telnet();
@@ -46,7 +46,7 @@ fn a_line_without_end_costs_no_memory_and_nobody_anything() {
 fn binary_input_is_answered_line_by_line_and_the_connection_stays_usable() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
-    // Every byte value but the line feed, in an order that is neither text nor telnet.
+    // Every byte value except the line feed, in an order that is neither text nor telnet.
     let garbage: Vec<u8> = (0..200_000_u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .filter(|byte| *byte != b'\n' && *byte != 0xff)
@@ -59,7 +59,7 @@ fn binary_input_is_answered_line_by_line_and_the_connection_stays_usable() {
         assert_eq!(client.line(), "error: line is not valid UTF-8");
     }
     client.asks("ping", "pong");
-    // A subnegotiation of telnet that does not end is none, and what follows is a line that is too long.
+    // A telnet subnegotiation that does not end is ignored, and the bytes after it are a line that is too long.
     let before = resident_kb(broker.pid());
     client.send_raw(b"\xff\xfa");
     for _ in 0..64 {
@@ -71,7 +71,7 @@ fn binary_input_is_answered_line_by_line_and_the_connection_stays_usable() {
 }
 
 #[test]
-fn ten_thousand_connections_that_say_nothing_cost_little() {
+fn ten_thousand_silent_connections_cost_little_memory() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     let broker = TestBroker::start("[transports.tcp]\nmax_connections = 20000\n");
@@ -79,11 +79,11 @@ fn ten_thousand_connections_that_say_nothing_cost_little() {
     is_served(&mut other, 0);
     let before = resident_kb(broker.pid());
     let most = limit.maximum.map_or(10_000, |most| most.saturating_sub(200).min(10_000));
-    assert!(most >= 1000, "the machine allows too few open files to test anything");
+    assert!(most >= 1000, "the machine allows too few open files for this test");
     let silent: Vec<TcpStream> = (0..most).map(|_| TcpStream::connect(broker.addr()).unwrap()).collect();
     is_served(&mut other, 1);
     let began = Instant::now();
-    // All of them are accepted when the broker counts them.
+    // The broker counts a connection once it has accepted it.
     loop {
         let stats: serde_json::Value = serde_json::from_str(&other.ask("stats well")).unwrap();
         if stats["connections"].as_u64() == Some(most + 1) {
@@ -93,7 +93,7 @@ fn ten_thousand_connections_that_say_nothing_cost_little() {
     }
     let each = (resident_kb(broker.pid()) - before) as f64 / most as f64;
     assert!(each < 16.0, "{each} KiB for each silent connection");
-    // Half a line each: what is kept is what was sent.
+    // With half a line each, the broker keeps only the bytes sent.
     for mut stream in &silent {
         stream.write_all(&[b'x'; 500]).unwrap();
     }
@@ -128,9 +128,9 @@ fn a_consumer_that_never_reads_costs_bounded_memory_and_its_events_come_back() {
         publisher.expect(&format!("published t {n} synced"));
     }
     let growth = resident_kb(broker.pid()).saturating_sub(before);
-    // 100 MB wait, within the budget of 256 MB; what goes to the sockets of 20 clients is on top of it.
+    // 100 MB wait, within the budget of 256 MB. The output of 20 clients comes on top.
     assert!(growth < 300 * 1024, "{growth} KiB for consumers that do not read");
-    // They are cut off, and somebody who reads gets everything.
+    // The consumers are disconnected, and a client that reads gets everything.
     let mut reader = broker.telnet();
     assert!(reader.ask("hello {\"prefetch\":100,\"replies\":\"quiet\"}").starts_with("hello {"));
     reader.asks("sub t s", "successfully subscribed to topic t");
@@ -144,7 +144,7 @@ fn a_consumer_that_never_reads_costs_bounded_memory_and_its_events_come_back() {
 }
 
 #[test]
-fn a_publisher_that_never_reads_its_confirmations_stops_nobody() {
+fn a_publisher_that_never_reads_its_confirmations_blocks_no_other_client() {
     let broker = TestBroker::start("[transports.tcp]\nwrite_timeout_ms = 1000\n");
     let mut other = well_behaved(&broker);
     let stream = TcpStream::connect(broker.addr()).unwrap();
@@ -156,7 +156,7 @@ fn a_publisher_that_never_reads_its_confirmations_stops_nobody() {
         (publish("t", "some-id-that-is-long-enough-to-fill-buffers-with-its-confirmations", 0) + "\n").repeat(1000);
     let began = Instant::now();
     let mut number = 0;
-    // Until the broker reads no more from it, and then hangs up.
+    // Until the broker stops reading and then closes the connection.
     while out.write_all(lines.as_bytes()).is_ok() && began.elapsed() < PATIENCE {
         number += 1;
     }
@@ -181,7 +181,7 @@ fn with_topics(broker: &TestBroker, count: u32) {
 }
 
 #[test]
-fn short_commands_with_long_answers_that_nobody_reads_cost_bounded_memory_and_no_other_client() {
+fn unread_long_answers_to_short_commands_cost_bounded_memory_and_affect_no_other_client() {
     let broker = TestBroker::start("[transports.tcp]\nwrite_timeout_ms = 1000\n");
     with_topics(&broker, 5000);
     let mut other = well_behaved(&broker);
@@ -197,7 +197,7 @@ fn short_commands_with_long_answers_that_nobody_reads_cost_bounded_memory_and_no
         stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         let began = Instant::now();
         let (mut most, mut round) = (0, 0);
-        // The broker reads no more from it after a while, and then hangs up.
+        // The broker stops reading after a while, and then closes the connection.
         loop {
             match (&stream).write(flood.as_bytes()) {
                 Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => break,
@@ -206,7 +206,7 @@ fn short_commands_with_long_answers_that_nobody_reads_cost_bounded_memory_and_no
             most = most.max(resident_kb(broker.pid()));
             is_served(&mut other, number * 1_000_000 + round);
             round += 1;
-            assert!(began.elapsed() < PATIENCE, "{:.10}: it is not cut off", flood);
+            assert!(began.elapsed() < PATIENCE, "{:.10}: not disconnected", flood);
         }
         let growth = most.saturating_sub(before);
         assert!(growth < 96 * 1024, "{:.10}: {growth} KiB", flood);
@@ -225,7 +225,7 @@ fn connections_that_come_and_go_leave_nothing_behind() {
                 n % 100,
                 publish("t", "a", 0)
             ));
-            // Some say goodbye, some break off in the middle of a line, some with unread input.
+            // Some quit, some disconnect in the middle of a line, some with unread input.
             match n % 3 {
                 0 => {
                     client.send("quit");
@@ -242,7 +242,7 @@ fn connections_that_come_and_go_leave_nothing_behind() {
             let nameless = stats["topics"].as_array().unwrap().iter().flat_map(|topic| {
                 topic["subscriptions"].as_array().unwrap().iter().filter(|subscription| subscription["name"].is_null())
             });
-            // One is that of the client which is served all the while.
+            // One subscription belongs to the well-behaved client.
             if stats["connections"] == 2 && nameless.count() == 1 {
                 break;
             }

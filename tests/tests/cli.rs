@@ -1,6 +1,6 @@
-//! The command line: what it prints where, and with which status it ends.
+//! The command line: its output, its messages and its exit status.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -50,7 +50,7 @@ fn publishing_and_subscribing_from_a_shell() {
         .unwrap();
     child.stdin.take().unwrap().write_all(b"{\"id\":\"b\",\"msg\":\"m\"}\n[]\n{\"id\":\"c\",\"msg\":\"m\"}\n").unwrap();
     let piped = ran(child.wait_with_output().unwrap());
-    assert_eq!(piped.status, 1, "one was refused: {} {}", piped.out, piped.err);
+    assert_eq!(piped.status, 1, "one event was refused: {} {}", piped.out, piped.err);
     assert!(
         piped.out.contains("published t b synced\n") && piped.out.contains("published t c synced\n"),
         "{}",
@@ -60,7 +60,7 @@ fn publishing_and_subscribing_from_a_shell() {
     let subscribed = run(broker.dir(), &["sub", "t", "--name", "s", "--count", "3", "--server", &server]);
     assert_eq!(subscribed.status, 0, "{}", subscribed.err);
     let expected = [delivery("t", "a", 2), delivery("t", "b", 0), delivery("t", "c", 0)].join("\n") + "\n";
-    assert_eq!(subscribed.out, expected, "each delivery line as it was received");
+    assert_eq!(subscribed.out, expected, "each delivery line as received");
     let stats = run(broker.dir(), &["stats", "t", "--json", "--server", &server]);
     let stats: serde_json::Value = serde_json::from_str(&stats.out).unwrap();
     assert_eq!(stats["topics"][0]["subscriptions"][0]["acknowledged"], 3);
@@ -82,7 +82,7 @@ fn without_acknowledging_events_stay() {
 }
 
 #[test]
-fn a_broker_that_is_not_there_is_said_with_what_to_do() {
+fn an_unreachable_broker_is_reported_with_advice() {
     let dir = tempfile::tempdir().unwrap();
     for args in [&["topics"][..], &["stats"], &["pub", "t", "{}"]] {
         let args = [args, &["--server", "127.0.0.1:1"]].concat();
@@ -93,7 +93,7 @@ fn a_broker_that_is_not_there_is_said_with_what_to_do() {
 }
 
 #[test]
-fn a_wrong_configuration_is_named_by_file_key_and_what_was_expected() {
+fn a_wrong_configuration_is_reported_by_file_key_and_expected_value() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(
         dir.path().join("herald.toml"),
@@ -126,7 +126,7 @@ fn a_wrong_configuration_is_named_by_file_key_and_what_was_expected() {
 }
 
 #[test]
-fn later_layers_win_and_show_says_where_from() {
+fn later_layers_win_and_show_names_their_origin() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("herald.toml"), "[storage]\npath = \"from-file\"\nsync_interval_ms = 7\n").unwrap();
     let mut show = command(dir.path(), &["config", "show", "--set", "broker.shards=3"]);
@@ -142,7 +142,7 @@ fn later_layers_win_and_show_says_where_from() {
 }
 
 #[test]
-fn what_init_writes_is_what_check_accepts() {
+fn check_accepts_the_file_that_init_writes() {
     let dir = tempfile::tempdir().unwrap();
     let init = run(dir.path(), &["config", "init"]);
     assert_eq!(init.status, 0);
@@ -157,13 +157,13 @@ fn what_init_writes_is_what_check_accepts() {
 }
 
 #[test]
-fn completions_and_examples_are_there() {
+fn there_are_completions_and_examples() {
     let dir = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
         let completions = run(dir.path(), &["completions", shell]);
         assert!(completions.status == 0 && completions.out.contains("herald"), "{shell}");
     }
-    for command in ["serve", "demo", "feed", "pub", "sub", "topics", "stats", "config", "completions"] {
+    for command in ["serve", "demo", "feed", "pub", "sub", "topics", "stats", "config", "completions", "man"] {
         let help = run(dir.path(), &[command, "--help"]);
         assert!(
             help.status == 0 && help.out.contains("Example") && help.out.contains(&format!("herald {command}")),
@@ -171,6 +171,25 @@ fn completions_and_examples_are_there() {
             help.out
         );
     }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = run(dir.path(), &["man", "--dir", "pages/man1"]);
+    assert_eq!((written.status, written.out.as_str()), (0, ""), "{}", written.err);
+    for (page, says) in [
+        ("herald", "herald\\-pub(1)"),
+        ("herald-serve", "\\-\\-config"),
+        ("herald-pub", "\\-\\-server"),
+        ("herald-dead-redrive", "\\-\\-count"),
+        ("herald-man", "\\-\\-dir"),
+    ] {
+        let text = std::fs::read_to_string(dir.path().join(format!("pages/man1/{page}.1"))).unwrap();
+        assert!(text.contains(says) && text.contains(".SH SYNOPSIS"), "{page}: {text}");
+    }
+    let printed = run(dir.path(), &["man"]);
+    assert!(printed.status == 0 && printed.out.contains(".TH herald 1"), "{}", printed.out);
 }
 
 #[test]
@@ -191,7 +210,7 @@ fn signals_stop_a_broker_in_an_orderly_way() {
     }
 }
 
-/// Starts a command and waits for the lines on standard error that say where it listens.
+/// Starts a command and waits for the lines on standard error that name its addresses.
 fn listening(command: &mut Command, count: usize) -> (std::process::Child, Vec<String>) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
@@ -240,7 +259,7 @@ fn a_feed_serves_the_lines_of_a_file_and_resumes() {
 }
 
 #[test]
-fn the_demo_shows_everything_at_work_and_keeps_its_data_where_it_is_told() {
+fn the_demo_runs_everything_and_keeps_its_data_in_the_given_directory() {
     let dir = tempfile::tempdir().unwrap();
     let args = ["demo", "--data", "kept", "--port", "0", "--feed-port", "0", "--console-port", "0"];
     let (mut child, addrs) = listening(&mut command(dir.path(), &args), 2);
@@ -250,7 +269,7 @@ fn the_demo_shows_everything_at_work_and_keeps_its_data_where_it_is_told() {
     let first = client.line();
     let id = herald_tests::id_of(&first);
     client.asks(&format!("ack tweets {id}"), &format!("acknowledged from logs ev_id={id}"));
-    // It says what to type once everything runs, which a fast client may be ahead of.
+    // It prints its hints once everything runs, which may be after a fast client has connected.
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut printed = String::new();
     for line in lines {
@@ -260,7 +279,7 @@ fn the_demo_shows_everything_at_work_and_keeps_its_data_where_it_is_told() {
             break;
         }
     }
-    // Killed as in a crash, and started again on what it left.
+    // Killed as in a crash, and restarted on the same data.
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(printed.contains("telnet") && printed.contains("sub tweets inbox"), "{printed}");
@@ -269,7 +288,7 @@ fn the_demo_shows_everything_at_work_and_keeps_its_data_where_it_is_told() {
     assert!(client.ask("hello {\"prefetch\":1000}").starts_with("hello"));
     client.asks("sub tweets inbox", "successfully subscribed to topic tweets");
     for _ in 0..3 {
-        assert_ne!(herald_tests::id_of(&client.line()), id, "what was acknowledged does not come back");
+        assert_ne!(herald_tests::id_of(&client.line()), id, "an acknowledged event does not come back");
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -293,21 +312,21 @@ fn consumers_that_never_read_do_not_keep_a_broker_from_stopping_in_time() {
     let began = std::time::Instant::now();
     assert!(broker.terminate().success(), "{}", broker.log());
     let took = began.elapsed();
-    assert!(took.as_secs() < 20, "the time to stop is 1.5 s, and it took {took:?}");
+    assert!(took.as_secs() < 20, "the shutdown limit is 1.5 s, but it took {took:?}");
     broker.run();
-    // Nothing is lost by it.
+    // No event is lost.
     broker.wait_for_figures("t", &[("waiting", 1000), ("in_flight", 0)]);
 }
 
 #[test]
-fn what_is_confirmed_while_the_broker_stops_is_there_afterwards() {
+fn events_confirmed_while_the_broker_stops_survive() {
     let mut broker = TestBroker::start("");
     broker.telnet().asks("sub t s", "successfully subscribed to topic t");
     let mut publisher = broker.telnet();
     assert!(publisher.ask("hello {\"confirm\":true}").starts_with("hello"));
     let mut writer = publisher.stream().try_clone().unwrap();
     let writing = std::thread::spawn(move || {
-        // Until nobody takes it any more.
+        // Until the broker stops reading.
         for n in 0.. {
             if writeln!(writer, "{}", publish("t", &n.to_string(), 0)).is_err() {
                 return;
@@ -332,7 +351,7 @@ fn what_is_confirmed_while_the_broker_stops_is_there_afterwards() {
 }
 
 #[test]
-fn a_port_in_use_is_a_failure_that_says_so() {
+fn a_port_in_use_is_reported_as_a_failure() {
     let broker = TestBroker::start("");
     let dir = tempfile::tempdir().unwrap();
     let listen = format!("transports.tcp.listen={}", broker.addr());
@@ -375,7 +394,7 @@ fn wrong_usage_is_status_2_and_a_refused_event_status_1() {
 }
 
 #[test]
-fn keys_of_a_later_version_and_plugins_that_are_not_there_are_refused_and_not_ignored() {
+fn unknown_keys_and_absent_plugins_are_refused_and_not_ignored() {
     let dir = tempfile::tempdir().unwrap();
     for (set, part) in [
         ("topics.t.overflow=drop-first", "topics.t.overflow"),
@@ -434,7 +453,7 @@ fn several_connections_of_one_consumer_share_the_work() {
 }
 
 #[test]
-fn a_hangup_reads_the_configuration_again_and_says_what_can_not_change() {
+fn a_hangup_reloads_the_configuration_and_names_what_needs_a_restart() {
     let broker = TestBroker::start("[topics.t]\nmax_waiting = 1\n");
     let mut client = broker.telnet();
     client.asks("sub t s", "successfully subscribed to topic t");
@@ -453,7 +472,7 @@ fn a_hangup_reads_the_configuration_again_and_says_what_can_not_change() {
     assert!(unchanged.contains("restart"), "{unchanged}");
     client.send(&publish("t", "b", 0));
     client.asks("ping", "pong");
-    // A wrong one is refused, and the broker goes on.
+    // An invalid configuration is refused, and the broker keeps running.
     std::fs::write(broker.dir().join("herald.toml"), "[broker]\nshards = \"many\"\n").unwrap();
     broker.signal(Signal::HUP);
     let refused = broker.wait_for_log("expected an integer");
@@ -461,7 +480,7 @@ fn a_hangup_reads_the_configuration_again_and_says_what_can_not_change() {
     client.asks("ping", "pong");
 }
 
-/// Sends a process a signal and waits for its end.
+/// Sends a signal to a process and waits for its end.
 fn stopped_by(signal: Signal, child: &mut std::process::Child) -> std::process::ExitStatus {
     rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
     child.wait().unwrap()
@@ -476,8 +495,8 @@ fn demo_and_feed_end_in_an_orderly_way_and_leave_nothing_behind() {
     let mut client = herald_tests::Telnet::connect(addrs[1].parse().unwrap());
     client.asks("sub tweets mine", "successfully subscribed to topic tweets");
     let _a_tweet = herald_tests::id_of(&client.line());
-    assert!(std::fs::read_dir(temporary.path()).unwrap().next().is_some(), "its data is in the temporary directory");
-    // It goes on printing until it ends.
+    assert!(std::fs::read_dir(temporary.path()).unwrap().next().is_some(), "its data are in the temporary directory");
+    // The demo keeps printing until it ends.
     let mut stdout = child.stdout.take().unwrap();
     let printing = std::thread::spawn(move || {
         let mut printed = String::new();
@@ -487,7 +506,7 @@ fn demo_and_feed_end_in_an_orderly_way_and_leave_nothing_behind() {
     assert!(stopped_by(Signal::INT, &mut child).success());
     assert!(printing.join().unwrap().contains("Ctrl-C"));
     assert!(std::fs::read_dir(temporary.path()).unwrap().next().is_none(), "the temporary data is gone");
-    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is left in the working directory");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "the working directory is empty");
 
     let (mut child, addrs) = listening(&mut command(dir.path(), &["feed", "--listen", "127.0.0.1:0"]), 1);
     let mut stream = TcpStream::connect(&addrs[0]).unwrap();
@@ -496,6 +515,88 @@ fn demo_and_feed_end_in_an_orderly_way_and_leave_nothing_behind() {
     BufReader::new(&stream).read_line(&mut head).unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(stopped_by(Signal::TERM, &mut child).success());
+}
+
+#[test]
+fn demo_and_feed_end_when_their_terminal_closes_unless_run_by_nohup() {
+    let dir = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let args = ["demo", "--port", "0", "--feed-port", "0", "--console-port", "0"];
+    let (mut child, _) = listening(command(dir.path(), &args).env("TMPDIR", temporary.path()), 3);
+    assert!(stopped_by(Signal::HUP, &mut child).success());
+    assert!(std::fs::read_dir(temporary.path()).unwrap().next().is_none(), "the temporary data is gone");
+    let feed = ["feed", "--listen", "127.0.0.1:0"];
+    let (mut child, _) = listening(&mut command(dir.path(), &feed), 1);
+    assert!(stopped_by(Signal::HUP, &mut child).success());
+
+    let mut nohup = Command::new("nohup");
+    nohup.arg(herald()).args(feed).current_dir(dir.path()).stdin(Stdio::null());
+    let (mut child, addrs) = listening(&mut nohup, 1);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::HUP).unwrap();
+    let mut stream = TcpStream::connect(&addrs[0]).unwrap();
+    stream.write_all(b"GET /tweets/1 HTTP/1.1\r\nHost: feed\r\n\r\n").unwrap();
+    let mut head = String::new();
+    BufReader::new(&stream).read_line(&mut head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(stopped_by(Signal::TERM, &mut child).success());
+}
+
+#[test]
+fn an_incomplete_answer_says_so() {
+    let broker = TestBroker::start("[topics.t]\nmax_deliveries = 1\nmax_waiting = 3\n");
+    let server = broker.addr().to_string();
+    let mut client = broker.telnet();
+    client.asks("sub t s", "successfully subscribed to topic t");
+    for n in 0..3 {
+        client.send(&publish("t", &n.to_string(), 0));
+        client.expect(&delivery("t", &n.to_string(), 0));
+        client.asks(&format!("nack t {n}"), &format!("requeued ev_id={n}"));
+    }
+    broker.wait_for_figures("t.dead", &[("waiting", 3)]);
+    let list = run(broker.dir(), &["dead", "list", "t", "-n", "2", "--server", &server]);
+    assert_eq!((list.status, list.out.lines().count()), (0, 3));
+    assert_eq!(
+        list.err,
+        "herald: 2 of 3 letters are shown; -n 3 shows all; herald sub t.dead --name dead takes them, one after the other\n"
+    );
+    assert_eq!(run(broker.dir(), &["dead", "list", "t", "--server", &server]).err, "");
+    // A full queue accepts no letter back.
+    client.asks("detach t", "detached from topic t");
+    for n in 3..6 {
+        client.send(&publish("t", &n.to_string(), 0));
+    }
+    broker.wait_for_figures("t", &[("waiting", 3)]);
+    let redrive = run(broker.dir(), &["dead", "redrive", "t", "--server", &server]);
+    assert_eq!((redrive.status, redrive.out.as_str()), (0, "redriven 0\n"), "{}", redrive.err);
+    assert!(redrive.err.starts_with("herald: 3 stay in t.dead: "), "{}", redrive.err);
+}
+
+#[test]
+fn pub_explains_the_format_warns_of_unknown_keys_and_numbers_lines() {
+    let broker = TestBroker::start("");
+    let server = broker.addr().to_string();
+    broker.telnet().asks("sub t s", "successfully subscribed to topic t");
+    let hello = run(broker.dir(), &["pub", "t", "hello", "--server", &server]);
+    assert_eq!(
+        hello.err,
+        "herald: the event is not a JSON object such as {\"priority\":3,\"msg\":\"any JSON value\"}\n"
+    );
+    let slip = run(broker.dir(), &["pub", "t", "{\"id\":\"a\",\"priorty\":3}", "--server", &server]);
+    assert_eq!((slip.status, slip.out.as_str()), (0, "published t a synced\n"));
+    assert!(slip.err.starts_with("herald: warning: \"priorty\" is no key of an event"), "{}", slip.err);
+    let mut child = command(broker.dir(), &["pub", "t", "-", "--server", &server])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"x\":1}\n{\"x\":2}\n{\"priority\":1.5}\n").unwrap();
+    let piped = ran(child.wait_with_output().unwrap());
+    assert_eq!(piped.err.matches("\"x\" is no key").count(), 1, "{}", piped.err);
+    assert!(piped.err.contains("line 3: priority: expected an integer from -2147483648"), "{}", piped.err);
+    assert!(piped.err.ends_with("herald: 2 confirmed, 1 refused\n"), "{}", piped.err);
+    let zero = run(broker.dir(), &["sub", "t", "--prefetch", "0"]);
+    assert!(zero.status == 2 && zero.err.contains("0 is not in 1..=65535"), "{}", zero.err);
 }
 
 #[test]
@@ -517,6 +618,7 @@ fn dead_letters_are_listed_moved_back_and_dropped() {
     ] {
         let ran = dead(args);
         assert_eq!((ran.status, ran.out.as_str()), (0, out), "{args:?}: {}", ran.err);
+        assert_eq!(ran.err, "herald: there is no topic t\n");
     }
     let mut client = broker.telnet();
     client.asks("sub t s", "successfully subscribed to topic t");

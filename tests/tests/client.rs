@@ -1,6 +1,6 @@
-//! The client crate against the real broker, which is killed under it.
+//! The client crate against a real broker, which is killed while in use.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -31,11 +31,14 @@ fn durable(prefetch: u16) -> SubscribeOptions {
 }
 
 async fn next(subscription: &mut Subscription) -> Delivery {
-    tokio::time::timeout(PATIENCE, subscription.next()).await.expect("something comes").expect("it goes on")
+    tokio::time::timeout(PATIENCE, subscription.next())
+        .await
+        .expect("a delivery arrives")
+        .expect("the subscription continues")
 }
 
 #[tokio::test]
-async fn what_is_published_is_confirmed_delivered_and_settled() {
+async fn an_event_is_published_confirmed_delivered_and_settled() {
     let broker = TestBroker::start("");
     published_confirmed_delivered_and_settled(config(&broker)).await;
     let (_broker, config) = web_socket();
@@ -60,7 +63,7 @@ async fn published_confirmed_delivered_and_settled(config: ClientConfig) {
 }
 
 #[tokio::test]
-async fn what_is_given_up_is_looked_at_and_moved_back() {
+async fn a_terminated_event_is_peeked_at_and_moved_back() {
     let broker = TestBroker::start("");
     let client = Client::connect(config(&broker)).await.unwrap();
     let mut subscription = client.subscribe(topic(), durable(10)).await.unwrap();
@@ -89,7 +92,7 @@ async fn a_killed_broker_costs_a_pause_and_no_event() {
 }
 
 #[tokio::test]
-async fn the_same_over_a_web_socket() {
+async fn a_killed_broker_costs_no_event_over_a_web_socket() {
     let (broker, config) = web_socket();
     killed(broker, config).await;
 }
@@ -144,7 +147,7 @@ async fn events_of_any_size_go_both_ways_over_a_web_socket() {
     let (_broker, config) = web_socket();
     let client = Client::connect(config).await.unwrap();
     let mut subscription = client.subscribe(topic(), durable(100)).await.unwrap();
-    for size in [0, 1, 124, 126, 65_000, 65_535, 65_536, 70_000, 200_000, 1_048_000] {
+    for size in [0, 1, 124, 126, 65_000, 65_535, 65_536, 70_000, 200_000, 1_034_000] {
         let text = "ä".repeat(size / 2);
         client.publish(&topic(), Event::json(&text).unwrap()).await.unwrap();
         let delivery = next(&mut subscription).await;
@@ -156,7 +159,7 @@ async fn events_of_any_size_go_both_ways_over_a_web_socket() {
 }
 
 #[tokio::test]
-async fn a_server_that_has_no_web_socket_there_is_said_to_have_none() {
+async fn a_server_without_a_web_socket_is_reported() {
     let (broker, _) = web_socket();
     for (path, status) in
         [("/elsewhere", "404 Not Found: there is nothing here: the WebSocket is at /ws"), ("/", "404")]

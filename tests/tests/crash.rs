@@ -1,8 +1,9 @@
-//! Crash campaigns of a size for every check; `crash-campaign` runs larger ones. See [`herald_tests::campaign`] for what they check.
+//! Short crash campaigns; `crash-campaign` runs longer ones. [`herald_tests::campaign`] lists their checks.
 //!
-//! `CRASH_ROUNDS` sets how many rounds each has, `CRASH_SEED` repeats a run's choices (not its timing).
+//! The seed is fixed, so that every run makes the same choices (the timing still varies).
+//! `CRASH_SEED` sets another seed, and `CRASH_ROUNDS` the number of rounds of each campaign.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::io::Write as _;
 
@@ -15,14 +16,17 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
+/// A fixed seed: a test must not fail because of a choice that the previous run did not make. `crash-campaign` uses new seeds.
+const SEED: u64 = 1;
+
 fn settings(backend: Backend, mode: Mode, rounds: u64) -> Settings {
-    let (rounds, seed) = (setting("CRASH_ROUNDS", rounds), setting("CRASH_SEED", rand::random::<u32>().into()));
+    let (rounds, seed) = (setting("CRASH_ROUNDS", rounds), setting("CRASH_SEED", SEED));
     Settings { longest_load_ms: 150, ..Settings::new(backend, mode, rounds, seed) }
 }
 
 #[expect(
     clippy::print_stdout,
-    reason = "the test runner shows it where a test fails, and a run is repeated by its seed"
+    reason = "the test runner shows it if the test fails, with the seed that repeats the run"
 )]
 fn run(settings: &Settings) -> Report {
     let report = campaign::run(settings, &mut |_| {});
@@ -30,78 +34,76 @@ fn run(settings: &Settings) -> Report {
     report
 }
 
-fn keeps_its_promises(settings: &Settings) {
+fn finds_no_violation(settings: &Settings) {
     let report = run(settings);
     assert!(report.is_good(), "{report}");
 }
 
 #[test]
-fn json_log_loses_nothing_and_brings_nothing_back_when_killed() {
-    keeps_its_promises(&settings(Backend::JsonLog, Mode::Kill, 30));
+fn json_log_loses_nothing_and_repeats_no_acknowledged_event_when_killed() {
+    finds_no_violation(&settings(Backend::JsonLog, Mode::Kill, 30));
 }
 
 #[test]
-fn sled_loses_nothing_and_brings_nothing_back_when_killed() {
-    keeps_its_promises(&settings(Backend::Sled, Mode::Kill, 30));
+fn sled_loses_nothing_and_repeats_no_acknowledged_event_when_killed() {
+    finds_no_violation(&settings(Backend::Sled, Mode::Kill, 30));
 }
 
 #[test]
-fn sqlite_loses_nothing_and_brings_nothing_back_when_killed() {
-    keeps_its_promises(&settings(Backend::Sqlite, Mode::Kill, 30));
+fn sqlite_loses_nothing_and_repeats_no_acknowledged_event_when_killed() {
+    finds_no_violation(&settings(Backend::Sqlite, Mode::Kill, 30));
 }
 
 #[test]
-fn what_is_written_survives_a_kill_although_it_is_not_synced() {
+fn unsynced_events_survive_a_kill() {
     for backend in Backend::ALL {
-        keeps_its_promises(&Settings { durability: Durability::Interval, ..settings(backend, Mode::Kill, 8) });
+        finds_no_violation(&Settings { durability: Durability::Interval, ..settings(backend, Mode::Kill, 8) });
     }
 }
 
 #[test]
-fn json_log_keeps_what_it_confirmed_when_the_power_fails() {
-    keeps_its_promises(&settings(Backend::JsonLog, Mode::PowerCut, 10));
+fn json_log_keeps_confirmed_events_in_a_power_cut() {
+    finds_no_violation(&settings(Backend::JsonLog, Mode::PowerCut, 10));
 }
 
 #[test]
-fn sled_keeps_what_it_confirmed_when_the_power_fails() {
-    keeps_its_promises(&settings(Backend::Sled, Mode::PowerCut, 10));
+fn sled_keeps_confirmed_events_in_a_power_cut() {
+    finds_no_violation(&settings(Backend::Sled, Mode::PowerCut, 10));
 }
 
 #[test]
-fn sqlite_keeps_what_it_confirmed_when_the_power_fails() {
-    keeps_its_promises(&settings(Backend::Sqlite, Mode::PowerCut, 10));
+fn sqlite_keeps_confirmed_events_in_a_power_cut() {
+    finds_no_violation(&settings(Backend::Sqlite, Mode::PowerCut, 10));
 }
 
-/// What the two tests below would not find, the others would not find either.
-fn is_found_out(settings: &Settings) {
+/// Checks that the campaign detects a certain loss. Any finding counts: the tests above verify that the same campaign finds nothing on
+/// a storage that syncs, and such a loss shows in many ways (sled may even fail to start).
+fn detects_a_loss(settings: &Settings) {
     let evidence = tempfile::tempdir().unwrap();
     let report = run(&Settings { evidence: Some(evidence.path().to_owned()), ..settings.clone() });
-    // sled may not even start on what such a cut leaves, which is hard to overlook.
-    let loss = ["are lost", "after the start; it must be", "no such topic", "is gone", "the process has ended"];
-    let is_found = |finding: &String| loss.iter().any(|words| finding.contains(words));
-    assert!(report.findings.iter().any(is_found), "a loss that is certain is found: {report}");
+    assert!(!report.findings.is_empty(), "a certain loss is detected: {report}");
     assert!(report.evidence.is_some_and(|dir| dir.join("crashed").is_dir()), "the evidence is kept");
 }
 
 #[test]
-fn a_power_cut_takes_what_was_only_written() {
+fn a_power_cut_loses_unsynced_events() {
     for backend in Backend::ALL {
-        is_found_out(&Settings { durability: Durability::Interval, ..settings(backend, Mode::PowerCut, 10) });
+        detects_a_loss(&Settings { durability: Durability::Interval, ..settings(backend, Mode::PowerCut, 10) });
     }
 }
 
 #[test]
-fn a_storage_that_does_not_sync_is_found_out() {
+fn a_storage_that_does_not_sync_is_detected() {
     for backend in Backend::ALL {
-        is_found_out(&Settings { syncs_do_nothing: true, ..settings(backend, Mode::PowerCut, 10) });
+        detects_a_loss(&Settings { syncs_do_nothing: true, ..settings(backend, Mode::PowerCut, 10) });
     }
 }
 
-/// The campaigns seldom hit the instant between a confirmation and the write that it must not come before. Here a write takes long,
-/// and the kill comes at once.
+/// A confirmation must not precede the write. The campaigns rarely hit the moment in between, so here a write takes long and the kill
+/// comes at once.
 #[test]
-fn a_confirmation_is_worth_something_the_instant_it_is_read() {
-    let mut rng = StdRng::seed_from_u64(setting("CRASH_SEED", rand::random()));
+fn an_event_survives_a_kill_the_moment_its_confirmation_is_read() {
+    let mut rng = StdRng::seed_from_u64(setting("CRASH_SEED", SEED));
     for trial in 0..12 {
         let (kind, durability) = (Backend::ALL[trial % 3].kind(), ["always", "interval"][trial % 2]);
         let config = format!("[storage]\nkind = \"{kind}\"\ndurability = \"{durability}\"\n");

@@ -1,12 +1,12 @@
 //! The transcripts of `docs/protocol.md`, replayed on the binary, over TCP and over WebSocket.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Shutdown, TcpStream};
 
-use herald_tests::{PATIENCE, TestBroker, WebSocketClient};
+use herald_tests::{PATIENCE, TestBroker, WebSocketClient, is_as_written};
 
 const DOCUMENT: &str = include_str!("../../docs/protocol.md");
 const GREETING: &str = "Successfully connected to message_broker";
@@ -25,11 +25,11 @@ fn transcripts() -> Vec<Transcript> {
             (None, _) => {}
         }
     }
-    assert!(open.is_none(), "a transcript has no end");
+    assert!(open.is_none(), "a transcript without an end");
     transcripts
 }
 
-/// What one line of a transcript says.
+/// The meaning of one line of a transcript.
 enum Step {
     Configuration(&'static str),
     Says { client: &'static str, line: &'static str },
@@ -63,27 +63,14 @@ fn step(line: &'static str) -> Option<Step> {
     }
 }
 
-/// Whether a line is what the document says, in which `…` stands for anything.
-fn is_as_written(line: &str, written: &str) -> bool {
-    let mut parts = written.split('…');
-    let Some(mut rest) = line.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
-/// What carries the lines.
+/// The transport that carries the lines.
 #[derive(Clone, Copy, PartialEq)]
 enum Carrier {
     Tcp,
     WebSocket,
 }
 
-/// A connection of which the greeting has been taken.
+/// A connection that has received its greeting.
 enum Client {
     Tcp(BufReader<TcpStream>),
     WebSocket(Box<WebSocketClient>),
@@ -112,7 +99,7 @@ impl Client {
         .map_err(|error| error.to_string())
     }
 
-    /// The next line; `None`: the connection is closed.
+    /// The next line; `None` if the connection is closed.
     fn line(&mut self) -> Result<Option<String>, String> {
         let stream = match self {
             Self::Tcp(stream) => stream,
@@ -134,11 +121,11 @@ impl Client {
         }
     }
 
-    /// Ends it, and finds out whether anything was left to be heard.
+    /// Closes the connection, and checks whether any lines were left unread.
     fn ends(&mut self) -> Result<(), String> {
         match self {
             Self::Tcp(stream) => stream.get_ref().shutdown(Shutdown::Write).unwrap(),
-            // A web socket takes nothing in after its end of the closing.
+            // A WebSocket receives nothing after its own close frame.
             Self::WebSocket(socket) => {
                 socket.send("quit");
                 self.hear("bye")?;
@@ -173,7 +160,7 @@ fn replay(transcript: &Transcript, carrier: Carrier) -> Result<(), String> {
         };
         done.map_err(|why| format!("docs/protocol.md:{at}: {line}\n    {why}"))?;
     }
-    // What the transcript leaves out is a mistake as well.
+    // Lines missing from the transcript are a mistake as well.
     for (name, mut client) in clients {
         client.ends().map_err(|why| {
             format!("docs/protocol.md:{}: after the transcript's end, to client {name:?}\n    {why}", transcript[0].0)
@@ -222,7 +209,7 @@ fn take(
 }
 
 #[test]
-fn the_broker_says_what_the_document_of_the_protocol_says() {
+fn the_broker_answers_as_in_the_protocol_document() {
     let transcripts = transcripts();
     assert!(transcripts.len() > 10, "the transcripts are found");
     for carrier in [Carrier::Tcp, Carrier::WebSocket] {
@@ -247,11 +234,11 @@ fn the_document_shows_every_command() {
     });
     let shown: BTreeSet<String> = said.map(str::to_owned).collect();
     let missing: Vec<_> = commands.difference(&shown).collect();
-    assert!(missing.is_empty(), "{missing:?} are in no transcript");
+    assert!(missing.is_empty(), "in no transcript: {missing:?}");
 }
 
 #[test]
-fn a_transcript_that_is_wrong_is_found_and_its_line_is_named() {
+fn a_wrong_transcript_is_reported_with_its_line() {
     let cases: [(&[&str], &str); 5] = [
         (&["> ping", "< pang"], "docs/protocol.md:2: < pang\n    the broker says pong"),
         (

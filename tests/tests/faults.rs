@@ -1,16 +1,16 @@
-//! A disk that is full or broken under a running broker: nothing is confirmed meanwhile, and when it works again the broker
-//! goes on by itself, with everything that was confirmed.
+//! A disk that becomes full or fails under a running broker: nothing is confirmed until it works again. Then the broker continues by
+//! itself, with everything that was confirmed.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use broker_core::storage::contract::faults::preload::{Errno, Faults, Operations, Plan, environment};
 use herald_tests::{Telnet, TestBroker, id_of, publish};
 
-/// What a client whose connection ends with the failed storage is told.
+/// The error sent to a client whose connection ends with the failed storage.
 const CONNECT_AGAIN: &str =
     "error: the storage was opened again after a failure; what was confirmed is there: connect again";
 
-/// A broker with faults below its data directory.
+/// A broker whose data directory can be made to fail.
 struct Faulty {
     broker: TestBroker,
     faults: Faults,
@@ -29,7 +29,7 @@ impl Faulty {
             broker.env(name, value);
         }
         let faulty = Self { broker, faults, kind, confirmed: Vec::new(), refused: Vec::new() };
-        // Whatever is stored after the start must not be taken for what is to be cleaned away at the start.
+        // A reopened storage must not clean away what was stored since the start.
         faulty.configure(true);
         faulty.run()
     }
@@ -57,7 +57,7 @@ impl Faulty {
         client
     }
 
-    /// Publishes, and remembers what was said. Returns it if it was refused.
+    /// Publishes an event and records a confirmation; returns the reply if it was refused.
     fn publish(&mut self, client: &mut Telnet) -> Result<(), String> {
         let id = (self.confirmed.len() + self.refused.len()).to_string();
         let answer = client.ask(&publish("t", &id, 0));
@@ -71,16 +71,16 @@ impl Faulty {
         }
     }
 
-    /// Publishes until it is refused, and then some, all of which must be refused. Returns what was said.
+    /// Publishes until an event is refused, and checks that the following ones are refused too. Returns the refusal.
     fn publish_until_refused(&mut self, client: &mut Telnet) -> String {
-        let refusal = (0..1000).find_map(|_| self.publish(client).err()).expect("it is refused at last");
+        let refusal = (0..1000).find_map(|_| self.publish(client).err()).expect("an event is refused eventually");
         for _ in 0..5 {
-            assert_eq!(self.publish(client), Err(refusal.clone()), "out of service is out of service");
+            assert_eq!(self.publish(client), Err(refusal.clone()), "every later event is refused too");
         }
         refusal
     }
 
-    /// Everything confirmed is there in its order, and nothing else but what may be there because it was tried.
+    /// Checks that everything confirmed is there in order, and nothing else except events that were attempted.
     fn check(&self) {
         let mut client = self.broker.telnet();
         assert!(client.ask("hello {\"prefetch\":1000}").starts_with("hello"));
@@ -93,7 +93,7 @@ impl Faulty {
     }
 }
 
-fn goes_on_by_itself(kind: &'static str, operations: Operations, error: Errno, lasting: bool, says: &[&str]) {
+fn recovers_by_itself(kind: &'static str, operations: Operations, error: Errno, lasting: bool, says: &[&str]) {
     let mut faulty = Faulty::start(kind);
     let mut client = faulty.publisher();
     client.asks("sub t s", "successfully subscribed to topic t");
@@ -109,11 +109,11 @@ fn goes_on_by_itself(kind: &'static str, operations: Operations, error: Errno, l
     faulty.arm(operations, error, lasting);
     let refusal = faulty.publish_until_refused(&mut client).to_lowercase();
     assert!(says.iter().any(|word| refusal.contains(word)), "{refusal}");
-    assert!(refusal.contains("data"), "it says where: {refusal}");
+    assert!(refusal.contains("data"), "the refusal names the directory: {refusal}");
     assert!(consumer.ask("ack t 0").starts_with("error: storage is out of service: "));
     client.asks("ping", "pong");
     if lasting {
-        let line = faulty.broker.wait_for_log("the storage cannot be opened again yet");
+        let line = faulty.broker.wait_for_log("reopening the storage failed, retrying");
         assert!(line.to_lowercase().contains("no space left"), "{line}");
         faulty.faults.disarm();
     }
@@ -133,39 +133,39 @@ fn goes_on_by_itself(kind: &'static str, operations: Operations, error: Errno, l
 }
 
 fn full(kind: &'static str) {
-    goes_on_by_itself(kind, Operations::SPACE, Errno::NoSpace, true, &["no space left"]);
+    recovers_by_itself(kind, Operations::SPACE, Errno::NoSpace, true, &["no space left"]);
 }
 
 fn failed_sync(kind: &'static str) {
-    goes_on_by_itself(kind, Operations::SYNCS, Errno::Io, false, &["input/output error", "i/o error"]);
+    recovers_by_itself(kind, Operations::SYNCS, Errno::Io, false, &["input/output error", "i/o error"]);
 }
 
 #[test]
-fn a_json_log_on_a_full_disk_goes_on_when_there_is_space() {
+fn a_json_log_on_a_full_disk_continues_when_there_is_space() {
     full("json-log");
 }
 
 #[test]
-fn sled_on_a_full_disk_goes_on_when_there_is_space() {
+fn sled_on_a_full_disk_continues_when_there_is_space() {
     full("sled");
 }
 
 #[test]
-fn sqlite_on_a_full_disk_goes_on_when_there_is_space() {
+fn sqlite_on_a_full_disk_continues_when_there_is_space() {
     full("sqlite");
 }
 
 #[test]
-fn a_json_log_whose_sync_failed_goes_on_after_it_was_opened_again() {
+fn a_json_log_continues_after_a_failed_sync_once_it_is_reopened() {
     failed_sync("json-log");
 }
 
 #[test]
-fn sled_whose_sync_failed_goes_on_after_it_was_opened_again() {
+fn sled_continues_after_a_failed_sync_once_it_is_reopened() {
     failed_sync("sled");
 }
 
 #[test]
-fn sqlite_whose_sync_failed_goes_on_after_it_was_opened_again() {
+fn sqlite_continues_after_a_failed_sync_once_it_is_reopened() {
     failed_sync("sqlite");
 }

@@ -1,7 +1,7 @@
-//! Every limit that a stranger can run into, and what the broker takes meanwhile: measured at the real binary, with another client
-//! that is answered all the while.
+//! Every limit that an unauthenticated client can reach, and the broker's memory at that limit, measured on the real binary while
+//! another client is served.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use herald_tests::{Telnet, TestBroker, WebSocketClient, publish, resident_kb};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How long a ping may take at the most while others do their worst. A busy machine takes seconds; a client that is stalled by another
-/// would wait for much longer.
+/// The time limit for a ping while other clients misbehave. A busy machine takes seconds; a client blocked by another would wait for
+/// much longer.
 const A_MOMENT: Duration = Duration::from_secs(20);
 
-/// Pings all the while, and looks at the broker's memory.
+/// Pings continuously and measures the broker's memory.
 struct Watch {
     stop: Arc<AtomicBool>,
     most_kb: Arc<AtomicU64>,
@@ -46,23 +46,20 @@ impl Watch {
         Self { stop, most_kb, thread, before_kb }
     }
 
-    /// Holds what was measured against its bounds, and prints it.
-    #[expect(
-        clippy::print_stdout,
-        reason = "the figures are what the test is for; the test runner shows them if asked"
-    )]
+    /// Checks the measurements against their bounds, and prints them.
+    #[expect(clippy::print_stdout, reason = "the test runner shows the measurements on request")]
     fn finish(self, what: &str, most_mib: u64) {
         self.stop.store(true, Ordering::SeqCst);
         let slowest = self.thread.join().unwrap();
         let most_kb = self.most_kb.load(Ordering::SeqCst);
         let grown = most_kb.saturating_sub(self.before_kb) / 1024;
-        println!("{what}: {grown} MiB more at the most ({} MiB in all), slowest ping {slowest:?}", most_kb / 1024);
+        println!("{what}: {grown} MiB more at its peak ({} MiB in all), slowest ping {slowest:?}", most_kb / 1024);
         assert!(grown < most_mib, "{what}: {grown} MiB");
         assert!(slowest < A_MOMENT, "{what}: a ping took {slowest:?}");
     }
 }
 
-/// As many files as the system allows.
+/// Raises the limit of open files to the maximum, and returns it.
 fn open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
@@ -83,7 +80,7 @@ fn connections_are_counted_for_each_transport() {
 }
 
 #[test]
-fn topics_that_hold_something_are_bounded_and_what_is_there_goes_on() {
+fn topics_with_content_are_bounded_and_existing_ones_keep_working() {
     let mut broker = TestBroker::start("[broker]\nmax_topics = 3\nshards = 2\n");
     let mut client = broker.telnet();
     for topic in ["a", "b", "c"] {
@@ -96,7 +93,7 @@ fn topics_that_hold_something_are_bounded_and_what_is_there_goes_on() {
     client.send(&publish("a", "1", 0));
     client.expect(&herald_tests::delivery("a", "1", 0));
     drop(client);
-    // They count after a restart as before.
+    // Existing topics still count after a restart.
     broker.kill();
     broker.run();
     let mut client = broker.telnet();
@@ -105,8 +102,73 @@ fn topics_that_hold_something_are_bounded_and_what_is_there_goes_on() {
     client.asks("sub d", "successfully subscribed to topic d");
 }
 
+/// The names of all topics.
+fn topics(client: &mut Telnet) -> Vec<String> {
+    let topics: Vec<serde_json::Value> = serde_json::from_str(&client.ask("topics")).unwrap();
+    topics.iter().map(|topic| topic["topic"].as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
-fn a_line_without_end() {
+fn used_topics_are_forgotten_by_every_storage_and_the_limit_holds_after_a_restart() {
+    const USED: usize = 200;
+    for kind in ["json-log", "sled", "sqlite"] {
+        let limit = "[broker]\nmax_topics = 20\nshards = 4\n[topics.configured]\nmax_waiting = 9\n";
+        let mut broker = TestBroker::start(&format!("[storage]\nkind = \"{kind}\"\n{limit}"));
+        let mut client = broker.telnet();
+        assert!(client.ask("hello {\"confirm\":true}").starts_with("hello {"));
+        for topic in ["kept", "configured"] {
+            client.asks(&format!("sub {topic} s"), &format!("successfully subscribed to topic {topic}"));
+        }
+        client.asks("unsub configured s", "successfully unsubscribe from topic configured");
+        for n in 0..USED {
+            // Alternately with a durable subscription and a nameless one.
+            let name = if n % 2 == 0 { " s" } else { "" };
+            client.asks(&format!("sub reply{n}{name}"), &format!("successfully subscribed to topic reply{n}"));
+            client.send(&publish(&format!("reply{n}"), "a", 0));
+            let lines = [client.line(), client.line()];
+            assert!(lines.contains(&format!("published reply{n} a synced")), "{kind}: {lines:?}");
+            if n % 3 == 0 {
+                let ack = format!("ack reply{n} a");
+                client.send(&ack);
+                client.expect_all(&["acknowledged from logs ev_id=a", "no available message"]);
+            }
+            client.asks(&format!("unsub reply{n}{name}"), &format!("successfully unsubscribe from topic reply{n}"));
+        }
+        let began = Instant::now();
+        while topics(&mut client).len() > 20 {
+            assert!(began.elapsed() < herald_tests::PATIENCE, "{kind}: {:?}", topics(&mut client));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for restart in 0..2 {
+            if restart == 0 {
+                broker.kill();
+            } else {
+                assert!(broker.terminate().success());
+            }
+            broker.run();
+            let mut names = topics(&mut broker.telnet());
+            names.retain(|name| name != "configured");
+            assert_eq!(names, ["kept"], "{kind}");
+        }
+        let mut client = broker.telnet();
+        // Nothing is left of `configured`, but the configuration names it, so it may or may not exist.
+        client.asks("sub configured s", "successfully subscribed to topic configured");
+        for n in 0..18 {
+            client.asks(&format!("sub new{n} s"), &format!("successfully subscribed to topic new{n}"));
+        }
+        let answer = client.ask("sub more s");
+        assert!(answer.contains("there are 20 topics already"), "{kind}: {answer}, {:?}", topics(&mut client));
+        client.asks("unsub new3 s", "successfully unsubscribe from topic new3");
+        client.asks("sub new3 s", "successfully subscribed to topic new3");
+        drop(client);
+        broker.kill();
+        let fsck = Command::new(herald_tests::herald()).arg("fsck").current_dir(broker.dir()).output().unwrap();
+        assert!(fsck.status.success(), "{kind}: {}", String::from_utf8_lossy(&fsck.stdout));
+    }
+}
+
+#[test]
+fn an_endless_line_is_bounded() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     let watch = Watch::start(&broker);
@@ -123,7 +185,7 @@ fn a_line_without_end() {
 fn ten_thousand_connections_with_half_a_line() {
     let broker = TestBroker::start("[transports.tcp]\nmax_connections = 20000\n");
     let most = open_files().saturating_sub(300).min(10_000);
-    assert!(most >= 1000, "the machine allows too few open files to test anything");
+    assert!(most >= 1000, "the machine allows too few open files for this test");
     let watch = Watch::start(&broker);
     let half: Vec<TcpStream> = (0..most)
         .map(|_| {
@@ -161,7 +223,7 @@ fn a_thousand_subscribers_that_never_read() {
     assert!(publisher.ask("hello {\"confirm\":true}").starts_with("hello {"));
     let watch = Watch::start(&broker);
     let text = "x".repeat(10_000);
-    // 20 MB for each of them: far more than the buffers of its socket and its share of output hold.
+    // 20 MB for each subscriber: far more than its socket buffers and its share of the output hold.
     for n in 0..2000 {
         publisher.asks(&format!("pub t {{\"id\":\"{n}\",\"msg\":\"{text}\"}}"), &format!("published t {n} synced"));
     }
@@ -177,11 +239,11 @@ fn slow_disk(dir: &Path) -> std::path::PathBuf {
     let (source, library) = (dir.join("slow.c"), dir.join("slow.so"));
     std::fs::write(&source, SOURCE).unwrap();
     let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
-    assert!(status.unwrap().success(), "cc does not compile the slow disk");
+    assert!(status.unwrap().success(), "cc cannot compile the slow disk");
     library
 }
 
-/// Publishes as fast as it goes for a while, and reads nothing. Returns the bytes that were taken.
+/// Publishes as fast as possible for a while without reading. Returns the number of bytes that the broker accepted.
 fn flood(addr: SocketAddr, topic: &str) -> u64 {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -213,7 +275,7 @@ fn publishers_that_are_faster_than_the_disk() {
     assert!(client.ask("hello {\"confirm\":true}").starts_with("hello {"));
     let began = Instant::now();
     client.asks(&publish("t0", "first", 0), "published t0 first synced");
-    assert!(began.elapsed() >= Duration::from_millis(100), "the disk is not slow");
+    assert!(began.elapsed() >= Duration::from_millis(100), "the disk is too fast for this test");
     let watch = Watch::start(&broker);
     let addr = broker.addr();
     let floods: Vec<_> = (0..4).map(|n| std::thread::spawn(move || flood(addr, &format!("t{n}")))).collect();
@@ -222,7 +284,7 @@ fn publishers_that_are_faster_than_the_disk() {
 }
 
 #[test]
-fn a_handshake_that_does_not_end_is_given_up() {
+fn an_unfinished_handshake_times_out() {
     let broker = TestBroker::start(
         "[transports.tcp]\n[transports.ws]\nlisten = \"127.0.0.1:0\"\nhandshake_timeout_ms = 700\nmax_connections = 1\n",
     );
@@ -230,6 +292,6 @@ fn a_handshake_that_does_not_end_is_given_up() {
     (&slow).write_all(b"GET /ws HTTP/1.1\r\n").unwrap();
     let mut answer = Vec::new();
     let _it_may_be_reset = std::io::Read::read_to_end(&mut (&slow), &mut answer);
-    // Its place is free for another.
+    // The connection's slot is free again.
     WebSocketClient::connect(broker.addr_of("ws")).asks("ping", "pong");
 }

@@ -1,23 +1,23 @@
-//! What a power cut leaves, in cases that a campaign seldom meets.
+//! Power cuts in cases that a campaign rarely meets.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use herald_tests::campaign::Backend;
 use herald_tests::power_cut::{PowerCut, Survival};
 use herald_tests::{TestBroker, delivery, publish};
 
-/// The data directory is new, so are all its files, and the directory that it is in is not the broker's.
+/// The data directory and all its files are new, and its parent directory does not belong to the broker.
 #[test]
-fn the_first_event_that_is_confirmed_survives_with_the_directory_that_it_is_in() {
+fn the_first_confirmed_event_survives_together_with_its_new_directory() {
     for kind in Backend::ALL.map(Backend::kind) {
         let config = format!("[storage]\nkind = \"{kind}\"\npath = \"store/made/by/it\"\n");
         cut_after_the_first_event(&config, &Survival::Nothing);
     }
 }
 
-/// sled's own file of settings is made with the database, and sled does not sync it.
+/// sled creates its file of settings with the database, and does not sync it.
 #[test]
-fn what_sled_writes_beside_its_database_is_synced_before_anything_is_confirmed() {
+fn sleds_own_files_are_synced_before_anything_is_confirmed() {
     let config = "[storage]\nkind = \"sled\"\npath = \"store/data\"\n";
     for seed in 4..8 {
         cut_after_the_first_event(config, &Survival::Scattered { block: 512, percent: 50, seed });

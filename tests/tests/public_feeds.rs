@@ -1,7 +1,7 @@
-//! The examples for public feeds, against servers that speak as those do: only the address in the file is another one. And every
-//! configuration in `examples/` and `deploy/`, checked.
+//! The examples for public feeds, against servers that imitate those feeds; only the address in the file differs. Also checks every
+//! configuration in `examples/` and `deploy/`.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,10 +17,10 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
-/// A request: its path, and its headers with their names in lower case.
+/// A request's path, and its headers with lower-case names.
 type Request = (String, BTreeMap<String, String>);
 
-/// Serves streams, the nth to the nth who comes; one that is not the last ends when all of it is sent.
+/// Serves the nth stream to the nth connection. Every stream except the last ends once it is sent.
 fn serve(streams: Vec<String>) -> (SocketAddr, Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -50,7 +50,7 @@ fn serve(streams: Vec<String>) -> (SocketAddr, Receiver<Request>) {
     (addr, told)
 }
 
-/// A broker that has durable subscriptions called `mine` of these topics, and then the example, with `host` replaced by `addr`.
+/// A broker with durable subscriptions called `mine` of these topics, which then runs the example with `host` replaced by `addr`.
 fn run_example(name: &str, host: &str, addr: SocketAddr, topics: &[&str]) -> TestBroker {
     let example = std::fs::read_to_string(folder("examples").join(name)).unwrap();
     assert_eq!(example.matches(&format!("url = \"{host}/")).count(), 1, "the example has one such source");
@@ -73,7 +73,7 @@ fn attach(broker: &TestBroker, topic: &str) -> Telnet {
     client
 }
 
-/// Takes and acknowledges the next event: its id and its message.
+/// Takes and acknowledges the next event; returns its id and its message.
 fn take(client: &mut Telnet, topic: &str) -> (String, Value) {
     let mut event: Value = serde_json::from_str(&client.line()).unwrap();
     let id = event["id"].as_str().unwrap().to_owned();
@@ -82,7 +82,7 @@ fn take(client: &mut Telnet, topic: &str) -> (String, Value) {
     (id, event["msg"].take())
 }
 
-/// An event of Wikimedia's recentchange stream, by its schema (mediawiki/recentchange 1.0.1), with its SSE id.
+/// An event of Wikimedia's recentchange stream (schema mediawiki/recentchange 1.0.1), with its SSE id.
 fn change(n: u64, domain: &str) -> (String, Value, String) {
     let timestamp = 1_764_000_000_000 + n * 31;
     let id = format!(
@@ -131,7 +131,7 @@ fn the_wikimedia_example_resumes_with_their_json_array_and_skips_canaries() {
     let (canary_id, _, canary_text) = change(2, "canary");
     let (_, second, second_text) = change(3, "de.wikipedia.org");
     let (third_id, third, third_text) = change(4, "commons.wikimedia.org");
-    // They begin with a comment. A stream is ended now and then (every 15 minutes), here in the middle of an event.
+    // Wikimedia's streams begin with a comment and end every 15 minutes, here in the middle of an event.
     let streams = vec![
         format!(":ok\n\n{first_text}{canary_text}{}", &second_text[..second_text.len() / 2]),
         format!(":ok\n\n{second_text}{third_text}"),
@@ -147,10 +147,10 @@ fn the_wikimedia_example_resumes_with_their_json_array_and_skips_canaries() {
     let agent = &headers["user-agent"];
     assert!(
         agent.starts_with("herald-example/") && agent.contains('@'),
-        "their policy: who, and whom to write to: {agent}"
+        "Wikimedia's policy requires a name and a contact: {agent}"
     );
     let (_, headers) = requests.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(headers["last-event-id"], canary_id, "byte for byte, and past what was skipped");
+    assert_eq!(headers["last-event-id"], canary_id, "byte for byte, and past the skipped canary");
 
     let mut client = attach(&broker, "wiki.changes");
     for whole in [first, second, third] {
@@ -162,11 +162,11 @@ fn the_wikimedia_example_resumes_with_their_json_array_and_skips_canaries() {
     broker.kill();
     broker.run();
     let (_, headers) = requests.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(headers["last-event-id"], third_id, "the place was stored with the events");
+    assert_eq!(headers["last-event-id"], third_id, "the position was stored with the events");
     broker.wait_for_figures("wiki.changes", &[("waiting", 0), ("in_flight", 0)]);
 }
 
-/// A post by Mastodon's schema (entities/Status), shortened to what matters to clients.
+/// A post in Mastodon's schema (entities/Status), reduced to the fields that matter to clients.
 fn status(id: &str, content: &str, edited_at: Option<&str>) -> Value {
     json!({
         "id": id,
@@ -195,7 +195,7 @@ fn status(id: &str, content: &str, edited_at: Option<&str>) -> Value {
 }
 
 #[test]
-fn the_mastodon_example_has_a_topic_for_each_type_and_leaves_the_rest_out() {
+fn the_mastodon_example_has_a_topic_for_each_type_and_skips_the_rest() {
     const ID: &str = "115604800001234567";
     let post = status(ID, "<p>Hello, <b>\"world\"</b>!</p>", None);
     let edit = status(ID, "<p>edited</p>", Some("2025-11-24T16:07:29.023Z"));
@@ -217,14 +217,14 @@ fn the_mastodon_example_has_a_topic_for_each_type_and_leaves_the_rest_out() {
         assert!(headers["authorization"].starts_with("Bearer "), "{headers:?}");
         assert_eq!(headers.get("last-event-id"), None, "the feed has no ids");
     }
-    // The last of it first, so that all of it has come.
+    // The last event first, so that all of them have arrived.
     let (_, deleted) = take(&mut attach(&broker, "mastodon.delete"), "mastodon.delete");
-    assert_eq!(deleted.to_string(), ID, "the digits as they came");
+    assert_eq!(deleted.to_string(), ID, "the digits unchanged");
     assert_eq!(take(&mut attach(&broker, "mastodon.update"), "mastodon.update"), (ID.to_owned(), post));
     assert_eq!(
         take(&mut attach(&broker, "mastodon.status.update"), "mastodon.status.update"),
         (ID.to_owned(), better),
-        "the later edit took the place of the first"
+        "the later edit replaced the first"
     );
     let listed: Value = serde_json::from_str(&broker.telnet().ask("topics")).unwrap();
     assert_eq!(listed.as_array().unwrap().len(), topics.len(), "{listed}");
@@ -232,7 +232,7 @@ fn the_mastodon_example_has_a_topic_for_each_type_and_leaves_the_rest_out() {
 }
 
 #[test]
-fn every_configuration_that_comes_along_is_valid() {
+fn every_configuration_in_the_repository_is_valid() {
     let mut checked = 0;
     for folder in [folder("examples"), folder("deploy")] {
         let dir = tempfile::tempdir().unwrap();

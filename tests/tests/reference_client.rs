@@ -1,7 +1,7 @@
 //! Clients of the Elixir reference broker work unchanged: they do not wait for the greeting, look only at lines that are JSON
-//! objects, and acknowledge again at once what is answered with `no_event_error`.
+//! objects, and at once repeat an acknowledgement that is answered with `no_event_error`.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use herald_tests::{PATIENCE, TestBroker};
 
-/// The reference's subscriber. Returns the ids in the order in which they came, and how often it had to acknowledge again.
+/// The reference's subscriber. Returns the ids in the order of delivery, and the number of repeated acknowledgements.
 fn subscriber(
     addr: SocketAddr,
     topic: &str,
@@ -78,7 +78,7 @@ fn the_references_publisher_and_subscribers_work_unchanged() {
 }
 
 #[test]
-fn the_replies_are_no_json_objects() {
+fn replies_are_not_json_objects() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     for line in ["sub t", "ack t x", "unsub t", "nonsense", "topics", "hello {}", "ping", "pub t x", "help"] {

@@ -1,18 +1,18 @@
-//! What a hangup changes in a broker that runs, and what it does not.
+//! The effects of a SIGHUP on a running broker, and their limits.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use herald_tests::{Authority, Telnet, TestBroker, delivery, publish, redelivery};
 use rustix::process::Signal;
 
-/// More than one, whatever the machine: all of them have to hear of it.
+/// More than one shard on any machine, because a reload must reach all of them.
 const SHARDS: &str = "[broker]\nshards = 4\n";
 
 fn config(topics: &str) -> String {
     format!("{SHARDS}{topics}")
 }
 
-/// A client that is attached to topics, and may have ten events of each in flight.
+/// A client attached to topics, with a prefetch of ten.
 fn subscriber(broker: &TestBroker, topics: &[&str]) -> Telnet {
     let mut client = broker.telnet();
     assert!(client.ask("hello {\"prefetch\":10}").starts_with("hello {"));
@@ -22,7 +22,7 @@ fn subscriber(broker: &TestBroker, topics: &[&str]) -> Telnet {
     client
 }
 
-/// A client that hears of what it publishes.
+/// A client that receives confirmations.
 fn publisher(broker: &TestBroker) -> Telnet {
     let mut client = broker.telnet();
     assert!(client.ask("hello {\"confirm\":true}").starts_with("hello {"));
@@ -30,13 +30,13 @@ fn publisher(broker: &TestBroker) -> Telnet {
 }
 
 #[test]
-fn limits_and_what_is_done_beyond_them_change_for_topics_that_are_there_and_for_new_ones() {
+fn limits_and_overflow_policies_change_for_existing_and_new_topics() {
     let broker = TestBroker::start(&config(""));
     let _attached = subscriber(&broker, &["full", "bytes", "drop", "grave"]);
     let mut publisher = publisher(&broker);
     let publishes = |publisher: &mut Telnet, topic: &str, id: &str, answer: &str| {
         let line = publisher.ask(&publish(topic, id, 0));
-        assert!(line.starts_with(answer), "{line:?} is not {answer:?}");
+        assert!(line.starts_with(answer), "{line:?} does not start with {answer:?}");
     };
     for topic in ["full", "bytes", "drop", "grave"] {
         publishes(&mut publisher, topic, "a", "published");
@@ -51,7 +51,7 @@ fn limits_and_what_is_done_beyond_them_change_for_topics_that_are_there_and_for_
     publishes(&mut publisher, "full", "d", "error: topic full is full");
     publishes(&mut publisher, "bytes", "c", "error: topic bytes is full");
     publishes(&mut publisher, "drop", "c", "dropped drop c");
-    // What is in flight does not go: the new one is the only one that can.
+    // An event in flight cannot be dropped, so only the new one can.
     publishes(&mut publisher, "grave", "c", "published");
     broker.wait_for_figures("grave.dead", &[("waiting", 1)]);
     let _to_a_new_one = subscriber(&broker, &["new"]);
@@ -59,7 +59,7 @@ fn limits_and_what_is_done_beyond_them_change_for_topics_that_are_there_and_for_
         publishes(&mut publisher, "new", id, "published");
     }
     publishes(&mut publisher, "new", "d", "error: topic new is full");
-    // And back.
+    // Back to the defaults.
     broker.reload(&config(""));
     for topic in ["full", "bytes", "drop", "grave", "new"] {
         publishes(&mut publisher, topic, "e", "published");
@@ -67,7 +67,7 @@ fn limits_and_what_is_done_beyond_them_change_for_topics_that_are_there_and_for_
 }
 
 #[test]
-fn what_is_said_of_ids_changes_and_what_waited_for_another_of_its_id_waits_no_more() {
+fn the_duplicate_id_policy_changes_and_events_waiting_for_their_id_become_deliverable() {
     let broker = TestBroker::start(&config(""));
     let mut client = subscriber(&broker, &["t", "u"]);
     let mut publisher = publisher(&broker);
@@ -82,7 +82,7 @@ fn what_is_said_of_ids_changes_and_what_waited_for_another_of_its_id_waits_no_mo
     publisher.asks(&publish("u", "a", 0), "published u a synced");
     publisher.asks(&publish("u", "a", 0), "error: duplicate id a");
     client.expect(&delivery("u", "a", 0));
-    // With three of one id in flight, the next waits again until none of them is.
+    // With three events of one id in flight, the next waits again until none of them is.
     broker.reload(&config("[topics.t]\nduplicate_id = \"replace\"\n"));
     publisher.asks(&publish("t", "a", 7), "published t a synced");
     for _ in 0..2 {
@@ -95,7 +95,7 @@ fn what_is_said_of_ids_changes_and_what_waited_for_another_of_its_id_waits_no_mo
 }
 
 #[test]
-fn a_time_out_counts_from_the_next_delivery_or_touch() {
+fn a_new_timeout_applies_from_the_next_delivery_or_touch() {
     let broker = TestBroker::start(&config(""));
     let mut client = subscriber(&broker, &["t"]);
     for id in ["before", "touched"] {
@@ -111,14 +111,14 @@ fn a_time_out_counts_from_the_next_delivery_or_touch() {
     client.asks("touch t touched", "touched ev_id=touched");
     client.expect(&redelivery("t", "touched", 0, 1));
     broker.reload(&config(""));
-    // The deadline of that delivery stands; the next has none.
+    // The deadline of the current delivery stays; the next delivery has none.
     client.expect(&redelivery("t", "touched", 0, 2));
     client.asks("ack t touched before", "acknowledged from logs ev_id=touched");
     client.expect_all(&["acknowledged from logs ev_id=before", "no available message"]);
 }
 
 #[test]
-fn dead_letters_go_by_the_new_rules() {
+fn dead_letters_follow_the_new_rules() {
     let broker = TestBroker::start(&config(""));
     let mut client = subscriber(&broker, &["t", "u", "v"]);
     for (topic, id) in [("t", "often"), ("u", "given-up"), ("v", "late")] {
@@ -133,7 +133,7 @@ fn dead_letters_go_by_the_new_rules() {
     broker.wait_for_figures("t.dead", &[("waiting", 1)]);
     client.asks("term u given-up", "terminated ev_id=given-up");
     broker.wait_for_figures("grave", &[("waiting", 1)]);
-    // What was published before has no time to live.
+    // Events published before the reload have no time to live.
     client.send("detach v");
     client.expect("detached from topic v");
     client.send(&publish("v", "new", 0));
@@ -144,13 +144,13 @@ fn dead_letters_go_by_the_new_rules() {
     client.expect("end of peek");
     client.asks("sub v s", "successfully subscribed to topic v");
     client.expect(&redelivery("v", "late", 0, 1));
-    // The way back is that of the new rules as well.
+    // A redrive follows the new rules as well.
     client.asks("redrive u", "redriven 1");
     client.expect(&delivery("u", "given-up", 0));
 }
 
 #[test]
-fn whether_topics_are_made_by_their_use_changes() {
+fn auto_create_changes() {
     let broker = TestBroker::start(&config(""));
     let mut client = broker.telnet();
     client.asks("sub old", "successfully subscribed to topic old");
@@ -167,7 +167,7 @@ fn whether_topics_are_made_by_their_use_changes() {
 }
 
 #[test]
-fn one_bad_key_or_file_and_nothing_changes() {
+fn one_bad_key_or_file_prevents_any_change() {
     let authority = Authority::new();
     let tls = "[transports.tcp]\n[transports.ws]\nlisten = \"127.0.0.1:0\"\ntls = { cert = \"cert.pem\", key = \"key.pem\" }\n";
     let mut broker = TestBroker::prepare(&config(tls));
@@ -190,7 +190,7 @@ fn one_bad_key_or_file_and_nothing_changes() {
         let line = broker.wait_for_log(said);
         assert!(line.contains("nothing has changed") && line.contains("herald.toml"), "{line}");
     }
-    // The file is good, and the key that belongs to it is not.
+    // The configuration is valid, but the TLS key is not.
     std::fs::write(broker.dir().join("key.pem"), "no key").unwrap();
     std::fs::write(&file, format!("{}{good}", config(tls))).unwrap();
     broker.signal(Signal::HUP);
@@ -202,14 +202,14 @@ fn one_bad_key_or_file_and_nothing_changes() {
     }
     assert!(!broker.log().contains("in force"), "{}", broker.log());
     let _no_token_is_asked_for = subscriber(&broker, &["t"]);
-    // All of it good, all of it changes.
+    // Once everything is valid, everything changes.
     authority.issue(broker.dir());
     broker.reload(&format!("{}{good}", config(tls)));
     broker.telnet().asks("ping", "error: authentication required");
 }
 
 #[test]
-fn what_needs_a_restart_is_named_and_nothing_else_is() {
+fn exactly_the_keys_that_need_a_restart_are_named() {
     let broker = TestBroker::start(&config("[topics.t]\nmax_waiting = 5\n"));
     broker.reload(
         "[broker]\nshards = 3\nmax_topics = 7\nmax_line_bytes = 5000\nlog = \"debug\"\n[storage]\nmemory_budget_mb = 3\n\
@@ -230,7 +230,7 @@ fn what_needs_a_restart_is_named_and_nothing_else_is() {
         "transports.tcp.max_connections",
     ];
     assert_eq!(named, expected, "{log}");
-    // And they are as they were.
+    // Those keys keep their old values.
     let mut client = broker.telnet();
     client.asks("say t {}", "error: unknown command: \"say t {}\"; type help for the commands");
 }

@@ -1,6 +1,6 @@
-//! The data directory as its owner sees it.
+//! The data directory as its operator sees it.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ fn filled(broker: &TestBroker, count: u32) {
     }
 }
 
-/// Takes what is there, by the ids.
+/// Takes all waiting events and returns their ids.
 fn taken(client: &mut Telnet) -> Vec<String> {
     assert!(client.ask("hello {\"prefetch\":1000}").starts_with("hello"));
     client.asks("sub t s", "successfully subscribed to topic t");
@@ -61,7 +61,7 @@ fn every_line_of_every_segment_is_a_json_object_that_ends_in_its_checksum() {
 }
 
 #[test]
-fn a_second_broker_on_the_directory_is_told_who_holds_it() {
+fn a_second_broker_on_the_directory_is_refused_and_the_error_names_the_holder() {
     let broker = TestBroker::start("");
     let mut second = broker.command();
     let output = second.args(["--set", "transports.tcp.listen=127.0.0.1:0"]).output().unwrap();
@@ -72,7 +72,7 @@ fn a_second_broker_on_the_directory_is_told_who_holds_it() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_and_said() {
+fn a_torn_tail_is_cut_and_logged() {
     let mut broker = TestBroker::start("");
     filled(&broker, 10);
     broker.kill();
@@ -82,7 +82,7 @@ fn a_torn_tail_is_cut_and_said() {
     std::fs::write(&last, bytes).unwrap();
     broker.run();
     let line = broker.wait_for_log("torn");
-    assert!(line.contains("64"), "it says how much: {line}");
+    assert!(line.contains("64"), "the log states the length: {line}");
     let mut client = broker.telnet();
     assert_eq!(taken(&mut client).len(), 10);
     client.asks(&publish("t", "after", 9), &delivery("t", "after", 9));
@@ -104,17 +104,17 @@ fn a_damaged_record_costs_only_itself_and_is_reported_with_file_and_offset() {
     let mut client = broker.telnet();
     assert_eq!(taken(&mut client), ["0", "1", "2", "3", "5", "6", "7", "8", "9"]);
     broker.kill();
-    // Or nothing is served until somebody has looked at it.
+    // With `on_damage = "stop"`, nothing is served until the operator has acted.
     let output = broker.command().args(["--set", "storage.on_damage=stop"]).output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("offset"), "{error}");
     let now = std::fs::read(&first).unwrap();
-    assert_eq!(now[..bytes.len()], bytes, "it is left in its file");
+    assert_eq!(now[..bytes.len()], bytes, "the record is left in its file");
 }
 
 #[test]
-fn a_newer_format_and_somebody_elses_directory_are_refused_untouched() {
+fn a_newer_format_and_a_foreign_directory_are_refused_unchanged() {
     for (name, text) in [
         (
             "0000000000000001.jsonl",
@@ -135,19 +135,19 @@ fn a_newer_format_and_somebody_elses_directory_are_refused_untouched() {
         let output = broker.command().output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{name}: {error}");
-        assert!(error.contains("data"), "it says where: {error}");
+        assert!(error.contains("data"), "the error names the directory: {error}");
         assert_eq!(std::fs::read_to_string(dir.join(name)).unwrap(), text);
     }
 }
 
-/// CRC-32 as gzip has it, bit by bit.
+/// The CRC-32 of gzip, computed bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
 #[test]
-fn a_broker_that_was_killed_leaves_no_lock_and_a_stray_file_is_left_alone() {
+fn a_killed_broker_leaves_no_lock_and_a_stray_file_is_left_alone() {
     let mut broker = TestBroker::start("");
     filled(&broker, 3);
     broker.kill();
@@ -160,7 +160,7 @@ fn a_broker_that_was_killed_leaves_no_lock_and_a_stray_file_is_left_alone() {
 }
 
 #[test]
-fn wherever_the_tail_is_torn_what_was_there_before_is_served() {
+fn wherever_the_tail_is_torn_the_earlier_events_are_served() {
     let mut broker = TestBroker::start("");
     filled(&broker, 4);
     broker.kill();
@@ -189,7 +189,7 @@ fn wherever_the_tail_is_torn_what_was_there_before_is_served() {
 }
 
 #[test]
-fn what_one_broker_has_cleaned_on_start_is_gone_and_nothing_else() {
+fn clean_on_start_removes_the_storage_and_nothing_else() {
     let mut broker = TestBroker::start("");
     filled(&broker, 3);
     broker.kill();

@@ -1,16 +1,20 @@
-//! TLS on every transport, and the certificate's reload.
+//! TLS on every transport, and reloading the certificate.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_tests::{Authority, PATIENCE, TestBroker, herald, socket};
 use rustix::process::Signal;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use transport_client::{Address, Client, ClientConfig, Connection, Error, Event, SubscribeOptions, TopicName};
 
-/// A broker with TLS on TCP and WebSocket, whose certificate is of `authority`.
+/// A broker with TLS on TCP and WebSocket, whose certificate is issued by `authority`.
 fn broker(authority: &Authority, more: &str) -> TestBroker {
     let mut broker = TestBroker::prepare(&format!(
         "[transports.tcp]\ntls = {{ cert = \"cert.pem\", key = \"key.pem\" }}\n{more}\
@@ -59,18 +63,18 @@ async fn events_go_both_ways_on_every_transport() {
 }
 
 #[tokio::test]
-async fn a_client_trusts_nobody_it_has_no_reason_to() {
+async fn a_client_trusts_only_known_authorities_and_the_right_host() {
     let (authority, other) = (Authority::new(), Authority::new());
     let broker = broker(&authority, "");
     for server in servers(&broker) {
         let error = is_let_in(&server, &other).await.unwrap_err();
         let Error::Unreachable { source, .. } = &error else { panic!("{error}") };
         assert!(source.to_string().contains("certificate"), "{source}");
-        // The operating system knows nothing of it either.
+        // The operating system does not know the authority either.
         let error = Connection::open(&ClientConfig::new(server.parse::<Address>().unwrap())).await.unwrap_err();
         assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     }
-    // A certificate of another host.
+    // The certificate is for another host.
     let elsewhere = format!("tls://127.0.0.2:{}", broker.addr().port());
     assert!(is_let_in(&elsewhere, &authority).await.is_err());
 }
@@ -90,7 +94,7 @@ async fn a_new_certificate_is_in_force_after_a_hangup_and_a_bad_one_is_refused()
         is_let_in(&server, &second).await.unwrap();
         is_let_in(&server, &first).await.unwrap_err();
     }
-    assert_eq!(open.request_line("ping").await.unwrap(), "pong", "what is open goes on");
+    assert_eq!(open.request_line("ping").await.unwrap(), "pong", "open connections continue");
 
     let key = std::fs::read(broker.dir().join("key.pem")).unwrap();
     for (file, bad, reason) in [
@@ -105,11 +109,11 @@ async fn a_new_certificate_is_in_force_after_a_hangup_and_a_bad_one_is_refused()
         assert!(line.contains("ERROR") && line.contains("TLS is as before"), "{line}");
         is_let_in(server, &second).await.unwrap();
     }
-    assert!(!broker.log().contains(&String::from_utf8(key).unwrap()[30..60]), "the key is nobody's business");
+    assert!(!broker.log().contains(&String::from_utf8(key).unwrap()[30..60]), "the key is not logged");
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_an_error_at_the_start() {
+fn an_unusable_certificate_is_an_error_at_the_start() {
     let broker = TestBroker::prepare("[transports.tcp]\ntls = { cert = \"cert.pem\", key = \"key.pem\" }\n");
     let output = broker.command().output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
@@ -118,7 +122,7 @@ fn a_certificate_that_cannot_be_used_is_an_error_at_the_start() {
 }
 
 #[test]
-fn who_does_not_finish_the_handshake_is_given_up() {
+fn an_unfinished_tls_handshake_times_out() {
     let authority = Authority::new();
     let broker = broker(&authority, "handshake_timeout_ms = 700\n");
     for addr in [broker.addr(), broker.addr_of("ws")] {
@@ -128,16 +132,89 @@ fn who_does_not_finish_the_handshake_is_given_up() {
         let mut answer = Vec::new();
         let _reset_or_end = stream.read_to_end(&mut answer);
         assert!((Duration::from_millis(600)..PATIENCE).contains(&began.elapsed()), "{:?}", began.elapsed());
-        // A client in the clear.
+        // A client that speaks plain text.
         let mut stream = socket(addr);
         stream.write_all(b"ping\r\n").unwrap();
         let _reset_or_end = stream.read_to_end(&mut answer);
-        assert!(!String::from_utf8_lossy(&answer).contains("pong"));
+        assert_eq!(String::from_utf8_lossy(&answer), "error: this port speaks TLS\r\n");
+        // A client that waits for a greeting.
+        answer.clear();
+        let _reset_or_end = socket(addr).read_to_end(&mut answer);
+        assert_eq!(String::from_utf8_lossy(&answer), "error: this port speaks TLS\r\n");
+    }
+}
+
+/// A mismatch of TLS and plain text must be recognizable at both ends.
+#[tokio::test]
+async fn tls_on_a_plain_port_and_plain_text_on_a_tls_port_are_told_apart() {
+    let authority = Authority::new();
+    let plain = TestBroker::start("[transports.tcp]\n[transports.ws]\nlisten = \"127.0.0.1:0\"\n");
+    let (tcp, ws) = (plain.addr().port(), plain.addr_of("ws").port());
+    for server in [format!("tls://127.0.0.1:{tcp}"), format!("wss://127.0.0.1:{ws}")] {
+        let error = Connection::open(&config(&server, &authority)).await.unwrap_err();
+        let error = format!("{error:?}");
+        assert!(error.contains("the port may speak plain text"), "{server}: {error}");
+    }
+    for transport in ["tcp", "ws"] {
+        let line = plain.wait_for_log(&format!("TLS hello refused: this port speaks plain text transport={transport}"));
+        assert!(line.contains("WARN"), "{line}");
+    }
+    let secure = broker(&authority, "handshake_timeout_ms = 700\n");
+    let (tcp, ws) = (secure.addr().port(), secure.addr_of("ws").port());
+    for server in [format!("tcp://127.0.0.1:{tcp}"), format!("ws://127.0.0.1:{ws}")] {
+        let error = Connection::open(&config(&server, &authority)).await.unwrap_err();
+        assert!(error.to_string().contains("the port may speak TLS"), "{server}: {error}");
     }
 }
 
 #[test]
-fn the_command_line_speaks_it() {
+fn a_source_reads_a_feed_over_https_whose_authority_the_system_trusts() {
+    let authority = Authority::new();
+    let mut broker = TestBroker::prepare("");
+    authority.issue(broker.dir());
+    std::fs::write(broker.dir().join("ca.pem"), authority.pem()).unwrap();
+    let chain = CertificateDer::pem_file_iter(broker.dir().join("cert.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(broker.dir().join("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut settings = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let tls = rustls::ServerConnection::new(Arc::new(settings)).unwrap();
+        let mut stream = rustls::StreamOwned::new(tls, listener.accept().unwrap().0);
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        let text = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {\"n\":1}\n\n";
+        stream.write_all(text.as_bytes()).unwrap();
+        // The stream stays open as long as the test runs.
+        std::thread::park();
+    });
+    let source =
+        format!("[[sources]]\nkind = \"sse\"\nname = \"feed\"\nurl = \"https://localhost:{port}/\"\ntopic = \"t\"\n");
+    // The subscription exists before the source reads anything.
+    broker.run();
+    broker.telnet().asks("sub t mine", "successfully subscribed to topic t");
+    assert!(broker.terminate().success());
+    std::fs::write(broker.dir().join("herald.toml"), source).unwrap();
+    broker.env("SSL_CERT_FILE", broker.dir().join("ca.pem"));
+    broker.run();
+    let mut client = broker.telnet();
+    client.asks("sub t mine", "successfully subscribed to topic t");
+    assert!(client.line().contains("\"n\":1"), "{}", broker.log());
+}
+
+#[test]
+fn the_command_line_speaks_tls() {
     let authority = Authority::new();
     let broker = broker(&authority, "");
     std::fs::write(broker.dir().join("ca.pem"), authority.pem()).unwrap();
@@ -156,4 +233,52 @@ fn the_command_line_speaks_it() {
         let (status, _, error) = run(&["topics", "--ca", "key.pem"]);
         assert_eq!(status, Some(2), "{error}");
     }
+}
+
+/// Creates a self-signed certificate with openssl and `more` arguments; `None` if there is no openssl.
+fn self_signed(dir: &std::path::Path, more: &[&str]) -> Option<Vec<u8>> {
+    let made = Command::new("openssl")
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(' '))
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .args(more)
+        .current_dir(dir)
+        .output();
+    let made = made.ok()?;
+    assert!(made.status.success(), "{made:?}");
+    Some(std::fs::read(dir.join("cert.pem")).unwrap())
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_only_if_exactly_that_one_is_presented() {
+    let tls = "[transports.tcp]\ntls = { cert = \"cert.pem\", key = \"key.pem\" }\n";
+    let here = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+    let elsewhere = ["-addext", "subjectAltName=DNS:elsewhere.example"];
+    for (more, is_trusted) in [(&[][..], true), (&here, true), (&elsewhere, false)] {
+        let mut broker = TestBroker::prepare(tls);
+        let Some(pem) = self_signed(broker.dir(), more) else {
+            eprintln!("openssl is missing");
+            return;
+        };
+        broker.run();
+        let server = format!("tls://localhost:{}", broker.addr().port());
+        let trusting = |pem: Vec<u8>| ClientConfig::new(server.parse::<Address>().unwrap()).authorities(pem);
+        let opened = Connection::open(&trusting(pem)).await;
+        assert_eq!(opened.is_ok(), is_trusted, "{more:?}: {:?}", opened.err());
+        // The same command creates a different certificate of the same name.
+        let other = tempfile::tempdir().unwrap();
+        let another = self_signed(other.path(), more).unwrap();
+        assert!(Connection::open(&trusting(another)).await.is_err(), "{more:?}");
+    }
+}
+
+#[test]
+fn config_check_reports_an_unusable_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("herald.toml");
+    std::fs::write(&file, "[transports.tcp]\ntls = { cert = \"/nowhere/cert.pem\", key = \"/nowhere/key.pem\" }\n")
+        .unwrap();
+    let output = Command::new(herald()).args(["config", "check", "--config"]).arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("transports.tcp.tls: ") && said.contains("/nowhere/cert.pem"), "{said}");
 }

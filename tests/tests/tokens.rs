@@ -1,6 +1,6 @@
-//! Tokens: who is let in, what they may do, and who has to wait.
+//! Tokens: which clients are accepted, their permissions, and which have to wait.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn hello(token: &str) -> String {
     format!("hello {{\"token\":\"{token}\"}}")
 }
 
-/// A client that has given its token.
+/// A client that has authenticated with this token.
 fn bearer(broker: &TestBroker, token: &str) -> Telnet {
     let mut telnet = broker.telnet();
     let answer = telnet.ask(&hello(token));
@@ -32,7 +32,7 @@ fn bearer(broker: &TestBroker, token: &str) -> Telnet {
 }
 
 #[test]
-fn nothing_goes_without_a_token_and_with_one_what_it_is_good_for() {
+fn without_a_token_nothing_is_allowed_and_with_one_only_what_it_permits() {
     let broker = broker();
     let mut stranger = broker.telnet();
     for line in ["ping", "topics", "sub tweets", "pub tweets {}", "hello {}", "help", "quit"] {
@@ -50,7 +50,7 @@ fn nothing_goes_without_a_token_and_with_one_what_it_is_good_for() {
     assert!(topics.contains("\"tweets\"") && topics.contains("\"billing.done\""), "{topics}");
     admin.asks("sub private", "successfully subscribed to topic private");
     assert!(!billing.ask("stats").contains("private"));
-    // The stranger may still find a token.
+    // The unauthenticated client may still present a token.
     let answer = stranger.ask(&hello("all-of-it"));
     assert!(answer.starts_with("hello {"), "{answer}");
     stranger.asks("ping", "pong");
@@ -58,7 +58,7 @@ fn nothing_goes_without_a_token_and_with_one_what_it_is_good_for() {
 }
 
 #[test]
-fn a_wrong_token_closes_the_connection_and_the_next_from_there_wait_longer_and_longer() {
+fn a_wrong_token_closes_the_connection_and_delays_further_attempts_from_its_address() {
     let broker = broker();
     let began = Instant::now();
     for _ in 0..4 {
@@ -68,7 +68,7 @@ fn a_wrong_token_closes_the_connection_and_the_next_from_there_wait_longer_and_l
     }
     // 0, 100, 200 and 400 ms.
     assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
-    // A right one waits, too: or else whoever gets no answer would know.
+    // A valid token waits too, or a missing answer would reveal that a guess is wrong.
     let began = Instant::now();
     let _right = bearer(&broker, "all-of-it");
     assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
@@ -77,7 +77,7 @@ fn a_wrong_token_closes_the_connection_and_the_next_from_there_wait_longer_and_l
 }
 
 #[test]
-fn guesses_over_many_connections_wait_for_each_other_and_too_many_are_sent_away() {
+fn guesses_over_many_connections_wait_for_each_other_and_too_many_are_refused() {
     let broker = broker();
     for _ in 0..3 {
         let mut telnet = broker.telnet();
@@ -93,7 +93,7 @@ fn guesses_over_many_connections_wait_for_each_other_and_too_many_are_sent_away(
 }
 
 #[test]
-fn a_web_socket_says_by_its_code_that_the_token_was_wrong() {
+fn a_web_sockets_close_code_reports_a_wrong_token() {
     let broker = broker();
     let mut client = WebSocketClient::connect(broker.addr_of("ws"));
     client.asks("ping", "error: authentication required");
@@ -108,7 +108,7 @@ fn a_web_socket_says_by_its_code_that_the_token_was_wrong() {
 }
 
 #[test]
-fn a_hangup_puts_other_tokens_in_force_and_those_who_lost_theirs_out() {
+fn a_hangup_replaces_the_tokens_and_closes_connections_that_lost_theirs() {
     let broker = broker();
     let (mut admin, mut billing) = (bearer(&broker, "all-of-it"), bearer(&broker, "s3cret-of-billing"));
     billing.asks("sub tweets", "successfully subscribed to topic tweets");
@@ -117,7 +117,7 @@ fn a_hangup_puts_other_tokens_in_force_and_those_who_lost_theirs_out() {
     assert_eq!(billing.rest(), ["error: tokens have changed: connect again"]);
     admin.asks("ping", "pong");
     let _new = bearer(&broker, "another");
-    // What is not valid changes nothing.
+    // An invalid configuration changes nothing.
     std::fs::remove_file(broker.dir().join("billing.token")).unwrap();
     broker.signal(Signal::HUP);
     let _line = broker.wait_for_log("the configuration is not valid, so nothing has changed");
@@ -126,7 +126,7 @@ fn a_hangup_puts_other_tokens_in_force_and_those_who_lost_theirs_out() {
 }
 
 #[test]
-fn the_command_line_gives_its_token_and_shows_none() {
+fn the_command_line_sends_its_token_and_never_shows_one() {
     let broker = broker();
     let server = broker.addr().to_string();
     let run = |args: &[&str], token: Option<&str>| {
@@ -152,7 +152,7 @@ fn the_command_line_gives_its_token_and_shows_none() {
 }
 
 #[test]
-fn a_listener_beyond_this_machine_is_warned_of() {
+fn a_listener_reachable_from_other_machines_is_warned_about() {
     for (auth, warning) in [
         ("", "no tokens are configured: anyone who can reach this address may publish and subscribe"),
         (
@@ -169,4 +169,31 @@ fn a_listener_beyond_this_machine_is_warned_of() {
         let line = broker.wait_for_log(warning);
         assert!(line.contains("WARN") && line.contains("transport=ws"), "{line}");
     }
+}
+
+/// A connection must not keep receiving events that its new token does not permit.
+#[test]
+fn a_new_token_also_limits_existing_subscriptions() {
+    let broker = TestBroker::start(
+        "[auth]\ntokens = [{ token = \"wide\", name = \"wide\", publish = [\"*\"], subscribe = [\"*\"] }, { token = \"narrow\", name = \"narrow\", publish = [\"*\"], subscribe = [\"b\"] }]\n",
+    );
+    let mut client = broker.telnet();
+    assert!(client.ask("hello {\"token\":\"wide\",\"prefetch\":10}").starts_with("hello {"));
+    client.asks("sub a s", "successfully subscribed to topic a");
+    client.asks("sub b", "successfully subscribed to topic b");
+    client.send(&herald_tests::publish("a", "1", 0));
+    client.expect(&herald_tests::delivery("a", "1", 0));
+    let answer = client.ask("hello {\"token\":\"narrow\"}");
+    assert!(answer.starts_with("hello {") && answer.ends_with(",\"detached\":[\"a\"]}"), "{answer}");
+    client.send(&herald_tests::publish("a", "2", 0));
+    client.asks("ack a 1", "error: not a topic a subscriber");
+    client.asks("sub a s", "error: not allowed to subscribe to topic a");
+    client.send(&herald_tests::publish("b", "3", 0));
+    client.expect(&herald_tests::delivery("b", "3", 0));
+    client.nothing();
+    // Its events in flight go to a client that is permitted to receive them.
+    let mut other = broker.telnet();
+    assert!(other.ask("hello {\"token\":\"wide\"}").starts_with("hello {"));
+    other.asks("sub a s", "successfully subscribed to topic a");
+    assert!(other.line().contains("\"id\":\"1\",\"redelivered\":1"));
 }

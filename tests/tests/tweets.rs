@@ -1,6 +1,6 @@
-//! The tweet pipeline in a broker that is killed at random moments, and as a person at a telnet sees it.
+//! The tweet pipeline in a broker that is killed at random moments, and as seen through telnet.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -8,14 +8,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use herald_tests::{PATIENCE, Telnet, TestBroker};
-use pipeline::feed::{Feed, FeedConfig, FeedStream, tweet};
+use pipeline_feed::{Feed, FeedConfig, FeedStream, tweet};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-/// The feed, for as long as this lives.
+/// A feed that runs until it is dropped.
 struct TestFeed {
     addr: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
@@ -56,12 +56,10 @@ fn strings(connection: &Connection, sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_tweet_is_stored_once_whatever_moment_the_broker_is_killed_at() {
+fn every_tweet_is_stored_once_whenever_the_broker_is_killed() {
     const SEED: u64 = 7;
     const TWEETS: u64 = 6_000;
-    let seed = rand::rng().random();
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(SEED);
     let feed = TestFeed::start(FeedConfig { rate: 3_000.0, seed: SEED, limit: Some(TWEETS), ..FeedConfig::default() });
     let mut broker = TestBroker::start(&feed.pipeline("autostart = true\nflush_ms = 50"));
     let began = Instant::now();
@@ -111,7 +109,7 @@ fn every_tweet_is_stored_once_whatever_moment_the_broker_is_killed_at() {
 }
 
 #[test]
-fn a_person_starts_it_by_telnet_and_reads_statistics_and_dead_letters_from_the_broker() {
+fn the_pipeline_is_started_by_telnet_and_publishes_statistics_and_dead_letters() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("feed.jsonl");
     let good = tweet(1, FeedStream::One, 1);
@@ -135,7 +133,7 @@ fn a_person_starts_it_by_telnet_and_reads_statistics_and_dead_letters_from_the_b
     assert!(said.ends_with("CRASHES/0.3sec]"), "{said}");
     let id = event["id"].as_str().unwrap();
     stats.asks(&format!("ack logger_stats {id}"), &format!("acknowledged from logs ev_id={id}"));
-    // They wait for somebody to look.
+    // The dead letters wait for an operator.
     let mut dead = broker.telnet();
     dead.asks("sub pipeline.dead dead", "successfully subscribed to topic pipeline.dead");
     let letter: Value = serde_json::from_str(&dead.line()).unwrap();
@@ -143,7 +141,7 @@ fn a_person_starts_it_by_telnet_and_reads_statistics_and_dead_letters_from_the_b
     assert!(letter["msg"]["reason"].as_str().unwrap().contains("missing field `tweet`"), "{letter}");
     let crashes = broker.wait_for_log("a worker crashed and is replaced");
     assert!(crashes.contains("not JSON") && !broker.log().contains("stack backtrace"), "{crashes}");
-    // It begins where it was, on the same ports.
+    // It resumes where it stopped, on the same ports.
     assert!(broker.terminate().success(), "{}", broker.log());
     broker.run();
     let mut console = Telnet::connect_raw(broker.addr_of("console"));
@@ -152,5 +150,5 @@ fn a_person_starts_it_by_telnet_and_reads_statistics_and_dead_letters_from_the_b
     assert!(console.line().starts_with("tweet: worker-"));
     assert!(broker.wait_for_log("a stream of the pipeline starts").contains("last_event_id=1-"));
     let count: i64 = reader(broker.dir()).query_row("SELECT count(*) FROM tweets", [], |row| row.get(0)).unwrap();
-    assert!((1..=2).contains(&count), "the same tweet again and again is stored once: {count}");
+    assert!((1..=2).contains(&count), "a repeated tweet is stored once: {count}");
 }

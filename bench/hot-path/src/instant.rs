@@ -1,4 +1,4 @@
-//! A storage that has done everything at once and keeps nothing, so that what is counted above it is the broker's own.
+//! A storage that completes every request immediately and keeps nothing, so that only the broker's own work is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use broker_core::storage::{
     StorageFigures, stage,
 };
 
-/// Nothing is stored, and all of it safely.
+/// Discards every event and reports it durable.
 #[derive(Debug, Default)]
 pub(crate) struct InstantStorage {
     places: AtomicU64,
@@ -34,12 +34,12 @@ impl Storage for InstantStorage {
 
     fn submit(&self, batch: Batch) -> Commit {
         let (wrote, written) = stage();
-        let (saved, safe) = stage();
+        let (saved, durable) = stage();
         let events = batch.mutations.iter().filter(|mutation| matches!(mutation, Mutation::Publish(_))).count() as u64;
         let first = self.places.fetch_add(events, Ordering::Relaxed);
         wrote.complete(Ok((first..first + events).map(Place).collect()));
         saved.complete(Ok(()));
-        Commit { written, safe }
+        Commit { written, durable }
     }
 
     async fn read(&self, keys: Vec<ReadKey>) -> Result<Vec<Option<Payload>>, StorageError> {

@@ -1,9 +1,9 @@
-//! Drives an event's way through the broker, the same events each time, for `.ci/instructions` to count what it costs.
+//! Drives a fixed set of events through the broker, so that `.ci/instructions` can count the instructions they cost.
 //!
-//! Each function `count_…` is one phase; the script runs this under `valgrind --tool=callgrind`, takes from it the instructions
-//! spent in each of them and in what they call, and divides them by the events that this prints for the phase. So these
-//! functions are never inlined, and do not call one another. What they need is made, and what they leave is dropped, outside them
-//! wherever that is not part of the broker's work.
+//! Each function `count_…` is one phase. The script runs this binary under `valgrind --tool=callgrind`, reads the instructions
+//! spent in each phase and its callees, and divides them by the number of events printed for the phase. These functions are
+//! therefore never inlined and do not call one another. Setup and cleanup happen outside them, unless they are part of the
+//! broker's work.
 //!
 //! | phase | what is counted |
 //! | --- | --- |
@@ -11,19 +11,19 @@
 //! | `parse` | a `pub` line to a command and an event, encoded |
 //! | `encode` | an event's encoding alone |
 //! | `session-pub` | a session: bytes of `pub` lines to requests |
-//! | `publish` | a topic takes an event in, hears that it is stored, and says what is to be stored |
+//! | `publish` | a topic accepts an event, emits its storage mutations, and handles the commit |
 //! | `deliver` | a topic finds the next event and puts it in flight |
-//! | `ack` | a topic acknowledges it, and says what is to be stored |
+//! | `ack` | a topic acknowledges it and emits the storage mutations |
 //! | `session-confirm` | a session: outcomes of publishes to bytes |
 //! | `session-deliver` | a session: deliveries to bytes |
 //! | `session-ack` | a session: bytes of `ack` lines to requests |
 //! | `log-publish` | json-log: a batch of events to lines, and to the file |
-//! | `log-ack` | json-log: what acknowledgements of a batch are stored as |
+//! | `log-ack` | json-log: the records that store a batch of acknowledgements |
 //! | `whole` | session and engine together, over a storage that does nothing: published, confirmed, delivered, acknowledged |
 //!
-//! No clock decides anything here and nothing waits for another thread. What varies from run to run are the keys of hashes, drawn at
-//! random, and with them which rows of a table collide.
-#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+//! Nothing depends on a clock or waits for another thread. Only the random hash keys vary from run to run, and with them the
+//! collisions in hash tables.
+#![expect(clippy::print_stdout, reason = "it prints its results")]
 
 mod events;
 mod instant;
@@ -35,10 +35,10 @@ mod whole;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Events of each phase.
+/// The number of events in each phase.
 const EVENTS: usize = 16_384;
 
-/// Events that arrive, are stored, or are acknowledged together.
+/// The number of events that arrive, are stored, or are acknowledged together.
 const BATCH: usize = 32;
 
 fn main() {

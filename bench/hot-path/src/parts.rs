@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use broker_core::engine::{Delivery, Gauge, LinkEvent, Outcome, Request, Slot};
+use broker_core::engine::{Delivery, Found, Gauge, LinkEvent, Outcome, Request, Slot};
 use broker_core::event::{NewEvent, Payload};
 use broker_core::name::{IdKey, SubscriptionName, TopicName};
 use broker_core::policy::TopicPolicy;
@@ -18,10 +18,10 @@ use bytes::{Buf, BytesMut};
 use crate::events::{self, NOW};
 use crate::{BATCH, EVENTS};
 
-/// Events in flight.
+/// The number of events in flight.
 const WINDOW: usize = 256;
 
-/// Runs all of it; the names of the phases.
+/// Runs all phases in this module and returns their names.
 pub(crate) fn run() -> Vec<&'static str> {
     lines();
     encoding();
@@ -119,7 +119,7 @@ fn session() {
 
         let (count, requests) = count_session_ack(&mut session, &mut events::ack_lines(batch.map(events::id)));
         assert_eq!(count, BATCH);
-        let acknowledged = || Outcome::Acknowledged { found: vec![true], idle: false };
+        let acknowledged = || Outcome::Acknowledged { found: vec![Found::Settled], idle: false };
         session.event(LinkEvent::Outcomes(outcomes_of(&requests, acknowledged)));
         take_output(&mut session);
     }
@@ -133,7 +133,7 @@ fn outcomes_of(requests: &[Request], outcome: impl Fn() -> Outcome) -> Vec<(Slot
     requests.iter().map(|request| (request.slot, outcome())).collect()
 }
 
-/// Takes what a session has to say as if it had been written, and returns how many bytes that were.
+/// Consumes a session's output as if it had been written, and returns its length in bytes.
 fn take_output(session: &mut Session) -> usize {
     let output = session.output();
     let bytes = output.remaining();
@@ -160,7 +160,7 @@ fn count_session_deliver(session: &mut Session, deliveries: Vec<Delivery>) -> us
     take_output(session)
 }
 
-/// Returns something else than [`count_session_pub`]: the compiler makes one function of two that are the same.
+/// Returns a different value than [`count_session_pub`], because the compiler merges identical functions.
 #[inline(never)]
 fn count_session_ack(session: &mut Session, input: &mut BytesMut) -> (usize, Vec<Request>) {
     session.input(input);
@@ -170,7 +170,7 @@ fn count_session_ack(session: &mut Session, input: &mut BytesMut) -> (usize, Vec
 
 // ---- The queue ----
 
-/// All events are published before the first is delivered, so that this is a backlog of some thousands.
+/// Publishes all events before the first delivery, so that the queue holds a backlog of several thousand.
 fn queue() {
     let mut topic = Topic::new(events::topic(), TopicPolicy::default());
     let (sub, _stored) = topic.subscribe(SubscriptionName::new("inbox").ok());
@@ -189,7 +189,7 @@ fn queue() {
         for payloads in payloads.chunks(BATCH) {
             let ids: Vec<IdKey> = payloads.iter().map(|payload| IdKey::of(&payload.id())).collect();
             assert_eq!(count_ack(&mut topic, sub, consumer, &ids, &mut mutations), BATCH);
-            // One that says what is settled, and one for each event that nobody needs any more.
+            // One records the settled events, and one removes each event that no subscription needs any more.
             assert_eq!(mutations.len(), 1 + BATCH);
             mutations.clear();
         }

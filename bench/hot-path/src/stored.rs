@@ -1,6 +1,7 @@
-//! json-log: what it costs to make lines of a batch and hand them to the operating system.
+//! json-log: the cost of encoding a batch as lines and handing them to the operating system.
 //!
-//! Nothing is synced while this counts, and a small batch is written by whoever submits it, so no other thread has a part in it.
+//! Nothing is synced while instructions are counted. The submitting thread writes small batches itself, so no other thread is
+//! involved.
 
 use std::future::Future;
 
@@ -12,7 +13,7 @@ use tokio::runtime::Runtime;
 use crate::events;
 use crate::{BATCH, EVENTS};
 
-/// Events acknowledged together: with what follows from it, a batch that is still a small one.
+/// The number of events acknowledged together: the batch still counts as small with the resulting mutations included.
 const ACKNOWLEDGED: usize = BATCH / 2;
 
 struct Nothing;
@@ -23,7 +24,7 @@ impl Recovery for Nothing {
     }
 }
 
-/// Runs all of it; the names of the phases.
+/// Runs all phases in this module and returns their names.
 pub(crate) fn run() -> Vec<&'static str> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let dir = tempfile::tempdir().expect("a directory for the log");

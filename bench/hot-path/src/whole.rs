@@ -12,7 +12,7 @@ use crate::events;
 use crate::instant::InstantStorage;
 use crate::{BATCH, EVENTS};
 
-/// Runs all of it; the names of the phases.
+/// Runs all phases in this module and returns their names.
 pub(crate) fn run() -> Vec<&'static str> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let open = LocalEngine::open(Arc::new(InstantStorage::default()), EngineSettings::default());
@@ -49,7 +49,7 @@ impl Client {
         Self { session, link }
     }
 
-    /// Sends `input`, and takes what comes of it until there are so many outcomes and deliveries.
+    /// Sends `input` and processes the results until `outcomes` and `deliveries` have arrived.
     async fn say(&mut self, input: &mut BytesMut, mut outcomes: usize, mut deliveries: usize) {
         self.session.input(input);
         let requests = self.session.take_requests();

@@ -1,4 +1,4 @@
-//! Who is compared, at which durability, and with how many events.
+//! The servers that are compared, their durability, and the number of events for each.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ pub(crate) struct Contestant {
     target: Box<dyn Target>,
     /// The part of the usual number of events that it gets, so that a slow one does not take all day.
     part: f64,
-    /// What it cannot do, or what would take too long.
+    /// The workloads that it cannot run, or that would take too long.
     left_out: &'static [&'static str],
 }
 
@@ -47,7 +47,7 @@ impl Contestant {
     }
 }
 
-/// Everything that is here, and what to say of what is not.
+/// Every server that is installed, and a remark about each that is not.
 pub(crate) fn find(herald: &Path, more: &[PathBuf]) -> (Vec<Contestant>, Vec<String>) {
     const FAN_OUT: &[&str] = &["fan-out-10", "fan-out-100", "fan-out-1000"];
     let (mut all, mut missing) = (Vec::new(), Vec::new());
@@ -111,7 +111,7 @@ pub(crate) fn find(herald: &Path, more: &[PathBuf]) -> (Vec<Contestant>, Vec<Str
     (all, missing)
 }
 
-/// What the packages say: the server itself tells only once it runs.
+/// The version of the installed package: the server itself reports one only while it runs.
 fn rabbit_version() -> String {
     let output = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "rabbitmq-server"]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What Herald is to reach beside the others, held against one run of the comparison.
+//! Herald's goals relative to the other servers, checked against one run of the comparison.
 
 use std::fmt::Write as _;
 

@@ -171,11 +171,11 @@ struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// `None`: it is no message.
+    /// Parses the line before a message; `None` for a line of another kind.
     fn parse(line: &'a [u8]) -> Result<Option<Self>, Error> {
         let line = line.trim_ascii_end();
         if !line.starts_with(b"MSG ") {
-            // Headers come with what nobody listens to, and there is no such thing in a run.
+            // `HMSG`, a message with headers, never occurs in a run.
             let harmless = line == b"PONG" || line == b"PING" || line == b"+OK" || line.starts_with(b"INFO ");
             return if harmless { Ok(None) } else { Err(Error::unexpected(line)) };
         }

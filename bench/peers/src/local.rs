@@ -1,4 +1,4 @@
-//! What all servers on this machine have in common.
+//! The common part of all servers on this machine.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use bench::Error;
 use bench::connection::Opening;
 use bench::process::Process;
 
-/// How long a server may take until it answers, the recovery of a backlog included.
+/// The time limit for a server's start until it answers, including the recovery of a backlog.
 pub(crate) const START: Duration = Duration::from_secs(180);
 
-/// A port on the loopback interface that nobody has.
+/// A free port on the loopback interface. Another process may take it before the server does.
 pub(crate) fn free_addr() -> Result<SocketAddr, Error> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     listener.and_then(|listener| listener.local_addr()).map_err(Error::io("no free port"))
 }
 
-/// How often a server is started on another port, because somebody else got the first one meanwhile.
+/// The most attempts to start a server: another process may have taken the free port in between.
 const TRIES: usize = 5;
 
 /// Starts a server on a free port, and waits until it listens. `command` makes its command line for an address.
@@ -53,7 +53,7 @@ pub(crate) fn find(program: &str, more: &[PathBuf]) -> Option<PathBuf> {
     dirs.find_map(|dir| std::path::absolute(dir.join(program)).ok().filter(|file| file.is_file()))
 }
 
-/// What a program says of its version: the first word with a digit and a dot.
+/// The version that a program prints: the first word with a digit and a dot.
 pub(crate) fn version(program: &Path, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();

@@ -1,5 +1,5 @@
 //! The workloads of `herald bench` on Herald and on the brokers that people would take instead, one after the other on this
-//! machine, and one table of what came of it. `bench/compare` builds it and runs it.
+//! machine, and one table of the results. `bench/compare` builds it and runs it.
 //!
 //! | to find | look in |
 //! | --- | --- |
@@ -172,7 +172,7 @@ fn settings(contestant: &Contestant, name: &str, workload: Workload, scale: f64)
     Settings { events: Some((events as u64).max(100)), ..Settings::default() }
 }
 
-/// What is being measured is said when it is done.
+/// Shows no progress: each measurement is reported when it is done.
 struct Quiet;
 
 impl Watch for Quiet {

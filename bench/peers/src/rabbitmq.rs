@@ -20,7 +20,7 @@ use crate::local::{START, find, free_addr};
 /// Durable, not exclusive, not deleted by itself.
 const DURABLE: u8 = 0b10;
 
-/// What kind of queue.
+/// The kind of queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Queue {
     /// Replicated over one node: its log is synced before it confirms.

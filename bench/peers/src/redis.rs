@@ -162,7 +162,7 @@ struct RedisConsumer {
     /// The command that reads.
     read: Vec<u8>,
     group: String,
-    /// What is to be acknowledged.
+    /// The ids that wait to be acknowledged.
     ids: Vec<Vec<u8>>,
     /// Acknowledgements without an answer.
     acks: usize,

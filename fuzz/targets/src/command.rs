@@ -54,7 +54,7 @@ fn same_words(line: &str, written: &str, command: &Command<'_>) {
     let (said, written) = (arguments(line), arguments(written));
     match command {
         // Their numbers may have been left out, or begin with zeros.
-        Command::Peek { topic, .. } | Command::Redrive { topic, .. } | Command::Requeue { topic, .. } => {
+        Command::Peek { topic, .. } | Command::Redrive { topic, .. } | Command::Nack { topic, .. } => {
             assert_eq!(said.split(' ').next(), Some(topic.as_str()), "{line}");
         }
         _ => assert_eq!(said, written, "{line}"),
@@ -74,11 +74,11 @@ fn write(command: &Command<'_>, words: &CommandWords) -> String {
         Command::Detach { topic } => format!("detach {topic}"),
         Command::Acknowledge { topic, ids } => format!("acknowledge {topic} {}", ids.join(" ")),
         Command::AcknowledgeAll { topic } => format!("{} {topic} *", words.acknowledge),
-        Command::Requeue { topic, id, delay_ms: 0 } => format!("nack {topic} {id}"),
-        Command::Requeue { topic, id, delay_ms } => format!("nack {topic} {id} {delay_ms}"),
+        Command::Nack { topic, id, delay_ms: 0 } => format!("nack {topic} {id}"),
+        Command::Nack { topic, id, delay_ms } => format!("nack {topic} {id} {delay_ms}"),
         Command::Touch { topic, id } => format!("touch {topic} {id}"),
-        Command::Terminate { topic, id, reason: None } => format!("term {topic} {id}"),
-        Command::Terminate { topic, id, reason: Some(reason) } => format!("term {topic} {id} {reason}"),
+        Command::Terminate { topic, id, note: None } => format!("term {topic} {id}"),
+        Command::Terminate { topic, id, note: Some(note) } => format!("term {topic} {id} {note}"),
         Command::Peek { topic, name, most } => format!("{} {most}", named("peek", topic, name)),
         Command::Redrive { topic, most: None } => format!("redrive {topic}"),
         Command::Redrive { topic, most: Some(most) } => format!("redrive {topic} {most}"),
@@ -93,7 +93,7 @@ fn write(command: &Command<'_>, words: &CommandWords) -> String {
     }
 }
 
-/// What is said of a line that is no command.
+/// Checks the error for a line that is no command: one short line that quotes a part of it.
 fn refused(line: &str, error: &CommandError<'_>) {
     let mut out = BytesMut::new();
     reply::command_error(&mut out, error);
@@ -120,7 +120,7 @@ fn refused(line: &str, error: &CommandError<'_>) {
     }
 }
 
-/// What `hello` makes of its options.
+/// Checks the options that `hello` reads.
 fn hello(json: &str) {
     match Options::default().changed_by(json) {
         Ok((options, _token)) => {

@@ -1,4 +1,4 @@
-//! What fuzzing runs. Each target is a function that takes any bytes, and fails if something does not hold that must.
+//! The fuzz targets. Each is a function that takes any bytes and panics if a required property does not hold.
 //!
 //! The libFuzzer binaries in `fuzz/fuzz_targets` call these, and so does the replay of the corpora, an ordinary test.
 //!
@@ -25,7 +25,7 @@ pub mod websocket;
 /// A byte that text does not have. What it means in an input is the target's business: here a piece ends, say.
 pub const MARK: u8 = 0x10;
 
-/// What a target runs: fails, by a panic, if something does not hold of this input.
+/// A target: panics if a required property does not hold for this input.
 pub type Run = fn(&[u8]);
 
 /// The names of the targets, which are those of their folders of inputs, and what they run.

@@ -8,8 +8,8 @@ use bytes::BytesMut;
 /// Telnet's "interpret as command".
 const IAC: u8 = 0xff;
 
-/// Telnet commands that are whole: none may leave a trace.
-const COMMANDS: [&[u8]; 4] = [b"\xff\xf4", b"\xff\xfd\x06", b"\xff\xfa\x18\x00xterm\n\xff\xff\xff\xf0", b"\xff\xff"];
+/// Telnet commands that are whole, and edit nothing: none may leave a trace.
+const COMMANDS: [&[u8]; 4] = [b"\xff\xf6", b"\xff\xfd\x06", b"\xff\xfa\x18\x00xterm\n\xff\xff\xff\xf0", b"\xff\xff"];
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
@@ -45,18 +45,22 @@ enum Said {
     NotUtf8,
 }
 
-/// What the framer makes of pieces.
+/// The framer's output for input in pieces.
 fn frames<'a>(limit: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Said> {
     let mut framer = Framer::new(limit);
     let mut frames = Vec::new();
     for piece in pieces {
-        framer.push(&mut BytesMut::from(piece));
-        while let Some(frame) = framer.next_frame() {
-            frames.push(match frame {
-                Frame::Line(line) => Said::Line(line.to_owned()),
-                Frame::TooLong => Said::TooLong,
-                Frame::NotUtf8 => Said::NotUtf8,
-            });
+        let mut piece = BytesMut::from(piece);
+        while !piece.is_empty() {
+            framer.push(&mut piece);
+            while let Some(frame) = framer.next_frame() {
+                frames.push(match frame {
+                    Frame::Line(line) => Said::Line(line.to_owned()),
+                    Frame::TooLong => Said::TooLong,
+                    Frame::NotUtf8 => Said::NotUtf8,
+                });
+            }
+            framer.take_answers();
         }
         // The CR of the ending may wait for its LF.
         assert!(framer.held() <= limit + 1, "{} bytes are held of a line of at most {limit}", framer.held());
@@ -66,7 +70,13 @@ fn frames<'a>(limit: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<S
 
 /// The same of bytes without telnet's commands, with no thought for memory.
 fn naive(limit: usize, bytes: &[u8]) -> Vec<Said> {
-    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let mut ended = bytes.to_vec();
+    for at in 1..ended.len() {
+        if ended[at] == 0 && ended[at - 1] == b'\r' {
+            ended[at] = b'\n';
+        }
+    }
+    let mut lines: Vec<&[u8]> = ended.split(|byte| *byte == b'\n').collect();
     let unfinished = lines.pop().unwrap_or_default();
     let mut frames = Vec::new();
     for line in lines {

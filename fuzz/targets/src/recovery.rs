@@ -94,7 +94,8 @@ fn seal(piece: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// What was valid is there still: a broker that starts cuts the last segment's tail, frees what nobody needs, and goes on at the end.
+/// Checks that valid bytes are kept: a start may cut the last file's tail and remove files that are not needed, and changes no
+/// other.
 fn kept(before: &FilesOf, after: &FilesOf) {
     let last = before.keys().next_back();
     for (path, bytes) in before {
@@ -110,7 +111,7 @@ fn config(on_damage: OnDamage) -> JsonLogConfig {
     JsonLogConfig { on_damage, ..JsonLogConfig::new(DIR) }
 }
 
-/// What a broker would find.
+/// The state that a broker recovers.
 #[derive(Default)]
 struct Found(Model);
 
@@ -152,7 +153,7 @@ fn check(disk: &Disk) -> Result<(Checked, Vec<Finding>), StorageError> {
 mod tests {
     use super::*;
 
-    /// What a broker finds in an input of the corpus, and what is wrong with it.
+    /// The state that a broker recovers from an input of the corpus, and the findings of a check.
     fn found(input: &[u8]) -> (Model, Vec<Finding>) {
         let files = segments(&input[1..], input[0] == b's');
         let (found, _) = open(&Disk::of(&files), OnDamage::Serve).unwrap();

@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 3;
 /// The longest line.
 const MAX_LINE: usize = 300;
 
-/// What a byte behind a [`MARK`] stands for.
+/// The meaning of a byte after a [`MARK`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// `0`, `1`, `2`: what follows comes from this connection, which is made if it is not there.

@@ -47,7 +47,7 @@ pub fn run(data: &[u8]) {
     answer::check(&received, own_close);
 }
 
-/// What a client sends, and whether it closes the connection itself.
+/// The bytes that a client sends, and whether it closes the connection itself.
 fn conversation(data: &[u8]) -> (Vec<u8>, bool) {
     let mut pieces = data.split(|byte| *byte == MARK);
     let mut sent = REQUEST.to_vec();

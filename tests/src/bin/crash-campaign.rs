@@ -1,4 +1,4 @@
-//! Loads and crashes the broker over and over, and holds every event against its history.
+//! Loads and crashes the broker repeatedly, and checks every event against its history.
 //!
 //! `cargo run --release -p herald-tests --bin crash-campaign -- --backend all --rounds 500`
 
@@ -8,31 +8,31 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use herald_tests::campaign::{self, Backend, Durability, Mode, Report, Settings};
 
-/// Loads and crashes the broker over and over, and holds every event against its history.
+/// Loads and crashes the broker repeatedly, and checks every event against its history.
 ///
-/// Exits with 1 if anything is not as promised, and keeps the evidence: the data as the crash left it, the broker's log, what was known
+/// Exits with 1 if a guarantee was violated, and keeps the evidence: the data as the crash left it, the broker's log, and the history
 /// of every event.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The storage.
     #[arg(long, value_enum, default_value = "all")]
     backend: Which,
-    /// How often each is loaded and crashed.
+    /// How often the broker is loaded and crashed with each storage.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// Repeats a campaign's choices, not its timing; any by default.
+    /// Repeats the choices, but not the timing, of the campaign with this seed; random by default.
     #[arg(long)]
     seed: Option<u64>,
     /// `storage.durability`.
     #[arg(long, value_enum, default_value = "always")]
     durability: Durability,
-    /// What a crash takes: the process, or everything that was not synced.
+    /// The loss in a crash: the process, or all unsynced data.
     #[arg(long, value_enum, default_value = "kill")]
     mode: Mode,
-    /// Where to work, and to leave the evidence; the system's temporary directory by default.
+    /// The directory to work in and to leave the evidence in; the system's temporary directory by default.
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
-    /// Have the broker's syncs do nothing, to see that a power cut finds it out.
+    /// Makes the broker's syncs do nothing, to verify that a power cut reveals it.
     #[arg(long, requires = "mode")]
     syncs_do_nothing: bool,
 }
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A line on standard error now and then.
+/// Writes a line to standard error about 20 times per campaign.
 fn progress(report: &Report) {
     let every = (report.settings.rounds / 20).max(1);
     if report.rounds.is_multiple_of(every) {
@@ -82,6 +82,6 @@ fn progress(report: &Report) {
 }
 
 fn say(out: &mut dyn std::io::Write, text: &str) {
-    // Whoever does not listen still gets the exit status.
-    let _nobody_listens = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    // If the output has no reader, the exit status still counts.
+    let _no_reader = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

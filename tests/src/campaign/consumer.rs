@@ -1,4 +1,4 @@
-//! Consumers that acknowledge most events, give some back, keep some, and go away now and then.
+//! Consumers that acknowledge most events, give some back, keep some, and sometimes disconnect.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -12,12 +12,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::event::{Event, Queue};
 use super::history::History;
 
-/// Tells the clients of a round to go.
+/// Signals to the clients of a round.
 #[derive(Default)]
 pub(crate) struct Signals {
-    /// The crash is near: do not connect again.
+    /// The crash is near; clients do not reconnect.
     pub(crate) ending: AtomicBool,
-    /// Close the connection now.
+    /// Clients close their connections now.
     pub(crate) leave: AtomicBool,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    /// Consumes until the broker is gone, over as many connections as it takes.
+    /// Consumes until the broker has ended, over any number of connections.
     pub(crate) fn run(&self, history: &History, signals: &Signals) {
         let mut rng = StdRng::seed_from_u64(self.seed);
         while !signals.ending.load(Ordering::SeqCst) && !signals.told_to_leave() {
@@ -48,7 +48,7 @@ impl Consumer {
         }
     }
 
-    /// One connection. `None`: the broker has gone; else it is the consumer that goes.
+    /// Serves one connection. Returns `None` if the broker ended it, `Some` if the consumer did.
     fn session(
         &self,
         session: u64,
@@ -63,7 +63,7 @@ impl Consumer {
         let mut out = stream;
         let mut reader = BufReader::new(stream);
         write!(out, "hello {{\"prefetch\":{prefetch}}}\nsub {topic} {name}\n").ok()?;
-        // For each event that was given back: when it may come at the earliest.
+        // The earliest time at which each event that was given back may come again.
         let mut given_back: HashMap<String, Instant> = HashMap::new();
         let mut line = String::new();
         loop {
@@ -74,7 +74,7 @@ impl Consumer {
                     if signals.told_to_leave() {
                         return Some(());
                     }
-                    // A part of a line may have been read already; it stays. What is answered until the crash counts.
+                    // A partial line stays in `line`. Everything answered before the crash counts.
                     continue;
                 }
                 Err(_) => return None,
@@ -95,7 +95,7 @@ impl Consumer {
                         writeln!(out, "nack {topic} {id}").ok()?;
                     }
                     930..980 => {
-                        // Some are over before the broker is there again, some are not.
+                        // Some delays end before the broker has restarted, some later.
                         let short = rng.random_range(0..3) > 0;
                         let delay = if short { rng.random_range(10..80) } else { rng.random_range(500..2500) };
                         let due = Instant::now() + Duration::from_millis(delay);
@@ -104,7 +104,7 @@ impl Consumer {
                         writeln!(out, "nack {topic} {id} {delay}").ok()?;
                     }
                     980..995 => {}
-                    // Gone, with what it has in flight and in its socket.
+                    // Disconnects with events in flight and unread.
                     _ => return Some(()),
                 }
                 if signals.told_to_leave() {
@@ -124,7 +124,7 @@ impl Consumer {
     }
 }
 
-/// What a broker says besides.
+/// Whether a line is one of the broker's courtesy messages.
 fn is_courtesy(line: &str, topic: &str) -> bool {
     line == "no available message"
         || line == "Successfully connected to message_broker"

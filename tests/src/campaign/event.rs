@@ -1,4 +1,4 @@
-//! Events whose content follows from their ids, and the subscriptions that wait for them.
+//! Events whose content is determined by their ids, and the subscriptions that receive them.
 
 /// A durable subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,18 +12,18 @@ pub(crate) const TOPIC: &str = "t";
 /// The topic whose large events make the storages clean up.
 pub(crate) const BULK: &str = "bulk";
 
-/// Shared by several connections.
+/// A subscription shared by several connections.
 pub(crate) const SHARED: Queue = Queue { topic: TOPIC, name: "shared" };
-/// With a single consumer.
+/// A subscription with a single consumer.
 pub(crate) const SINGLE: Queue = Queue { topic: TOPIC, name: "single" };
-/// Made in the middle of the campaign.
+/// A subscription created in the middle of the campaign.
 pub(crate) const LATE: Queue = Queue { topic: TOPIC, name: "late" };
-/// Made and removed between rounds.
+/// A subscription created and removed between rounds.
 pub(crate) const PASSING: Queue = Queue { topic: TOPIC, name: "passing" };
-/// Gathers large events, and is emptied now and then.
+/// A subscription that accumulates large events and is sometimes drained.
 pub(crate) const HOARD: Queue = Queue { topic: BULK, name: "hoard" };
 
-/// An event as it was delivered.
+/// A delivered event.
 pub(crate) struct Event {
     pub(crate) id: String,
     pub(crate) priority: i32,
@@ -32,7 +32,7 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// A line, if it is a delivery.
+    /// Parses a line; `None` if it is not a delivery.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let json: serde_json::Value = serde_json::from_str(line).ok()?;
         let json = json.as_object()?;
@@ -57,8 +57,8 @@ pub(crate) fn publication(topic: &str, id: &str, priority: i32, delay_ms: u64) -
     format!("pub {topic} {{\"id\":\"{id}\",\"priority\":{priority},\"msg\":{}{delay}}}\n", message(topic, id))
 }
 
-/// The message of the event with this id, so that whoever reads it can tell whether it is the one that was published: from a few bytes
-/// to some KiB, which is more than a page of each storage, and for bulk some hundred KiB.
+/// The message of the event with this id, so that a reader can verify it. Its length varies from a few bytes to several KiB, more than
+/// a page of any storage; bulk messages have several hundred KiB.
 fn message(topic: &str, id: &str) -> String {
     let number = id.bytes().fold(7_usize, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
     if topic == BULK {

@@ -1,4 +1,4 @@
-//! What has been sent and answered, and what must not happen after it.
+//! The history of commands and answers, and the checks against it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
@@ -8,62 +8,62 @@ use super::event::{Event, Queue, delivery};
 use super::settings::Mode;
 use super::tally::Tally;
 
-/// What a publisher knows of one of its events.
+/// A publisher's knowledge of one of its events.
 pub(super) struct Published {
     pub(super) topic: &'static str,
     pub(super) priority: i32,
-    /// Before it was sent for the first time.
+    /// The time just before it was first sent.
     pub(super) sent: Instant,
-    /// It may not be delivered for so long after that.
+    /// The delay after `sent` during which it may not be delivered.
     pub(super) delay: Duration,
-    /// After the confirmation was read.
+    /// The time at which the confirmation was read.
     pub(super) confirmed: Option<Instant>,
-    /// Published more than once, since a confirmation did not come: it may be two events.
+    /// Whether it was published again for lack of a confirmation, so that there may be two events.
     pub(super) retried: bool,
 }
 
-/// A delivery that was read from a socket.
+/// A delivery read from a socket.
 #[derive(Clone, Copy)]
 struct Read {
     life: u64,
-    /// How often it had been delivered before, by its own account.
+    /// Its `redelivered` count.
     count: u64,
     at: Instant,
 }
 
-/// What the consumers of a subscription know of one event.
+/// A subscription's knowledge of one event, from its consumers.
 #[derive(Default)]
 pub(super) struct Consumed {
     /// How often it was read from a socket.
     deliveries: u64,
-    /// How often a `nack` was answered, and when it was last.
+    /// The number of answered `nack`s, and the time of the last.
     given_back: u64,
     given_back_at: Option<Instant>,
     last: Option<Read>,
     pub(super) ack_sent: bool,
-    /// When the answer was read.
+    /// The time at which the acknowledgement's answer was read.
     pub(super) ack_answered: Option<Instant>,
-    /// Given back with an answer, and not delivered since: when it may come at the earliest.
+    /// The earliest time of the next delivery, if it was given back with an answer and not delivered since.
     due: Option<Instant>,
-    /// Given back with a delay, whether or not the answer came: until when it may be delayed.
+    /// The latest end of its delay, if it was given back with one, answered or not.
     pub(super) delayed: Option<Instant>,
     /// The session that has it in flight.
     held_by: Option<u64>,
 }
 
-/// One subscription's side of the story.
+/// The history of one subscription.
 #[derive(Default)]
 pub(super) struct Side {
     pub(super) events: HashMap<String, Consumed>,
-    /// After its making was answered: it gets all that is sent from then on.
+    /// The time at which its creation was answered; it receives every event sent later.
     pub(super) since: Option<Instant>,
-    /// How many connections were attached so far.
+    /// The number of connections attached so far.
     sessions: u64,
-    /// Confirmed events that were sent when it was there.
+    /// The number of confirmed events sent since it exists.
     confirmed: u64,
-    /// Events with an `ack` sent.
+    /// The number of events for which an `ack` was sent.
     ack_sent: u64,
-    /// Of those, how many were answered.
+    /// The number of events whose `ack` was answered.
     ack_answered: u64,
 }
 
@@ -71,17 +71,17 @@ pub(super) struct Side {
 pub(super) struct State {
     pub(super) published: HashMap<String, Published>,
     pub(super) sides: HashMap<Queue, Side>,
-    /// Grows with each crash. An orderly stop ends no life: it forgets nothing.
+    /// The number of crashes so far. An orderly stop does not count, because it loses nothing.
     life: u64,
-    /// Sessions whose connection is open as far as their client is concerned.
+    /// The sessions whose client has not closed its connection.
     open: HashSet<u64>,
     last_session: u64,
-    /// The broker is closing its connections, one after the other: what one had in flight may go to another that is still there.
+    /// Whether the broker is closing its connections one by one, so that an event in flight on one may go to another.
     is_stopping: bool,
-    /// What this life's consumers have done, by event: it may not be on the disk.
+    /// The events that consumers of this life have acted on; the actions may not be synced.
     touched: HashSet<(Queue, String)>,
-    /// For each topic, when the event was sent that was sent last of those confirmed: whatever was answered before that is as safe
-    /// as the event, because batches are made durable in their order.
+    /// For each topic, the latest time at which a confirmed event was sent. Everything answered before is as durable as that event,
+    /// because batches become durable in order.
     safe_until: HashMap<&'static str, Instant>,
     pub(super) redeliveries: u64,
     pub(super) retried: u64,
@@ -101,7 +101,7 @@ impl State {
     }
 
     pub(super) fn event(&mut self, queue: Queue, id: &str) -> &mut Consumed {
-        // Most are there already.
+        // Avoids cloning the id of a known event.
         let events = &mut self.sides.entry(queue).or_default().events;
         if !events.contains_key(id) {
             events.insert(id.to_owned(), Consumed::default());
@@ -142,7 +142,7 @@ impl History {
         published.confirmed = Some(Instant::now());
         let (topic, sent, retried) = (published.topic, published.sent, published.retried);
         if !retried {
-            // One that was sent again may have been confirmed for what was sent later only, which is fine as well.
+            // The confirmation of an event that was sent again may belong to the later copy, so its time proves less.
             let safe = state.safe_until.entry(topic).or_insert(sent);
             *safe = (*safe).max(sent);
         }
@@ -153,14 +153,14 @@ impl History {
         sides.for_each(|(_, side)| side.confirmed += 1);
     }
 
-    /// The making of a subscription was answered.
+    /// The creation of a subscription was answered.
     pub(crate) fn subscribed(&self, queue: Queue) {
         self.state().sides.entry(queue).or_default().since = Some(Instant::now());
     }
 
-    /// The broker has crashed, and all that it had sent has been read.
+    /// The broker has crashed, and everything it sent has been read.
     ///
-    /// After a power cut, what was answered and not synced yet may be as if it had not been.
+    /// After a power cut, actions that were answered but not synced may be undone.
     pub(crate) fn crashed(&self) {
         let mut state = self.state();
         state.life += 1;
@@ -192,7 +192,7 @@ impl History {
         self.state().is_stopping = true;
     }
 
-    /// The broker has stopped in an orderly way: everything is safe, and all connections are closed.
+    /// The broker has stopped in an orderly way: everything is durable, and all connections are closed.
     pub(crate) fn stopped(&self) {
         let mut state = self.state();
         state.is_stopping = false;
@@ -201,7 +201,7 @@ impl History {
         state.touched.clear();
     }
 
-    /// Whether this life has confirmed anything that was sent after `instant`.
+    /// Whether this life has confirmed any event sent after `instant`.
     pub(crate) fn is_safe(&self, topic: &str, instant: Instant) -> bool {
         self.state().safe_until.get(topic).is_some_and(|safe| instant < *safe)
     }
@@ -210,7 +210,7 @@ impl History {
         self.state().violation(text);
     }
 
-    /// A connection is about to attach; the answer is its number.
+    /// A connection is about to attach; returns the number of its session.
     pub(crate) fn attaching(&self, queue: Queue) -> u64 {
         let mut state = self.state();
         state.sides.entry(queue).or_default().sessions += 1;
@@ -240,9 +240,9 @@ impl History {
             return state.violation(format!("{name}: {} instead of {}", cut(line), cut(&expected)));
         }
         let mut violations = Vec::new();
-        // Each copy of one that was sent again came later than this.
+        // If the event was sent again, each later copy is delayed even longer.
         if published.sent.elapsed() < published.delay {
-            violations.push("came before the delay was over that it was published with".to_owned());
+            violations.push("came before the delay of its publication was over".to_owned());
         }
         state.redeliveries += u64::from(*redelivered > 0);
         let life = state.life;
@@ -254,7 +254,7 @@ impl History {
         let is_stopping = state.is_stopping;
         let known = state.event(queue, id);
         if is_stopping && known.last.is_some_and(|last| last.life == life && *redelivered < last.count) {
-            // It was sent to a connection that the broker has closed since; another consumer has read faster what came of that.
+            // It was sent to a connection that the broker has since closed; another consumer has already read its redelivery.
             known.deliveries += 1;
             return;
         }
@@ -266,14 +266,14 @@ impl History {
                 violations.push("came while it was in flight on another connection".to_owned());
             }
             if *redelivered < known.given_back {
-                violations.push(format!("was given back {} times, and counts {redelivered}", known.given_back));
+                violations.push(format!("was given back {} times, but counts {redelivered}", known.given_back));
             }
             if let Some(Read { life: of, count, .. }) = known.last
                 && (*redelivered < count || of == life && *redelivered == count)
             {
                 violations.push(format!("counted {count} in life {of}, and counts {redelivered} in life {life}"));
             }
-            // What was sent to a connection and not read there is one delivery more for each connection at most.
+            // Each connection can add at most one delivery that was sent but never read.
             if *redelivered > known.deliveries + sessions {
                 violations.push(format!(
                     "counts {redelivered} after {} deliveries read over {sessions} connections",
@@ -308,7 +308,7 @@ impl History {
         state.touched.insert((queue, id.to_owned()));
     }
 
-    /// A `nack` is being sent, with a delay until then if it has one: the crash may come before its answer.
+    /// A `nack` is being sent, with the end of its delay if it has one. The crash may come before its answer.
     pub(crate) fn nack_sent(&self, queue: Queue, id: &str, delayed: Option<Instant>) {
         let mut state = self.state();
         let event = state.event(queue, id);
@@ -318,7 +318,7 @@ impl History {
         }
     }
 
-    /// The answer to a `nack` has been read; the event is not to come before `due`.
+    /// The answer to a `nack` has been read; the event may not come before `due`.
     pub(crate) fn requeued(&self, queue: Queue, id: &str, due: Instant) {
         let mut state = self.state();
         let event = state.event(queue, id);
@@ -328,17 +328,17 @@ impl History {
         state.touched.insert((queue, id.to_owned()));
     }
 
-    /// Whether there are violations that nobody has taken.
+    /// Whether any violation has been found and not taken yet.
     pub(crate) fn found_something(&self) -> bool {
         !self.state().violations.is_empty()
     }
 
-    /// Takes the violations that were found since the last time.
+    /// Takes the violations found since the last call.
     pub(crate) fn findings(&self) -> Vec<String> {
         std::mem::take(&mut self.state().violations)
     }
 
-    /// How many events of a subscription may wait, by what is known before its consumers are there: at least, at most.
+    /// The least and the most events of a subscription that may wait, according to the history, before its consumers attach.
     pub(crate) fn bounds(&self, queue: Queue) -> (u64, u64) {
         let state = self.state();
         let sent = state.sent.get(queue.topic).copied().unwrap_or_default();
@@ -346,10 +346,9 @@ impl History {
         (side.confirmed.saturating_sub(side.ack_sent), (sent + state.retried).saturating_sub(side.ack_answered))
     }
 
-    /// Holds what is left of a subscription against everything that was confirmed.
+    /// Compares the drained events of a subscription with everything that was confirmed.
     ///
-    /// Every confirmed event was acknowledged, or dead-lettered (as soon as the broker does that), or was still there; of some it is
-    /// not known whether their acknowledgement arrived.
+    /// Every confirmed event was acknowledged or was still waiting. For some, it is unknown whether their acknowledgement arrived.
     pub(crate) fn settle_up(&self, queue: Queue, drained: &HashSet<String>) -> Tally {
         let mut state = self.state();
         let mut tally = Tally::default();
@@ -383,7 +382,7 @@ impl History {
         tally
     }
 
-    /// Everything that is known, one event a line, for whoever looks into a finding.
+    /// Writes the whole history, one event per line, for the investigation of a finding.
     pub(crate) fn write_to(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let state = self.state();
         let began = state.published.values().map(|published| published.sent).min();

@@ -1,4 +1,4 @@
-//! What must hold among events that are taken one after the other while nobody publishes.
+//! Checks the order of events that are taken one by one without publishers.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,37 +6,37 @@ use std::time::{Duration, Instant};
 use super::event::{Event, Queue};
 use super::history::History;
 
-/// How much later than asked for an event may become due: the broker's clock begins when it reads the command.
+/// How much later than requested an event may become due: the broker's clock starts when it reads the command.
 const SLACK: Duration = Duration::from_secs(1);
 
 /// The events taken so far.
 pub(crate) struct Order {
     queue: Queue,
     began: Instant,
-    /// The priority of the event before.
+    /// The priority of the previous event.
     previous: Option<i32>,
-    /// For each priority and publisher, the last event that was taken.
+    /// For each priority and publisher, the last event taken.
     last_of: HashMap<(i32, String), String>,
-    /// For each priority, when the event was sent that was sent last of those taken.
+    /// For each priority, the latest time at which one of the taken events was sent.
     sent: HashMap<i32, Instant>,
 }
 
 impl Order {
-    /// Nobody publishes from now on, until what is taken in this order is taken.
+    /// Starts a check. No client may publish until its last event is taken.
     pub(crate) fn new(queue: Queue) -> Self {
         let began = Instant::now();
         Self { queue, began, previous: None, last_of: HashMap::new(), sent: HashMap::new() }
     }
 
-    /// The next event: the most urgent comes first, and among equals each publisher's in its order, and none that was confirmed
-    /// before another was sent comes after that.
+    /// Checks the next event. Events must come in the order of priority, then in each publisher's order; and an event confirmed before
+    /// another was sent must come before it.
     pub(crate) fn taken(&mut self, history: &History, event: &Event) {
         let mut state = history.state();
         let (name, Event { id, priority, .. }) = (self.queue.name, event);
         let Some(published) = state.published.get(id) else { return };
         let (sent, delay, confirmed, retried) =
             (published.sent, published.delay, published.confirmed, published.retried);
-        // What becomes due in the middle of it comes when it comes; one that was sent again is delayed from then on.
+        // An event that becomes due during the check may come at any time. The delay of one that was sent again starts anew.
         let by_publisher = !delay.is_zero() && (retried || sent + delay + SLACK >= self.began);
         let by_consumer = state.event(self.queue, id).delayed.is_some_and(|due| due + SLACK >= self.began);
         if by_publisher || by_consumer {
@@ -47,7 +47,7 @@ impl Order {
         }
         self.previous = Some(*priority);
         if retried {
-            // Each time it goes to the end of its priority, so its place is not known.
+            // Each copy goes to the end of its priority, so its position is unknown.
             return;
         }
         let publisher = id.split('-').next().unwrap_or_default().to_owned();

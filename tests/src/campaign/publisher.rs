@@ -1,4 +1,4 @@
-//! A publisher that pipelines, and publishes again what was not confirmed when the connection broke.
+//! A publisher that pipelines its events, and publishes unconfirmed ones again after the connection breaks.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +12,7 @@ use super::consumer::Signals;
 use super::event::{BULK, publication};
 use super::history::History;
 
-/// An event on its way.
+/// An unconfirmed event.
 struct Outstanding {
     id: String,
     priority: i32,
@@ -21,10 +21,10 @@ struct Outstanding {
 
 pub(crate) struct Publisher {
     topic: &'static str,
-    /// What its events' ids begin with.
+    /// The prefix of its events' ids.
     name: String,
     next: u64,
-    /// Sent and not confirmed, in order.
+    /// The events sent and not confirmed, in order.
     unconfirmed: VecDeque<Outstanding>,
 }
 
@@ -41,8 +41,8 @@ impl Publisher {
         &self.name
     }
 
-    /// Events on their way without a confirmation. Those are sent again after a crash and can be there twice then, so less can be
-    /// said of them: not all publishers have many.
+    /// The most unconfirmed events. After a crash these are sent again and may exist twice, which weakens the checks. So only one
+    /// publisher has a large window.
     fn window(&self) -> usize {
         match (self.topic, &*self.name) {
             (BULK, _) => 4,
@@ -51,7 +51,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes until the connection breaks, it is told to leave, or `most` events are confirmed and none is on its way.
+    /// Publishes until the connection breaks, the signal to leave comes, or `most` events are confirmed and none is outstanding.
     pub(crate) fn run(&mut self, addr: SocketAddr, history: &History, signals: &Signals, seed: u64, most: usize) {
         let mut rng = StdRng::seed_from_u64(seed);
         let Ok(stream) = TcpStream::connect(addr) else { return };
@@ -94,14 +94,14 @@ impl Publisher {
             confirmed += 1;
             self.unconfirmed.pop_front();
             if self.topic != BULK && rng.random_range(0..8) == 0 {
-                // Consumers that look at every event one by one must keep up.
+                // Consumers, which check every event, must keep up.
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
     }
 
     fn new_event(&mut self, history: &History, rng: &mut StdRng) -> String {
-        // Their order is in their ids, so that a consumer can check it.
+        // The ids are in order, so that a consumer can check it.
         let (id, priority) = (format!("{}-{:07}", self.name, self.next), rng.random_range(0..7));
         let delay_ms = if rng.random_range(0..40) == 0 { rng.random_range(5..600) } else { 0 };
         self.next += 1;

@@ -1,4 +1,4 @@
-//! What comes out of a campaign.
+//! The results of a campaign.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::tally::Tally;
 use crate::power_cut::Survival;
 
-/// How much of everything a campaign has seen.
+/// The totals of a campaign.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
     /// Events sent.
@@ -21,7 +21,7 @@ pub struct Totals {
     pub retried: u64,
     /// Acknowledgements answered, in all subscriptions.
     pub acknowledged: u64,
-    /// Deliveries that said that there had been others before.
+    /// Deliveries with a `redelivered` count.
     pub redelivered: u64,
 }
 
@@ -43,33 +43,33 @@ impl Totals {
 /// The outcome of a campaign.
 #[derive(Debug)]
 pub struct Report {
-    /// What was run.
+    /// The settings of the run.
     pub settings: Settings,
-    /// Rounds that were finished.
+    /// Completed rounds.
     pub rounds: u64,
-    /// Crashes, those in the middle of a start included.
+    /// Crashes, including those during a start.
     pub crashes: u64,
     /// Orderly stops.
     pub stops: u64,
-    /// How long it took.
+    /// The duration of the campaign.
     pub took: Duration,
-    /// What happened in all.
+    /// The totals.
     pub totals: Totals,
-    /// What became of everything that was confirmed, over all subscriptions, in the end.
+    /// The final outcome of all confirmed events, over all subscriptions.
     pub tally: Tally,
-    /// How often the storage's log said what shows that it gives space back.
+    /// The log lines that show that the storage frees space, with their counts.
     pub cleaned: Vec<(&'static str, u64)>,
-    /// How many power cuts spared what of the unsynced.
+    /// The number of power cuts for each choice of what survives.
     pub cuts: BTreeMap<&'static str, u64>,
-    /// Orderly stops after which it was checked that the power cut's library had seen every byte.
+    /// Orderly stops after which the power cut's records were compared with the directory.
     pub compared: u64,
-    /// Times that the storage reported a torn end of its log, or damage.
+    /// How often the storage cut a torn tail.
     pub torn: u64,
-    /// See `torn`.
+    /// How often the storage reported damage.
     pub damage_reports: u64,
-    /// What was found wrong.
+    /// The violations found.
     pub findings: Vec<String>,
-    /// Where the evidence is, if anything was found.
+    /// The directory of the evidence, if anything was found.
     pub evidence: Option<PathBuf>,
 }
 
@@ -98,7 +98,7 @@ impl Report {
         *self.cuts.entry(survival.name()).or_default() += 1;
     }
 
-    /// Takes what a life of the broker has logged.
+    /// Evaluates the log of one run of the broker.
     pub(super) fn read_log(&mut self, log: &str) {
         for line in log.lines() {
             for (what, count) in &mut self.cleaned {
@@ -109,7 +109,7 @@ impl Report {
         }
     }
 
-    /// What a campaign that is worth anything has seen, and this one has not.
+    /// The required observations that this campaign lacks.
     #[must_use]
     pub fn missed(&self) -> Vec<String> {
         let (totals, rounds) = (&self.totals, self.rounds);
@@ -126,7 +126,7 @@ impl Report {
         missed
     }
 
-    /// Whether everything was as promised, and there was enough of it.
+    /// Whether no violation was found and the campaign has observed enough.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.findings.is_empty() && self.tally.adds_up() && self.missed().is_empty()

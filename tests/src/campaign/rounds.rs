@@ -23,14 +23,14 @@ use super::tally::Tally;
 use crate::TestBroker;
 use crate::power_cut::PowerCut;
 
-/// Events of 375 KB on average that are gathered before they are all taken at once: more than 32 MiB, from where sled gives space
-/// back, and more than the free space that SQLite keeps.
+/// The number of large events, of 375 KB on average, that accumulate before all are taken at once. Together they exceed 32 MiB, from
+/// where sled frees space, and the free space that SQLite keeps.
 const HOARDED: u64 = 110;
 
-/// No more is gathered than this.
+/// The most large events that accumulate.
 const HOARD_FULL: u64 = 130;
 
-/// Runs a campaign. Whatever goes wrong, panics included, is in the report; `progress` is told after each round.
+/// Runs a campaign and calls `progress` after each round. The report includes every failure, even a panic.
 #[must_use]
 pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Report)) -> Report {
     let began = Instant::now();
@@ -59,7 +59,7 @@ struct Campaign<'s> {
     queues: Vec<Queue>,
     publishers: Vec<Publisher>,
     hoarder: Publisher,
-    /// When a subscription was removed whose removal may not be synced yet.
+    /// The time of a subscription's removal that may not be synced yet.
     removed_at: Option<Instant>,
 }
 
@@ -68,7 +68,7 @@ impl<'s> Campaign<'s> {
         let parent = settings.evidence.clone().unwrap_or_else(std::env::temp_dir);
         fs::create_dir_all(&parent).unwrap();
         let mut broker = TestBroker::prepare_in(&parent, &settings.config());
-        // The data directory is made by the broker, in one that is there: its name must be synced as well.
+        // The broker creates the data directory inside an existing one, so it must also sync the directory's name.
         let store = broker.dir().join("store");
         fs::create_dir(&store).unwrap();
         let cuts_power = settings.mode == Mode::PowerCut;
@@ -119,7 +119,7 @@ impl<'s> Campaign<'s> {
             take_in_order(&self.broker, [SINGLE, SHARED][usize::from(at(0, 2))], &self.history, 20);
         }
         if self.history.found_something() {
-            // The data is still what it was at the start, or nearly.
+            // The data is still almost as the crash left it.
             return;
         }
         let makes_space = at(7, 10);
@@ -135,7 +135,7 @@ impl<'s> Campaign<'s> {
             self.crashed(report);
         }
         if at(3, 4) {
-            // Killed again while it starts: in the middle of its recovery, or before, or a little after.
+            // Killed again while it starts: during its recovery, or just before or after it.
             self.arm();
             self.broker.run_briefly(Duration::from_micros(self.rng.random_range(0..40_000)));
             self.collect_log(report);
@@ -160,17 +160,17 @@ impl<'s> Campaign<'s> {
         }
     }
 
-    /// Takes from the disk what was not synced.
+    /// Drops unsynced data from the disk.
     fn cut_power(&mut self, report: &mut Report) {
         if let Some(power_cut) = &mut self.power_cut {
             match power_cut.cut(&mut self.rng) {
                 Ok(survival) => report.count_cut(&survival),
-                Err(error) => report.findings.push(format!("the power cut is worth nothing: {error}")),
+                Err(error) => report.findings.push(format!("the power cut is invalid: {error}")),
             }
         }
     }
 
-    /// Makes a subscription, and has it synced by publishing to it.
+    /// Creates a subscription, and publishes to it so that it is synced.
     fn subscribe(&mut self, queue: Queue) {
         subscribe(&self.broker, queue, &self.history);
         self.queues.push(queue);
@@ -179,8 +179,8 @@ impl<'s> Campaign<'s> {
         publisher.run(addr, &self.history, &Signals::default(), seed, 1);
     }
 
-    /// Lets clients loose on the broker for a moment and stops it under their hands, or kills it. With `pause` they go before, and
-    /// it has time to look after its space.
+    /// Loads the broker with clients for a moment, then stops or kills it while they are connected. With `pause`, the clients leave
+    /// first and the broker has time to free space.
     fn load(&mut self, pause: bool, orderly: bool) {
         let signals = Arc::new(Signals::default());
         let mut consumers = vec![(SHARED, 1), (SHARED, 50), (SHARED, 7), (SINGLE, 20)];
@@ -213,13 +213,13 @@ impl<'s> Campaign<'s> {
             signals.leave.store(true, Ordering::SeqCst);
             self.join(threads);
             threads = Vec::new();
-            // sled and SQLite look after it when nothing has come for a second.
+            // sled and SQLite free space once no batch has arrived for a second.
             std::thread::sleep(Duration::from_millis(self.rng.random_range(950..1400)));
         }
         signals.ending.store(true, Ordering::SeqCst);
         if orderly {
             self.history.stopping();
-            assert!(self.broker.terminate().success(), "an orderly stop is a success:\n{}", self.broker.log());
+            assert!(self.broker.terminate().success(), "an orderly stop succeeds:\n{}", self.broker.log());
         } else {
             self.broker.kill();
         }
@@ -237,7 +237,7 @@ impl<'s> Campaign<'s> {
         self.publishers.sort_by(|a, b| a.name().cmp(b.name()));
     }
 
-    /// What is to be done after an orderly stop: everything is synced, so even a power cut changes nothing.
+    /// Handles an orderly stop: everything is synced, so even a power cut must not change anything.
     fn stopped(&mut self, report: &mut Report) {
         report.stops += 1;
         self.removed_at = None;
@@ -251,7 +251,7 @@ impl<'s> Campaign<'s> {
         self.cut_power(report);
     }
 
-    /// What is to be done once the broker is dead and everything that it had sent was read.
+    /// Handles a crash, after everything that the broker sent has been read.
     fn crashed(&mut self, report: &mut Report) {
         report.crashes += 1;
         let is_safe = |at: &Instant| self.settings.mode == Mode::Kill || self.history.is_safe(TOPIC, *at);
@@ -261,7 +261,7 @@ impl<'s> Campaign<'s> {
         copy_dir(&self.broker.dir().join("store"), &self.broker.dir().join("crashed"));
     }
 
-    /// Gathers large events and takes them all, so that there is space to give back.
+    /// Accumulates large events and takes them all, so that there is space to free.
     fn empty_hoard(&mut self) {
         let (addr, seed) = (self.broker.addr(), self.rng.random());
         let most = usize::try_from(HOARDED.saturating_sub(self.history.bounds(HOARD).0)).unwrap();
@@ -269,7 +269,7 @@ impl<'s> Campaign<'s> {
         drain(&self.broker, HOARD, &self.history, 8);
     }
 
-    /// Takes everything there is, and looks whether it is what must be there; the first `most` of it one by one.
+    /// Takes all events, the first `most` of each subscription one by one, and compares them with the history.
     fn settle_up(&mut self, most: u64) -> Tally {
         let mut sum = Tally::default();
         for queue in self.queues.clone() {
@@ -283,12 +283,12 @@ impl<'s> Campaign<'s> {
         sum
     }
 
-    /// What the broker has logged is read, and kept for the evidence.
+    /// Evaluates the broker's log, and keeps it as evidence.
     fn collect_log(&self, report: &mut Report) {
         let log = self.broker.log();
         report.read_log(&log);
         if self.settings.mode == Mode::Kill && report.damage_reports > 0 {
-            self.history.violation(format!("a kill has done damage:\n{log}"));
+            self.history.violation(format!("a kill caused damage:\n{log}"));
         }
         let path = self.broker.dir().join("broker.log");
         let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
@@ -306,7 +306,7 @@ impl<'s> Campaign<'s> {
     }
 }
 
-/// Copies a directory, in place of what is there.
+/// Copies a directory, replacing the target.
 fn copy_dir(from: &Path, to: &Path) {
     if to.exists() {
         fs::remove_dir_all(to).unwrap();

@@ -1,4 +1,4 @@
-//! What a campaign can be told.
+//! The settings of a campaign.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,12 +30,12 @@ impl Backend {
         }
     }
 
-    /// A word of its log that says that it has given space back, in the order of what is rarer.
+    /// The log lines that show that it frees space, the rarest first.
     pub(crate) fn cleaning(self) -> &'static [&'static str] {
         match self {
-            Self::JsonLog => &["moved what a segment still held", "freed a segment"],
-            Self::Sled => &["rebuilt the database"],
-            Self::Sqlite => &["cutting them off", "moved the log into the database"],
+            Self::JsonLog => &["moved the live events of a segment", "freed a segment"],
+            Self::Sled => &["compacted the database"],
+            Self::Sqlite => &["cutting off free pages", "moved the log into the database"],
         }
     }
 }
@@ -49,9 +49,9 @@ impl fmt::Display for Backend {
 /// `storage.durability`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Durability {
-    /// Confirmed when it is synced.
+    /// An event is confirmed once it is synced.
     Always,
-    /// Confirmed when it is with the operating system.
+    /// An event is confirmed once the operating system has it.
     Interval,
 }
 
@@ -64,12 +64,12 @@ impl fmt::Display for Durability {
     }
 }
 
-/// What a crash takes.
+/// The kind of crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// The process: `kill -9`.
+    /// The process is killed with `kill -9`.
     Kill,
-    /// The machine: what was not synced is gone, or there in parts.
+    /// The machine loses power: unsynced data is lost, or survives in parts.
     PowerCut,
 }
 
@@ -82,24 +82,24 @@ impl fmt::Display for Mode {
     }
 }
 
-/// One campaign.
+/// The settings of one campaign.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The storage.
     pub backend: Backend,
     /// Its durability.
     pub durability: Durability,
-    /// What a crash takes.
+    /// The kind of crash.
     pub mode: Mode,
     /// How often the broker is loaded and crashed.
     pub rounds: u64,
-    /// Repeats a campaign's choices; not its timing.
+    /// The seed, which repeats a campaign's choices, but not its timing.
     pub seed: u64,
-    /// How long a round's load lasts at most, in milliseconds.
+    /// The longest duration of a round's load, in milliseconds.
     pub longest_load_ms: u64,
-    /// Where the evidence of a finding goes: below this directory. The system's temporary directory if it is `None`.
+    /// The parent directory of a finding's evidence; the system's temporary directory if `None`.
     pub evidence: Option<PathBuf>,
-    /// With [`Mode::PowerCut`]: has the broker's syncs do nothing, to see that this is found out.
+    /// With [`Mode::PowerCut`]: makes the broker's syncs do nothing, to verify that the campaign notices.
     pub syncs_do_nothing: bool,
 }
 
@@ -115,13 +115,14 @@ impl Settings {
     /// The broker's configuration.
     pub(crate) fn config(&self) -> String {
         let Self { backend, durability, .. } = self;
-        // Small segments and a small memory, so that the log is cleaned and payloads are read back all the time. In the power cut
-        // nothing is in the hands of the operating system for long by itself, so the interval need not pass.
+        // Small segments and a small memory, so that the log is constantly cleaned and payloads are constantly read back. A power cut
+        // must find unsynced data, so the sync interval never ends.
         let interval = if self.mode == Mode::PowerCut { "sync_interval_ms = 3600000\n" } else { "" };
+        let segments = if *backend == Backend::JsonLog { "segment_mb = 1\n" } else { "" };
         format!(
             "[broker]\nlog = \"info,backend_json_log=debug,backend_sqlite=debug\"\n\
              [storage]\nkind = \"{backend}\"\npath = \"store/data\"\ndurability = \"{durability}\"\n\
-             memory_budget_mb = 1\nsegment_mb = 1\n{interval}"
+             memory_budget_mb = 1\n{segments}{interval}"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Looking at a broker that nobody loads: what it says it has, what it hands out and in which order.
+//! Checks of a broker without load: its figures, the events it delivers, and their order.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use super::history::History;
 use super::order::Order;
 use crate::{PATIENCE, Telnet, TestBroker};
 
-/// What the broker says of a subscription.
+/// The broker's figures for a subscription.
 struct Figures {
     connections: u64,
     waiting: u64,
@@ -40,7 +40,7 @@ fn subscriptions(client: &mut Telnet, topic: &str) -> Vec<serde_json::Value> {
     }
 }
 
-/// Makes a durable subscription.
+/// Creates a durable subscription.
 pub(crate) fn subscribe(broker: &TestBroker, queue: Queue, history: &History) {
     let (Queue { topic, name }, mut client) = (queue, broker.telnet());
     client.asks(&format!("sub {topic} {name}"), &format!("successfully subscribed to topic {topic}"));
@@ -48,7 +48,7 @@ pub(crate) fn subscribe(broker: &TestBroker, queue: Queue, history: &History) {
     history.subscribed(queue);
 }
 
-/// Makes a subscription and removes it; when that was answered.
+/// Creates a subscription and removes it; returns the time at which the removal was answered.
 pub(crate) fn subscribe_in_passing(broker: &TestBroker) -> Instant {
     let (Queue { topic, name }, mut client) = (PASSING, broker.telnet());
     client.asks(&format!("sub {topic} {name}"), &format!("successfully subscribed to topic {topic}"));
@@ -56,7 +56,7 @@ pub(crate) fn subscribe_in_passing(broker: &TestBroker) -> Instant {
     Instant::now()
 }
 
-/// Checks that the durable subscriptions of a topic are these, and that each has as many events as it can have by its history.
+/// Checks that these durable subscriptions exist and no others, and that each has as many events as its history allows.
 pub(crate) fn check_figures(broker: &TestBroker, queues: &[Queue], may_have_come_back: bool, history: &History) {
     let mut client = broker.telnet();
     for queue in queues {
@@ -65,7 +65,7 @@ pub(crate) fn check_figures(broker: &TestBroker, queues: &[Queue], may_have_come
         let (least, most) = history.bounds(*queue);
         if !(least..=most).contains(&unsettled) {
             let name = queue.name;
-            history.violation(format!("{name} has {unsettled} events after the start; it must be {least} to {most}"));
+            history.violation(format!("{name} has {unsettled} events after the start, expected {least} to {most}"));
         }
         let names = subscriptions(&mut client, queue.topic);
         let is_known = |side: &serde_json::Value| {
@@ -73,13 +73,13 @@ pub(crate) fn check_figures(broker: &TestBroker, queues: &[Queue], may_have_come
             queues.iter().any(is) || (may_have_come_back && is(&PASSING))
         };
         if let Some(side) = names.iter().find(|side| !is_known(side)) {
-            history.violation(format!("a subscription that was removed is there again: {side}"));
+            history.violation(format!("a removed subscription has reappeared: {side}"));
         }
     }
 }
 
-/// Waits until nothing is delayed any more, and the connections that have gone are detached, so that what they had in flight is
-/// back and nothing more goes to them: a payload that is being read may be meant for one of them.
+/// Waits until no event is delayed or in flight and all closed connections are detached. A payload still being read could otherwise be
+/// delivered to a closed connection.
 pub(crate) fn settle(broker: &TestBroker, queue: Queue) {
     let mut client = broker.telnet();
     let began = Instant::now();
@@ -97,7 +97,7 @@ pub(crate) fn settle(broker: &TestBroker, queue: Queue) {
     }
 }
 
-/// Takes up to `most` events one by one from a subscription that nobody publishes to, and checks their order.
+/// Takes up to `most` events one by one from a subscription without publishers, and checks their order.
 pub(crate) fn take_in_order(broker: &TestBroker, queue: Queue, history: &History, most: u64) {
     let Queue { topic, name } = queue;
     let mut client = broker.telnet();
@@ -113,7 +113,7 @@ pub(crate) fn take_in_order(broker: &TestBroker, queue: Queue, history: &History
         client.asks(&format!("ack {topic} {}", event.id), &format!("acknowledged from logs ev_id={}", event.id));
         history.ack_answered(queue, &event.id);
     }
-    // What has been delivered meanwhile goes back with the connection.
+    // Events delivered since then are given back when the connection closes.
     history.leaving(session);
 }
 
@@ -121,14 +121,14 @@ pub(crate) fn take_in_order(broker: &TestBroker, queue: Queue, history: &History
 fn next(client: &mut Telnet) -> Event {
     loop {
         let line = client.line();
-        // Where all that waits is delayed for a moment.
+        // Sent while all waiting events are delayed.
         if line != "no available message" {
             return Event::parse(&line).unwrap_or_else(|| panic!("{line:?}"));
         }
     }
 }
 
-/// Takes everything that is left.
+/// Takes all remaining events and returns their ids.
 pub(crate) fn drain(broker: &TestBroker, queue: Queue, history: &History, prefetch: u16) -> HashSet<String> {
     settle(broker, queue);
     let Queue { topic, name } = queue;
@@ -154,13 +154,13 @@ pub(crate) fn drain(broker: &TestBroker, queue: Queue, history: &History, prefet
     }
     history.leaving(session);
     if drained.len() as u64 != waiting {
-        history.violation(format!("{name}: {waiting} events waited, and {} came", drained.len()));
+        history.violation(format!("{name}: {waiting} events waited, but {} came", drained.len()));
     }
     let mut other = broker.telnet();
     let Figures { waiting, in_flight, delayed, .. } = Figures::of(&mut other, queue);
     if waiting + in_flight + delayed > 0 {
         history.violation(format!(
-            "{name} is drained, and has {waiting} waiting, {in_flight} in flight, {delayed} delayed"
+            "{name} is drained, but has {waiting} waiting, {in_flight} in flight, {delayed} delayed"
         ));
     }
     drained

@@ -1,26 +1,26 @@
-//! Counts, and whether they add up.
+//! Counts of events by outcome, and whether they add up.
 
 use std::ops::AddAssign;
 
-/// What became of the events that were confirmed to their publishers, for one subscription or for several.
+/// The outcome of the events confirmed to their publishers, for one or several subscriptions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Confirmed, and sent when the subscription was there.
+    /// Confirmed, and sent while the subscription existed.
     pub confirmed: u64,
     /// Acknowledged with an answer.
     pub acknowledged: u64,
-    /// Moved to the dead letters. None yet: this version of the broker has none.
+    /// Moved to a dead-letter topic; always 0, because a campaign configures no limits that create dead letters.
     pub dead_lettered: u64,
-    /// Still there in the end.
+    /// Still waiting at the end.
     pub waiting: u64,
-    /// Not there in the end; an acknowledgement was sent and its answer cut off by a crash.
+    /// Gone at the end after an acknowledgement whose answer was lost in a crash.
     pub undecided: u64,
-    /// None of these.
+    /// Gone without an acknowledgement.
     pub lost: u64,
 }
 
 impl Tally {
-    /// confirmed = acknowledged + dead-lettered + still waiting, those included that were acknowledged without an answer.
+    /// Whether confirmed = acknowledged + dead-lettered + still waiting, including events acknowledged without an answer.
     #[must_use]
     pub fn adds_up(&self) -> bool {
         self.confirmed == self.acknowledged + self.dead_lettered + self.waiting + self.undecided && self.lost == 0

@@ -1,4 +1,4 @@
-//! What is on the disk, and what is still on its way to it.
+//! The content of the disk, and the changes not yet synced to it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -8,13 +8,13 @@ use std::path::Path;
 use super::journal::{Record, records};
 use super::survival::{Chooser, Survival};
 
-/// A file or directory, however it is called.
+/// A file or directory, independent of its name.
 type Id = usize;
 
-/// The directory that everything is in.
+/// The root directory.
 const ROOT: Id = 0;
 
-/// A change of a file that no sync covers.
+/// A change of a file that no sync covers yet.
 #[derive(Debug, Clone)]
 enum Change {
     Write { offset: u64, data: Range<usize> },
@@ -22,7 +22,7 @@ enum Change {
     Extend { length: u64 },
 }
 
-/// A change of a directory that no sync covers.
+/// A change of a directory that no sync covers yet.
 #[derive(Debug, Clone)]
 enum Entry {
     Set {
@@ -32,14 +32,14 @@ enum Entry {
     Remove {
         name: String,
     },
-    /// A rename within the directory, which is there whole or not at all.
+    /// A rename within the directory, which survives as a whole or not at all.
     Move {
         from: String,
         to: String,
     },
 }
 
-/// Changes with the places of their records.
+/// Changes with the positions of their records in the journal.
 type Pending<T> = Vec<(u64, T)>;
 
 #[derive(Debug, Clone)]
@@ -48,14 +48,14 @@ enum Node {
     Dir { entries: BTreeMap<String, Id>, pending: Pending<Entry> },
 }
 
-/// The disk below a directory.
+/// The disk with the content of a directory.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     nodes: Vec<Node>,
 }
 
 impl Disk {
-    /// Takes a directory as it is: all of it is on the disk.
+    /// Reads a directory, whose current content counts as synced.
     pub(super) fn read(root: &Path) -> Self {
         let mut disk = Self::default();
         disk.read_dir(root);
@@ -92,7 +92,7 @@ impl Disk {
         })
     }
 
-    /// Plays what a process did.
+    /// Replays a process's journal.
     pub(super) fn play(&mut self, journal: &[u8]) -> Result<(), String> {
         let mut inodes: HashMap<u64, Id> = HashMap::new();
         for (at, record) in records(journal) {
@@ -127,7 +127,7 @@ impl Disk {
                 Record::Extend { inode, length } => self.change_file(inodes[&inode], at, Change::Extend { length }),
                 Record::Sync { inode, covered } => self.sync(inodes[&inode], covered, journal),
                 Record::SyncAll { covered } => (0..self.nodes.len()).for_each(|id| self.sync(id, covered, journal)),
-                Record::Unsupported { what } => return Err(format!("{what}: the power cut cannot play that")),
+                Record::Unsupported { what } => return Err(format!("{what}: the power cut cannot replay that")),
             }
         }
         Ok(())
@@ -147,7 +147,7 @@ impl Disk {
         }
     }
 
-    /// What is covered is on the disk from now on.
+    /// Applies the changes that a sync covers.
     fn sync(&mut self, id: Id, covered: u64, journal: &[u8]) {
         match &mut self.nodes[id] {
             Node::File { bytes, pending } => {
@@ -161,7 +161,7 @@ impl Disk {
         }
     }
 
-    /// The cut: of what is on its way, this survives.
+    /// Cuts the power: applies the unsynced changes that survive, and drops the others.
     pub(super) fn survive(&mut self, survival: &Survival, journal: &[u8]) {
         for (id, node) in self.nodes.iter_mut().enumerate() {
             let mut chooser = Chooser::new(survival, id);
@@ -193,7 +193,7 @@ impl Disk {
         }
     }
 
-    /// Makes the directory what the disk is.
+    /// Replaces the content of the directory with the disk's.
     pub(super) fn write_to(&self, root: &Path) {
         for entry in fs::read_dir(root).unwrap() {
             let path = entry.unwrap().path();
@@ -216,7 +216,7 @@ impl Disk {
         }
     }
 
-    /// Whether another disk has the same in it, save files with names that are left out.
+    /// Compares the content with another disk's, except for files whose names are left out.
     pub(super) fn compare(&self, other: &Self, left_out: &dyn Fn(&str) -> bool) -> Result<(), String> {
         let (mine, theirs) = (self.list(), other.list());
         let names: std::collections::BTreeSet<_> = mine.keys().chain(theirs.keys()).collect();
@@ -224,13 +224,13 @@ impl Disk {
             if mine.get(name) != theirs.get(name) {
                 let length = |bytes: Option<&&[u8]>| bytes.map_or("none".to_owned(), |bytes| bytes.len().to_string());
                 let (recorded, there) = (length(mine.get(name)), length(theirs.get(name)));
-                return Err(format!("{name} is not what was recorded: {recorded} bytes, and {there} are there"));
+                return Err(format!("{name} differs from the records: {recorded} bytes recorded, {there} found"));
             }
         }
         Ok(())
     }
 
-    /// All files by their paths, and directories with a slash at the end.
+    /// All files and directories by path; those of directories end in a slash.
     fn list(&self) -> BTreeMap<String, &[u8]> {
         let mut found = BTreeMap::new();
         let mut open = vec![(ROOT, String::new())];

@@ -1,48 +1,48 @@
-//! What the library records: one record for each change of the files, in the order of the changes.
+//! The library's records: one for each change of a file or directory, in the order of the changes.
 
-/// See `struct record` in `power-cut/layer.c`; the integers are the machine's.
+/// The length of `struct record` in `power-cut/layer.c`, whose integers have the machine's byte order.
 const HEAD: usize = 48;
 const MAGIC: u32 = 0x3143_5048;
 
-/// A change, or a sync. Files and directories are named by their inode numbers.
+/// A change or a sync. Files and directories are identified by their inode numbers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record<'j> {
-    /// A directory that was there at the start; its path below the root.
+    /// A directory that existed at the start, with its path relative to the root.
     HasDir { inode: u64, path: &'j str },
-    /// The same for a file.
+    /// A file that existed at the start, with its path relative to the root.
     HasFile { inode: u64, path: &'j str },
-    /// A new file. From now on the inode number means this one.
+    /// A new file. Later records with this inode number refer to it.
     Create { dir: u64, name: &'j str, inode: u64 },
     /// A new directory.
     MakeDir { dir: u64, name: &'j str, inode: u64 },
-    /// Bytes written; where they are in the journal.
+    /// Bytes written, with their position in the journal.
     Write { inode: u64, offset: u64, data: std::ops::Range<usize> },
     /// A new length.
     Truncate { inode: u64, length: u64 },
-    /// At least this length.
+    /// An extension to at least this length.
     Extend { inode: u64, length: u64 },
-    /// A new name, in the same or another directory, and what had it is replaced.
+    /// A rename within or between directories, replacing any file of the new name.
     Rename { from: u64, name: &'j str, to: u64, new_name: &'j str },
-    /// A name is gone, of a file or an empty directory.
+    /// The removal of a file or an empty directory.
     Unlink { dir: u64, name: &'j str },
-    /// One more name for a file.
+    /// Another name for a file.
     Link { dir: u64, name: &'j str, inode: u64 },
-    /// A file or directory was synced; all records of it that begin before this place in the journal are covered.
+    /// A sync of a file or directory, which covers all its records that begin before this position in the journal.
     Sync { inode: u64, covered: u64 },
-    /// Everything was.
+    /// A sync of all files and directories.
     SyncAll { covered: u64 },
-    /// Something that cannot be played.
+    /// An operation that cannot be replayed.
     Unsupported { what: &'j str },
 }
 
-/// The records with the places where they begin. A record that ends early is the last one, and nobody was told of its change.
+/// The records with their positions in the journal. A truncated record is the last one, and its change was not reported to its caller.
 pub(super) fn records(journal: &[u8]) -> impl Iterator<Item = (u64, Record<'_>)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let head = journal.get(at..at + HEAD)?;
         let u32_at = |offset: usize| u32::from_ne_bytes(head[offset..offset + 4].try_into().unwrap());
         let u64_at = |offset: usize| u64::from_ne_bytes(head[offset..offset + 8].try_into().unwrap());
-        assert_eq!(u32_at(0), MAGIC, "the journal is the library's, and is not torn at {at}");
+        assert_eq!(u32_at(0), MAGIC, "no record begins at byte {at} of the journal");
         let kind = u32_at(4);
         let (inode, other, offset, length) = (u64_at(8), u64_at(16), u64_at(24), u64_at(32));
         let (first, second) = (u32_at(40) as usize, u32_at(44) as usize);

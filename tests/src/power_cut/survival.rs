@@ -1,38 +1,38 @@
-//! What of the unsynced survives a power cut.
+//! Chooses the unsynced changes that survive a power cut.
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-/// What of the unsynced is on the disk all the same.
+/// The unsynced changes that are on the disk after a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survival {
-    /// Nothing.
+    /// None of them.
     Nothing,
-    /// All of it, as after a kill.
+    /// All of them, as after a kill.
     Everything,
-    /// What was done before this place in the journal. A write that it falls into is torn at a multiple of 512 bytes.
+    /// All changes before a position in the journal. A write at that position is torn at a multiple of 512 bytes.
     Beginning {
-        /// The place.
+        /// The position.
         until: u64,
     },
-    /// Any part: each block of so many bytes by chance, in no order.
+    /// A random selection of blocks, in no order.
     Scattered {
-        /// 512 or 4096.
+        /// The size of a block: 512 or 4096 bytes.
         block: u64,
-        /// How many of a hundred survive.
+        /// The percentage that survives.
         percent: u32,
-        /// Repeats the choice.
+        /// The seed of the selection.
         seed: u64,
     },
 }
 
 impl Survival {
-    /// One of them by chance, for a journal of so many bytes.
+    /// A random choice for a journal of this length.
     pub(super) fn choose(rng: &mut StdRng, journal: u64) -> Self {
         match rng.random_range(0..100) {
             0..30 => Self::Nothing,
             30..40 => Self::Everything,
-            // What is at the end of the journal is what is not synced.
+            // Unsynced changes are near the end of the journal.
             40..65 => {
                 let furthest = 1 << rng.random_range(8..24);
                 let back = rng.random_range(0..=journal.min(furthest));
@@ -46,7 +46,7 @@ impl Survival {
         }
     }
 
-    /// Its name, for counting.
+    /// Its name in a report.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Survival {
     }
 }
 
-/// Decides about one change after the other, of one file or directory.
+/// Decides which changes of one file or directory survive, one change at a time.
 pub(super) struct Chooser {
     survival: Survival,
     rng: StdRng,
@@ -66,13 +66,13 @@ pub(super) struct Chooser {
 }
 
 impl Chooser {
-    /// For a file or directory of this number.
+    /// A chooser for the file or directory with this number.
     pub(super) fn new(survival: &Survival, of: usize) -> Self {
         let seed = if let Survival::Scattered { seed, .. } = survival { *seed } else { 0 };
         Self { survival: *survival, rng: StdRng::seed_from_u64(seed ^ of as u64), gone: false }
     }
 
-    /// Whether a change without bytes survives that began at this place. Once one does not, none after it does.
+    /// Whether a change without data survives, given the position of its record. Once one does not, no later change does.
     pub(super) fn keeps(&mut self, at: u64) -> bool {
         let keeps = match self.survival {
             Survival::Nothing => false,
@@ -84,12 +84,12 @@ impl Chooser {
         !self.gone
     }
 
-    /// Whether anything may survive still.
+    /// Whether later changes may still survive.
     pub(super) fn may_keep(&self) -> bool {
         !self.gone
     }
 
-    /// The parts that survive of a write of `len` bytes to `offset`, whose record begins at this place and its bytes at `data`.
+    /// The surviving parts of a write of `len` bytes to `offset`. Its record is at `at` in the journal, and its bytes are at `data`.
     pub(super) fn parts(&mut self, at: u64, data: u64, offset: u64, len: u64) -> Vec<(u64, u64)> {
         match self.survival {
             Survival::Nothing => Vec::new(),
@@ -104,7 +104,7 @@ impl Chooser {
                 let mut parts = Vec::new();
                 let mut from = 0;
                 while from < len {
-                    // Blocks are the disk's, wherever the write begins.
+                    // Blocks are aligned to the disk, not to the start of the write.
                     let to = (from + block - (offset + from) % block).min(len);
                     if self.rng.random_range(0..100) < percent {
                         parts.push((from, to));

@@ -1,4 +1,4 @@
-//! A headless Chromium, driven over HTTP by its own driver.
+//! A headless Chromium, controlled over HTTP through its own driver.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -23,9 +23,9 @@ impl Browser {
         let port = said
             .filter_map(|line| line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok())
             .next()
-            .expect("the driver says where it listens");
+            .expect("the driver prints its address");
         let mut browser = Self { driver, port, session: String::new() };
-        // The sandbox needs what containers do not allow, and only our own page is shown.
+        // The sandbox needs privileges that containers lack, and the browser only shows our own page.
         let options = json!({"args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]});
         let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}});
         let session = browser.request("POST", "/session", &capabilities);
@@ -37,13 +37,13 @@ impl Browser {
         self.request("POST", &format!("/session/{}/url", self.session), &json!({ "url": url }));
     }
 
-    /// What a script returns.
+    /// Runs a script and returns its result.
     pub(crate) fn run(&self, script: &str) -> Value {
         let body = json!({"script": script, "args": []});
         self.request("POST", &format!("/session/{}/execute/sync", self.session), &body)
     }
 
-    /// Waits until the page says this.
+    /// Waits until the script returns `expected`.
     #[track_caller]
     pub(crate) fn wait_for(&self, script: &str, expected: &Value) {
         let began = Instant::now();
@@ -52,7 +52,7 @@ impl Browser {
             if found == *expected {
                 return;
             }
-            assert!(began.elapsed() < PATIENCE, "{script}: {found} and not {expected}");
+            assert!(began.elapsed() < PATIENCE, "{script}: {found}, expected {expected}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -68,7 +68,7 @@ impl Browser {
             body.len()
         )
         .unwrap();
-        // The driver does not always close: what counts is the length that it names.
+        // The driver does not always close the connection, so the announced length counts.
         let mut reader = BufReader::new(stream);
         let mut length = 0;
         loop {
@@ -93,7 +93,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends the browser; without this it would outlive a test that fails.
+        // The driver ends the browser, which would otherwise outlive a failed test.
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
             let _it_is_the_end = stream.set_read_timeout(Some(Duration::from_secs(5)));
             let _it_is_the_end =

@@ -1,6 +1,6 @@
-//! `examples/browser.html` and the client for browsers in a real one.
+//! `examples/browser.html` and the browser client in a real browser.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod driver;
 
@@ -12,21 +12,21 @@ use herald_tests::{TestBroker, publish};
 use rustix::process::Signal;
 use serde_json::json;
 
-/// A file that a web server has: its path, its type, its content.
+/// A file on a web server: its path, type and content.
 type File = (&'static str, &'static str, String);
 
 fn example(name: &str) -> String {
     std::fs::read_to_string(format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// Serves files as any web server would.
+/// Serves files like any web server.
 fn serve(files: Vec<File>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let files = files.clone();
-            // A browser opens connections ahead of what it asks for: one of them must not keep the others waiting.
+            // A browser opens connections in advance; one of them must not block the others.
             std::thread::spawn(move || answer(stream, &files));
         }
     });
@@ -53,7 +53,7 @@ const EVENTS: &str = "return [...document.querySelectorAll('#events li')].map(it
 
 #[test]
 #[cfg_attr(not(browser), ignore = "there is no Chromium: .ci/browser installs it")]
-fn a_page_gets_the_most_urgent_event_first_acknowledges_and_is_told_of_the_end() {
+fn a_page_gets_the_most_urgent_event_first_acknowledges_it_and_notices_the_end() {
     let mut broker = TestBroker::start("[transports.tcp]\n[transports.ws]\nlisten = \"127.0.0.1:0\"\n");
     let page = serve(vec![("/browser.html", "text/html", example("browser.html"))]);
     let mut telnet = broker.telnet();
@@ -78,7 +78,7 @@ fn a_page_gets_the_most_urgent_event_first_acknowledges_and_is_told_of_the_end()
     browser.wait_for(STATE, &json!("closed: 1001 the broker is stopping"));
     assert!(broker.wait().success());
 
-    // A page of another host does not get in: the same machine by another name is another host.
+    // A page of another host is refused, even if the name belongs to the same machine.
     broker.run();
     browser.open(&format!("http://localhost:{}/browser.html?{query}", page.port()));
     browser.wait_for(STATE, &json!("closed: 1006 "));
@@ -99,7 +99,7 @@ const CLIENT: &str = r#"<!doctype html><script type="module">
 
 #[test]
 #[cfg_attr(not(browser), ignore = "there is no Chromium: .ci/browser installs it")]
-fn nothing_that_was_confirmed_to_the_client_of_a_page_is_lost_by_kills_of_the_broker() {
+fn events_confirmed_to_a_pages_client_survive_kills_of_the_broker() {
     let mut broker = TestBroker::start(
         "[transports.tcp]\n[transports.ws]\nlisten = \"127.0.0.1:0\"\n\
          [auth]\ntokens = [{ token = \"s3cret\", name = \"page\", publish = [\"*\"], subscribe = [\"*\"] }]\n",

@@ -1,4 +1,4 @@
-//! Files that are not what they should be.
+//! Damaged or mismatched files.
 
 use std::fs;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::io::Write;
 use super::{Ran, crc32, done, ran, run, sample, spawn};
 
 #[test]
-fn a_broken_file_is_refused_before_anything_is_written_and_says_why() {
+fn a_broken_file_is_refused_with_the_reason_before_anything_is_written() {
     let good = sample(40);
     let lines: Vec<&str> = good.lines().collect();
     let cut: String = lines[..20].iter().map(|line| format!("{line}\n")).collect();
@@ -26,7 +26,7 @@ fn a_broken_file_is_refused_before_anything_is_written_and_says_why() {
         assert_eq!((status, out.as_str()), (1, ""), "{says}: {err}");
         assert!(err.contains(says) && err.contains("nothing was imported"), "{says}: {err}");
     }
-    // So it can be used for what is whole.
+    // The directory can still be used for an intact export.
     fs::write(dir.path().join("in"), &good).unwrap();
     done(dir.path(), "json-log", "data", &["import", "in"]);
     let Ran { status, err, .. } = run(dir.path(), "json-log", "data", &["import", "nothing"]);
@@ -35,12 +35,12 @@ fn a_broken_file_is_refused_before_anything_is_written_and_says_why() {
 }
 
 #[test]
-fn a_stream_that_breaks_off_is_kept_and_not_served_until_the_rest_has_come() {
+fn a_truncated_import_is_kept_but_not_served_until_it_is_completed() {
     let good = sample(3_000);
     let dir = tempfile::tempdir().unwrap();
     let feed = |text: &str| {
         let mut import = spawn(dir.path(), "json-log", "data", &["import", "-"]);
-        // It may have given up before it has read all of it.
+        // The import may fail before it has read its whole input.
         let _broken_pipe = import.stdin.take().unwrap().write_all(text.as_bytes());
         ran(import.wait_with_output().unwrap())
     };
@@ -49,7 +49,7 @@ fn a_stream_that_breaks_off_is_kept_and_not_served_until_the_rest_has_come() {
     assert!(cut.err.contains("`herald serve` refuses it"), "{}", cut.err);
     let serve = ["serve", "--set", "transports.tcp.listen=127.0.0.1:0"];
     assert_eq!(run(dir.path(), "json-log", "data", &serve).status, 1);
-    // The same beginning with another end is another file.
+    // The same beginning with a different end is a different file.
     let at = good.find("needle \\u00e9 10 ").unwrap();
     let other = format!("{}noodle{}", &good[..at], &good[at + 6..]);
     let other = feed(&other);
@@ -60,6 +60,6 @@ fn a_stream_that_breaks_off_is_kept_and_not_served_until_the_rest_has_come() {
 }
 
 #[test]
-fn the_checksum_is_that_of_gzip() {
+fn the_checksum_is_the_one_of_gzip() {
     assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
 }

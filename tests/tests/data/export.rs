@@ -1,4 +1,4 @@
-//! Everything survives the way from any storage to any other.
+//! An export and import keeps everything, between any two storages.
 
 use std::fs;
 
@@ -6,8 +6,8 @@ use herald_tests::{TestBroker, publish};
 
 use super::{KINDS, Ran, broker_over, done, run, sample};
 
-/// What a broker leaves behind: events of several priorities, acknowledged, requeued, delayed, expiring; two subscriptions at
-/// different places, one of them with nothing; a topic that was used up.
+/// A stopped broker with a varied history: events of several priorities, acknowledged, requeued, delayed and expiring; two
+/// subscriptions at different positions, one of them drained; and a topic whose events are all consumed.
 fn lived_in(kind: &str) -> TestBroker {
     let mut broker = TestBroker::start(&format!("[storage]\nkind = \"{kind}\""));
     let mut client = broker.telnet();
@@ -43,7 +43,7 @@ fn lived_in(kind: &str) -> TestBroker {
 }
 
 #[test]
-fn what_a_broker_holds_survives_every_pair_of_storages() {
+fn a_brokers_content_survives_every_pair_of_storages() {
     for from in KINDS {
         let broker = lived_in(from);
         let dir = broker.dir();
@@ -58,7 +58,7 @@ fn what_a_broker_holds_survives_every_pair_of_storages() {
             done(dir, to, &data, &["import", "export.jsonl"]);
             assert_eq!(done(dir, to, &data, &["export"]), exported, "{from} to {to}");
             assert!(done(dir, to, &data, &["fsck"]).contains("clean"));
-            // It is a broker's: the order goes on, and sequences are not used twice.
+            // A broker can use it: the order continues, and no sequence is reused.
             let mut broker = broker_over(dir, to, &data);
             let mut client = broker.telnet();
             assert!(client.ask("hello {\"prefetch\":100,\"confirm\":true}").starts_with("hello"));
@@ -77,7 +77,7 @@ fn what_a_broker_holds_survives_every_pair_of_storages() {
 }
 
 #[test]
-fn one_topic_alone_and_a_topic_that_is_not_there() {
+fn one_topic_alone_is_exported_and_a_missing_topic_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("in"), sample(30)).unwrap();
     done(dir.path(), "json-log", "data", &["import", "in"]);
@@ -94,9 +94,9 @@ fn one_topic_alone_and_a_topic_that_is_not_there() {
     assert!(err.contains("there is no data directory nowhere") && !dir.path().join("nowhere").exists(), "{err}");
 }
 
-/// `clean_on_start` is about brokers: saving what there is must not delete it.
+/// `clean_on_start` applies only to brokers: an export must not delete the data.
 #[test]
-fn nothing_is_cleaned_before_it_is_saved() {
+fn an_export_ignores_clean_on_start() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("in"), sample(3)).unwrap();
     for kind in KINDS {

@@ -1,4 +1,4 @@
-//! Damage is found, changes nothing until it is told to, and costs only itself.
+//! A check finds damage and changes nothing; a repair costs only the damaged records.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::{KINDS, Ran, broker_over, command, done, files, run, sample};
 
-/// Changes a letter of the payload of the event `seq`, wherever the storage keeps it. True if it was found.
+/// Changes a letter in the payload of the event `seq`, wherever the storage keeps it. Returns whether it was found.
 fn damage(data: &Path, seq: u64) -> bool {
     let needle = format!("needle \\u00e9 {seq} ");
     let mut found = false;
@@ -54,17 +54,17 @@ fn damage_is_found_and_repaired_and_costs_only_itself() {
             out.contains("repair:") && out.contains("loses:") && out.contains("herald fsck --repair"),
             "{kind}: {out}"
         );
-        assert!(files(&data) == before, "{kind}: not a byte is changed");
+        assert!(files(&data) == before, "{kind}: the check changes nothing");
 
         let Ran { status, out, .. } = run(dir.path(), kind, "data", &["fsck", "--json"]);
         let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((status, &lines[0]["finding"]["severity"]), (1, &"damage".into()), "{kind}: {out}");
         assert!(lines.last().unwrap()["checked"]["damage"].as_u64().unwrap() > 0, "{kind}: {out}");
-        assert!(files(&data) == before, "{kind}: not a byte is changed");
+        assert!(files(&data) == before, "{kind}: the check changes nothing");
 
         let serve = ["serve", "--set", "transports.tcp.listen=127.0.0.1:0", "--set", "storage.on_damage=stop"];
         if kind != "sled" {
-            // sled overwrites what it cannot read, so that is not tried here.
+            // sled overwrites damage, so this is not tried with sled.
             let Ran { status, err, .. } = run(dir.path(), kind, "data", &serve);
             assert_eq!(status, 1, "{kind}: {err}");
         }
@@ -75,7 +75,7 @@ fn damage_is_found_and_repaired_and_costs_only_itself() {
         drop(broker_over(dir.path(), kind, "data"));
         let left = seqs(&done(dir.path(), kind, "data", &["export"]));
         if kind == "sled" {
-            // It goes back to what was before the damage in its log; the import was one batch there.
+            // sled goes back to before the damage in its log, and it holds the import as one batch.
             assert!(left.is_empty() || left.len() >= 299, "{kind}: {}", left.len());
         } else {
             assert_eq!(left, (1..=300).filter(|seq| *seq != 200).collect::<Vec<_>>(), "{kind}");
@@ -84,13 +84,13 @@ fn damage_is_found_and_repaired_and_costs_only_itself() {
 }
 
 #[test]
-fn a_repair_that_is_killed_loses_nothing_and_is_done_by_the_next_one() {
+fn a_killed_repair_loses_nothing_and_the_next_one_completes_it() {
     let mut random = rand::rngs::StdRng::seed_from_u64(11);
     for kind in ["json-log", "sqlite"] {
         let origin = imported(kind, 2_000);
         damage(&origin.path().join("data"), 700);
         if kind == "sqlite" {
-            // A page in the middle as well, so that it copies all to a new database.
+            // A damaged page in the middle as well, so that the repair copies everything to a new database.
             let path = origin.path().join("data/herald.db");
             let mut bytes = fs::read(&path).unwrap();
             let at = bytes.len() / 8192 / 2 * 8192;
@@ -120,7 +120,7 @@ fn a_repair_that_is_killed_loses_nothing_and_is_done_by_the_next_one() {
 }
 
 #[test]
-fn a_broker_that_was_killed_leaves_a_torn_tail_or_nothing_and_repairing_loses_nothing() {
+fn a_killed_broker_leaves_at_most_a_torn_tail_and_a_repair_loses_nothing() {
     for kind in KINDS {
         let mut broker = TestBroker::start(&format!("[storage]\nkind = \"{kind}\""));
         let mut client = broker.telnet();
@@ -143,7 +143,7 @@ fn a_broker_that_was_killed_leaves_a_torn_tail_or_nothing_and_repairing_loses_no
         let before = files(&data);
         let Ran { status, out, err } = run(broker.dir(), kind, "data", &["fsck"]);
         assert_eq!(status, i32::from(kind == "json-log"), "{kind}: {out}{err}");
-        assert!(files(&data) == before, "{kind}: not a byte is changed");
+        assert!(files(&data) == before, "{kind}: the check changes nothing");
         if kind == "json-log" {
             assert!(out.contains("a torn tail of 27 bytes"), "{out}");
         }
@@ -154,7 +154,7 @@ fn a_broker_that_was_killed_leaves_a_torn_tail_or_nothing_and_repairing_loses_no
 }
 
 #[test]
-fn beside_a_running_broker_all_three_fail_and_name_it() {
+fn beside_a_running_broker_all_three_commands_fail_and_name_it() {
     for kind in KINDS {
         let broker = TestBroker::start(&format!("[storage]\nkind = \"{kind}\""));
         fs::write(broker.dir().join("in"), sample(1)).unwrap();
@@ -168,7 +168,7 @@ fn beside_a_running_broker_all_three_fail_and_name_it() {
 }
 
 #[test]
-fn what_cannot_be_checked_is_said() {
+fn a_directory_that_cannot_be_checked_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let Ran { status, err, .. } = run(dir.path(), "json-log", "nowhere", &["fsck"]);
     assert_eq!(status, 1);

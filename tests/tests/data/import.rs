@@ -1,4 +1,4 @@
-//! An import goes on where it was, whenever it was killed, and until it is done nobody takes it for the whole.
+//! An import resumes after any kill, and its data are not served until it is complete.
 
 use std::fs;
 use std::io::Write;
@@ -9,13 +9,13 @@ use rand::{RngExt, SeedableRng};
 
 use super::{KINDS, Ran, command, done, ran, run, sample, spawn};
 
-/// Feeds a part of an export, waits until it is stored, and kills the import.
+/// Feeds part of an export to an import, waits until it is stored, and kills the import.
 fn killed_in_the_middle(dir: &std::path::Path, kind: &str, part: &str) {
     let mut import = spawn(dir, kind, "data", &["import", "-"]);
     let mut stdin = import.stdin.take().unwrap();
     stdin.write_all(part.as_bytes()).unwrap();
     stdin.flush().unwrap();
-    // Whatever it has stored by then is right.
+    // Any amount may be stored by then.
     std::thread::sleep(Duration::from_millis(500));
     import.kill().unwrap();
     import.wait().unwrap();
@@ -23,7 +23,7 @@ fn killed_in_the_middle(dir: &std::path::Path, kind: &str, part: &str) {
 }
 
 #[test]
-fn an_import_that_was_killed_goes_on_and_until_then_nobody_serves_it() {
+fn a_killed_import_is_not_served_until_it_is_resumed_and_completed() {
     let text = sample(6_000);
     let half: String = text.lines().take(4_000).map(|line| format!("{line}\n")).collect();
     for kind in KINDS {
@@ -71,7 +71,7 @@ fn an_import_survives_any_number_of_kills_at_any_time() {
 }
 
 #[test]
-fn standard_input_and_what_is_printed() {
+fn an_import_reads_standard_input_and_prints_a_summary() {
     let dir = tempfile::tempdir().unwrap();
     let mut import = spawn(dir.path(), "sqlite", "data", &["import", "-", "--json"]);
     import.stdin.take().unwrap().write_all(sample(5).as_bytes()).unwrap();

@@ -1,8 +1,9 @@
-//! A data directory without its broker: `herald export`, `import` and `fsck`, as a person runs them.
+//! A data directory without its broker: `herald export`, `import` and `fsck` on the command line.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod broken;
+mod directories;
 mod export;
 mod fsck;
 mod import;
@@ -16,7 +17,7 @@ use herald_tests::{TestBroker, herald};
 
 const KINDS: [&str; 3] = ["json-log", "sled", "sqlite"];
 
-/// What a run has left.
+/// The outcome of a run.
 struct Ran {
     status: i32,
     out: String,
@@ -43,7 +44,7 @@ fn run(dir: &Path, kind: &str, data: &str, args: &[&str]) -> Ran {
     ran(command(dir, kind, data, args).output().unwrap())
 }
 
-/// The same, which must go well; what it printed.
+/// Runs a command that must succeed; returns its standard output.
 #[track_caller]
 fn done(dir: &Path, kind: &str, data: &str, args: &[&str]) -> String {
     let Ran { status, out, err } = run(dir, kind, data, args);
@@ -51,13 +52,13 @@ fn done(dir: &Path, kind: &str, data: &str, args: &[&str]) -> String {
     out
 }
 
-/// Begins one that reads standard input.
+/// Starts a command that reads standard input.
 fn spawn(dir: &Path, kind: &str, data: &str, args: &[&str]) -> Child {
     let mut command = command(dir, kind, data, args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// A broker over `data`, which is there.
+/// A broker over the existing directory `data`.
 fn broker_over(dir: &Path, kind: &str, data: &str) -> TestBroker {
     let path = dir.join(data);
     let config = format!("[storage]\nkind = \"{kind}\"\non_damage = \"stop\"\npath = {:?}", path.to_str().unwrap());
@@ -78,7 +79,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The checksum of an export, by the book.
+/// The checksum of an export, computed bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -90,7 +91,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// An export of so many events, with one of everything.
+/// An export with this many events and every kind of line.
 fn sample(events: u64) -> String {
     let mut text = String::from("{\"herald\":\"export\",\"version\":1}\n");
     text.push_str(&format!(
@@ -115,7 +116,7 @@ fn sample(events: u64) -> String {
     seal(&text, events)
 }
 
-/// Adds the last line.
+/// Appends the last line.
 fn seal(text: &str, events: u64) -> String {
     format!(
         "{text}{{\"end\":{{\"lines\":{},\"topics\":2,\"subscriptions\":2,\"events\":{events},\"cursors\":1,\"crc32\":\"{:08x}\"}}}}\n",

@@ -1,7 +1,7 @@
-// Publishes and consumes through examples/clients/herald.mjs, and says line by line how far it is. The same for pages and for Node.
+// Publishes and consumes through examples/clients/herald.mjs, and prints its progress line by line. Shared by pages and Node.
 export async function run(herald, say, events = 1000) {
   const subscription = await herald.subscribe("tweets", "inbox");
-  // An acknowledgement that a kill leaves without an answer may have counted: what was delivered is what counts here.
+  // An acknowledgement that a kill left unanswered may have counted, so deliveries are counted instead.
   const seen = new Set();
   const consumed = (async () => {
     for await (const event of subscription) {
@@ -17,11 +17,13 @@ export async function run(herald, say, events = 1000) {
     published.push(herald.publish("tweets", n, { priority: n % 7 }));
     if (n % 50 === 0) await published[n - (n % 100)];
   }
-  for (const line of await Promise.all(published)) if (!/^(published|replaced) tweets /.test(line)) throw new Error(line);
+  for (const { outcome, topic, level } of await Promise.all(published)) {
+    if (!["published", "replaced"].includes(outcome) || topic !== "tweets" || level !== "synced") throw new Error(outcome);
+  }
   await consumed;
   say("consumed");
 
-  // What is given back comes again, what is given up does not, and a refusal is an error.
+  // A nacked event comes again, a terminated one does not, and a refusal is an error.
   const check = (is) => { if (!is) throw new Error("it is not as it should be"); };
   const take = async () => {
     for await (const event of subscription) {

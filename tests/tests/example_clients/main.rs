@@ -1,6 +1,6 @@
-//! The clients in `examples/clients`, run as their users would run them, against a broker that is killed meanwhile.
+//! The clients in `examples/clients`, run like a user would, against a broker that is killed during the run.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use herald_tests::{Authority, PATIENCE, TestBroker};
 
 const TOKENS: &str = "[auth]\ntokens = [{ token = \"s3cret\", name = \"client\", publish = [\"*\"], subscribe = [\"*\"], admin = true }]\n";
 
-/// A program that says line by line how far it is.
+/// A program that prints its progress line by line.
 struct Program {
     child: Child,
     lines: Receiver<String>,
@@ -30,14 +30,14 @@ impl Program {
         Self { child, lines }
     }
 
-    /// Waits for this line; the others before it are not of interest.
+    /// Waits for this line, ignoring others.
     #[track_caller]
     fn wait_for(&self, line: &str) {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(said) if said == line => return,
                 Ok(_) => {}
-                Err(why) => panic!("{line:?} is not said: {why}"),
+                Err(why) => panic!("{line:?} is not printed: {why}"),
             }
         }
     }
@@ -70,7 +70,7 @@ fn a_thousand_events_survive_kills(broker: &mut TestBroker, mut program: Program
     assert!(program.child.wait().unwrap().success());
 }
 
-/// A broker with TLS, and the file with the authority that its certificate is from.
+/// A broker with TLS, and the file with its certificate's authority.
 fn broker_with_tls() -> (TestBroker, PathBuf) {
     let authority = Authority::new();
     let tls = "[transports.tcp]\ntls = { cert = \"cert.pem\", key = \"key.pem\" }\n";
@@ -91,7 +91,7 @@ fn python(broker: &TestBroker) -> Command {
 
 #[test]
 #[cfg_attr(not(python), ignore = "there is no python3: .ci/clients installs it")]
-fn nothing_that_was_confirmed_to_the_python_client_is_lost_by_kills_of_the_broker() {
+fn events_confirmed_to_the_python_client_survive_kills_of_the_broker() {
     let mut broker = TestBroker::start(TOKENS);
     let program = Program::start(&mut python(&broker));
     a_thousand_events_survive_kills(&mut broker, program);
@@ -99,14 +99,43 @@ fn nothing_that_was_confirmed_to_the_python_client_is_lost_by_kills_of_the_broke
 
 #[test]
 #[cfg_attr(not(python), ignore = "there is no python3: .ci/clients installs it")]
-fn the_python_client_does_the_same_over_tls() {
+fn events_confirmed_to_the_python_client_over_tls_survive_kills_of_the_broker() {
     let (mut broker, ca) = broker_with_tls();
     let program = Program::start(python(&broker).arg(ca));
     a_thousand_events_survive_kills(&mut broker, program);
 }
 
-/// A client that waits for events is told when its token is not accepted any more, and does not wait for ever.
-fn a_token_that_is_not_good_any_more_ends_a_consumer(broker: &mut TestBroker, mut program: Program) {
+/// Checks that only the second loop over a topic is refused, that leaving a loop gives events back, that closing ends loops, and that
+/// connecting has a time limit.
+fn loops_are_refused_left_and_closed_without_affecting_others(mut program: Program, limit: &str) {
+    for line in ["given back", "again", "closed", limit] {
+        program.wait_for(line);
+    }
+    assert!(program.child.wait().unwrap().success());
+}
+
+#[test]
+#[cfg_attr(not(python), ignore = "there is no python3: .ci/clients installs it")]
+fn leaving_a_python_loop_gives_its_events_back_and_a_second_loop_does_not_disturb_it() {
+    let broker = TestBroker::start("");
+    let mut command = Command::new("python3");
+    command.arg(folder("tests/example_clients/manners.py")).arg(folder("../examples/clients"));
+    command.arg(broker.addr().port().to_string()).env("PYTHONDONTWRITEBYTECODE", "1");
+    loops_are_refused_left_and_closed_without_affecting_others(Program::start(&mut command), "within 0.3 s");
+}
+
+#[test]
+#[cfg_attr(not(node), ignore = "there is no node: .ci/clients installs it")]
+fn leaving_a_javascript_loop_gives_its_events_back_and_a_second_loop_does_not_disturb_it() {
+    let broker = TestBroker::start("");
+    let mut command = Command::new("node");
+    command.arg(folder("tests/example_clients/manners.mjs")).arg(folder("../examples/clients/herald.mjs"));
+    command.arg(format!("tcp://localhost:{}", broker.addr().port()));
+    loops_are_refused_left_and_closed_without_affecting_others(Program::start(&mut command), "within 300 ms");
+}
+
+/// Checks that a waiting consumer ends with an error once its token is no longer accepted.
+fn a_revoked_token_ends_a_consumer(broker: &mut TestBroker, mut program: Program) {
     program.wait_for("waiting");
     broker.kill();
     std::fs::write(broker.dir().join("herald.toml"), TOKENS.replace("s3cret", "another")).unwrap();
@@ -117,7 +146,7 @@ fn a_token_that_is_not_good_any_more_ends_a_consumer(broker: &mut TestBroker, mu
 
 #[test]
 #[cfg_attr(not(python), ignore = "there is no python3: .ci/clients installs it")]
-fn a_python_consumer_is_told_when_its_token_is_not_good_any_more() {
+fn a_revoked_token_ends_a_python_consumer() {
     let script = "import asyncio, sys\nfrom herald import Herald, HeraldError\n\
         async def main():\n async with Herald(port=int(sys.argv[1]), token='s3cret') as herald:\n  \
         events = await herald.subscribe('tweets', 'inbox')\n  print('waiting', flush=True)\n  \
@@ -127,12 +156,12 @@ fn a_python_consumer_is_told_when_its_token_is_not_good_any_more() {
     let mut command = Command::new("python3");
     command.args(["-B", "-c", script, &broker.addr().port().to_string()]);
     let program = Program::start(command.env("PYTHONPATH", folder("../examples/clients")));
-    a_token_that_is_not_good_any_more_ends_a_consumer(&mut broker, program);
+    a_revoked_token_ends_a_consumer(&mut broker, program);
 }
 
 #[test]
 #[cfg_attr(not(node), ignore = "there is no node: .ci/clients installs it")]
-fn a_javascript_consumer_is_told_when_its_token_is_not_good_any_more() {
+fn a_revoked_token_ends_a_javascript_consumer() {
     let script = "const [client, url] = process.argv.slice(1);\
         import(client).then(({ Herald }) => Herald.connect(url, { token: 's3cret' })).then(async (herald) => {\
             const events = await herald.subscribe('tweets', 'inbox');\
@@ -143,7 +172,7 @@ fn a_javascript_consumer_is_told_when_its_token_is_not_good_any_more() {
     let url = format!("tcp://127.0.0.1:{}", broker.addr().port());
     let program =
         Program::start(Command::new("node").args(["-e", script, &folder("../examples/clients/herald.mjs"), &url]));
-    a_token_that_is_not_good_any_more_ends_a_consumer(&mut broker, program);
+    a_revoked_token_ends_a_consumer(&mut broker, program);
 }
 
 fn node(url: &str) -> Command {
@@ -154,7 +183,7 @@ fn node(url: &str) -> Command {
 
 #[test]
 #[cfg_attr(not(node), ignore = "there is no node: .ci/clients installs it")]
-fn nothing_that_was_confirmed_to_the_javascript_client_is_lost_by_kills_of_the_broker() {
+fn events_confirmed_to_the_javascript_client_survive_kills_of_the_broker() {
     let mut broker = TestBroker::start(TOKENS);
     let program = Program::start(&mut node(&format!("tcp://localhost:{}", broker.addr().port())));
     a_thousand_events_survive_kills(&mut broker, program);
@@ -162,7 +191,7 @@ fn nothing_that_was_confirmed_to_the_javascript_client_is_lost_by_kills_of_the_b
 
 #[test]
 #[cfg_attr(not(node), ignore = "there is no node: .ci/clients installs it")]
-fn the_javascript_client_does_the_same_over_tls() {
+fn events_confirmed_to_the_javascript_client_over_tls_survive_kills_of_the_broker() {
     let (mut broker, ca) = broker_with_tls();
     let program = Program::start(node(&format!("tls://localhost:{}", broker.addr().port())).arg(ca));
     a_thousand_events_survive_kills(&mut broker, program);

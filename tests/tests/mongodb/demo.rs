@@ -1,4 +1,4 @@
-//! `herald demo --mongodb`: the pipeline stores in MongoDB, and the changes there become events.
+//! `herald demo --mongodb`: the pipeline stores in MongoDB, and the changes in MongoDB become events.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -24,7 +24,7 @@ fn command(dir: &Path, uri: &str) -> Command {
     command
 }
 
-/// A demo that runs, and what it has said of itself.
+/// A running demo, and its output.
 struct Demo {
     dir: TempDir,
     child: Child,
@@ -40,7 +40,7 @@ impl Demo {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         while !introduction.contains("Ctrl-C") {
             let count = stdout.read_line(&mut introduction).unwrap();
-            assert!(count > 0, "it has ended: {}", std::fs::read_to_string(dir.path().join("log")).unwrap());
+            assert!(count > 0, "the demo has ended: {}", std::fs::read_to_string(dir.path().join("log")).unwrap());
         }
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
         Self { dir, child, introduction }
@@ -70,7 +70,7 @@ impl Drop for Demo {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn the_demo_publishes_what_its_pipeline_has_stored() {
+async fn the_demo_publishes_what_its_pipeline_stores() {
     let set = shared().await;
     let client = set.client().await;
     let demo = Demo::start(&set.uri("demo"));
@@ -87,7 +87,7 @@ async fn the_demo_publishes_what_its_pipeline_has_stored() {
             assert!(found.is_some() && event["topic"] == topic, "{event}");
             telnet.send(&format!("ack {topic} {}", event["id"].as_str().unwrap()));
         }
-        // The demo's own subscriber has its share.
+        // The demo's own subscriber receives events as well.
         let began = Instant::now();
         let acknowledged = || {
             let stats: Value = serde_json::from_str(&demo.client().ask(&format!("stats {topic}"))).unwrap();
@@ -111,7 +111,7 @@ async fn the_demo_never_shows_the_credentials_of_its_mongodb() {
     let uri = set.uri("denied").replace("mongodb://", "mongodb://ada-lovelace:s3cret@");
     let demo = Demo::start(&uri);
     let began = Instant::now();
-    // Nobody is called so.
+    // The user does not exist.
     while !demo.log().contains("uthentication") {
         assert!(began.elapsed() < PATIENCE, "{}", demo.log());
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,4 +1,4 @@
-//! What is dropped, renamed, lost or too large is told to the consumers, and reading goes on.
+//! Drops, renames, lost history and oversized changes are reported to consumers as gaps, and reading continues.
 
 use bson::{Document, doc};
 use herald_tests::ReplicaSet;
@@ -8,7 +8,7 @@ use super::{Consumer, collection, insist, prepare, run, shared, source, start, w
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_collection_that_is_dropped_or_renamed_is_told_and_watched_again() {
+async fn a_dropped_or_renamed_collection_is_reported_and_watched_again() {
     let set = shared().await;
     let client = set.client().await;
     let tweets = collection(&client, "dropped", "tweets");
@@ -33,7 +33,7 @@ async fn a_collection_that_is_dropped_or_renamed_is_told_and_watched_again() {
     assert_eq!(consumer.msg(), 2);
     assert_eq!(consumer.msg()["gap"]["reason"], "the collection tweets was renamed to old");
     assert_eq!(consumer.msg(), 3);
-    // Before a database goes, its collections do.
+    // MongoDB drops the collections of a database before the database.
     assert_eq!(consumer.msg()["gap"]["reason"], "the collection tweets was dropped");
     assert_eq!(consumer.msg(), 4);
     consumer.0.nothing();
@@ -41,7 +41,7 @@ async fn a_collection_that_is_dropped_or_renamed_is_told_and_watched_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn of_several_collections_one_that_is_dropped_is_told_and_the_others_go_on() {
+async fn one_dropped_collection_of_several_is_reported_and_the_others_continue() {
     let set = shared().await;
     let client = set.client().await;
     let (a, b, c) = ("a", "b", "c");
@@ -79,7 +79,7 @@ async fn of_several_collections_one_that_is_dropped_is_told_and_the_others_go_on
     consumer.0.nothing();
 }
 
-/// Writes until the oplog, of one MiB, does not reach back any more.
+/// Writes until the oplog, of one MiB, has dropped the earlier changes.
 async fn push_out(set: &ReplicaSet) {
     let client = set.client().await;
     let oplog = client.database("local").collection::<Document>("oplog.rs");
@@ -98,7 +98,7 @@ async fn push_out(set: &ReplicaSet) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn history_that_is_lost_stops_the_source_or_is_told_as_the_policy_says() {
+async fn lost_history_stops_the_source_or_is_reported_as_configured() {
     let set = ReplicaSet::start(1, &["--oplogSize", "1", "--syncdelay", "1"]).await;
     let client = set.client().await;
     let uri = set.uri("d");
@@ -136,7 +136,7 @@ async fn history_that_is_lost_stops_the_source_or_is_told_as_the_policy_says() {
     assert_ne!(gap["gap"]["from"]["token"], gap["gap"]["to"]["token"], "{gap}");
     assert_eq!(consumer.msg(), 3);
     drop(consumer);
-    // The gap is told once: the new token came with it.
+    // The gap is reported once, because the new token is stored with it.
     assert!(restart.terminate().success());
     run(&mut restart);
     insert(4).await;
@@ -145,7 +145,7 @@ async fn history_that_is_lost_stops_the_source_or_is_told_as_the_policy_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_change_that_is_too_large_is_told_and_those_around_it_arrive() {
+async fn an_oversized_change_is_reported_and_the_changes_around_it_arrive() {
     let set = shared().await;
     let client = set.client().await;
     let images = doc! { "create": "c", "changeStreamPreAndPostImages": { "enabled": true } };
@@ -159,7 +159,7 @@ async fn a_change_that_is_too_large_is_told_and_those_around_it_arrive() {
     ));
     wait_until_watching(&broker);
     documents.insert_one(doc! { "_id": 2 }).await.unwrap();
-    // The documents before and after it are 18 MiB together, and MongoDB sends 16 at the most.
+    // The documents before and after the change are 18 MiB together, and MongoDB sends at most 16.
     documents.replace_one(doc! { "_id": 1 }, large("b")).await.unwrap();
     documents.insert_one(doc! { "_id": 3 }).await.unwrap();
     documents.delete_one(doc! { "_id": 1 }).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_change_that_is_too_large_is_told_and_those_around_it_arrive() {
         let reason = next["gap"]["reason"].as_str().unwrap();
         assert!(reason.contains("(replace in c)") && reason.contains("16 MiB"), "{reason}");
     } else {
-        // A server that splits large changes sends it.
+        // A server that splits large changes sends this one.
         assert_eq!(next, 1);
     }
     assert_eq!([consumer.msg(), consumer.msg()], [3, 1]);
@@ -179,13 +179,13 @@ async fn a_change_that_is_too_large_is_told_and_those_around_it_arrive() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_message_that_no_json_reader_would_take_is_told_and_left_out() {
+async fn a_document_nested_too_deep_for_json_readers_is_reported_and_skipped() {
     let set = shared().await;
     let client = set.client().await;
     let documents = collection(&client, "deep", "c");
     let broker = start(&source(&set.uri("deep"), "collection = \"c\"\nmsg = \"/fullDocument\""));
     wait_until_watching(&broker);
-    // MongoDB allows 180 levels in a document that is stored, JSON readers often 128.
+    // MongoDB allows 180 levels in a stored document, JSON readers often only 128.
     let mut deep = doc! { "x": 1 };
     for _ in 0..140 {
         deep = doc! { "x": deep };

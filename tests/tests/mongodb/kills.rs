@@ -1,4 +1,4 @@
-//! Everything is killed, and every change arrives once and in order.
+//! Broker, servers and source are killed, and every change arrives once and in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::{Consumer, collection, configure, insist, prepare, run, source, wait_
 
 const DOCUMENTS: i32 = 10;
 
-/// Counts each document up, one after the other, until it is told to stop; the answer is how far.
+/// Increments the documents in turn until told to stop; returns the last value.
 async fn count_up(client: Client, stop: Arc<AtomicBool>) -> i32 {
     let counters = collection(&client, "d", "counters");
     let mut n = 0;
@@ -24,7 +24,7 @@ async fn count_up(client: Client, stop: Arc<AtomicBool>) -> i32 {
         n += 1;
         for id in 0..DOCUMENTS {
             insist(|| async {
-                // What was written by an attempt that failed is not written again: the same value is no change.
+                // Retrying a write that had succeeded is harmless, because writing the same value is not a change.
                 counters.update_one(doc! { "_id": id }, doc! { "$set": { "n": n } }).upsert(true).await
             })
             .await;
@@ -34,7 +34,7 @@ async fn count_up(client: Client, stop: Arc<AtomicBool>) -> i32 {
     n
 }
 
-/// Reads until each document has come to `last`: each value must come once, and in order.
+/// Reads until each document has reached `last`. Each value must come once and in order.
 fn read_to(broker: &TestBroker, last: i32) {
     let mut consumer = Consumer::new(broker);
     let mut at: BTreeMap<i64, i64> = BTreeMap::new();
@@ -78,7 +78,7 @@ async fn every_change_arrives_once_and_in_order_whatever_is_killed() {
     set.wait_for_primary().await;
     stop.store(true, Ordering::SeqCst);
     let last = writer.await.unwrap();
-    assert!(last > 5, "hardly anything was written");
+    assert!(last > 5, "too little was written");
     read_to(&broker, last);
 }
 
@@ -113,7 +113,7 @@ async fn a_server_that_is_down_at_the_start_is_waited_for() {
     broker.env("HERALD_BROKER__LOG", "info,pipeline=debug");
     broker.run();
     let line = broker.wait_for_log("the change stream is interrupted");
-    assert!(line.contains("no server can be used (127.0.0.1:") && line.contains("Connection refused"), "{line}");
+    assert!(line.contains("no usable server (127.0.0.1:") && line.contains("Connection refused"), "{line}");
     broker.telnet().asks("ping", "pong");
     set.node(0).run().await;
     wait_until_watching(&broker);
@@ -135,7 +135,7 @@ async fn the_token_of_a_quiet_collection_moves_with_the_cluster() {
     run(&mut broker);
     let began = Instant::now();
     let after = loop {
-        // Only another collection is written to.
+        // Only an unwatched collection is written to.
         for n in 0..50 {
             insist(|| async { collection(&client, "quiet", "busy").insert_one(doc! { "n": n }).await }).await;
         }
@@ -148,13 +148,13 @@ async fn the_token_of_a_quiet_collection_moves_with_the_cluster() {
             }
             run(&mut broker);
         }
-        assert!(began.elapsed() < PATIENCE, "the token stays: {before}");
+        assert!(began.elapsed() < PATIENCE, "the token does not move: {before}");
     };
     assert_eq!(after["scope"], before["scope"]);
     assert!(after["time"].as_u64() > before["time"].as_u64(), "{after} after {before}");
 }
 
-/// The stored position of the source, of a broker that is stopped.
+/// The stored position of the source of a stopped broker.
 fn cursor(broker: &TestBroker) -> Value {
     let output = std::process::Command::new(herald_tests::herald()).arg("export").current_dir(broker.dir()).output();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
@@ -164,7 +164,7 @@ fn cursor(broker: &TestBroker) -> Value {
     serde_json::from_str(&value).unwrap()
 }
 
-/// The string somewhere in `json` that contains `word`.
+/// Any string in `json` that contains `word`.
 fn find_string(json: &Value, word: &str) -> Option<String> {
     match json {
         Value::String(text) => text.contains(word).then(|| text.clone()),

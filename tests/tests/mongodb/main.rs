@@ -1,9 +1,10 @@
-//! A real MongoDB: its change streams, read by the real broker, and the sink of the tweet pipeline.
+//! A real MongoDB: its change streams, read by a real broker, and the sink of the tweet pipeline.
 
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod demo;
 mod gaps;
+mod ids;
 mod kills;
 mod mistakes;
 mod sink;
@@ -23,7 +24,7 @@ fn source(uri: &str, more: &str) -> String {
     format!("[[sources]]\nkind = \"change-stream\"\nname = \"mongo\"\nuri = \"{uri}\"\n{topic}{more}\n")
 }
 
-/// A broker that has been told this configuration, and whose topic `changes` has the durable subscription `all`. Not running.
+/// A stopped broker with this configuration, whose topic `changes` has the durable subscription `all`.
 fn prepare(config: &str) -> TestBroker {
     let mut broker = TestBroker::prepare("");
     broker.run();
@@ -37,26 +38,26 @@ fn configure(broker: &TestBroker, config: &str) {
     std::fs::write(broker.dir().join("herald.toml"), config).unwrap();
 }
 
-/// The same, running, with its stream open.
+/// A running broker of [`prepare`], with its stream open.
 fn start(config: &str) -> TestBroker {
     let mut broker = prepare(config);
     run(&mut broker);
     broker
 }
 
-/// Runs it until its stream is open.
+/// Starts the broker and waits until its stream is open.
 fn run(broker: &mut TestBroker) {
     broker.env("HERALD_BROKER__LOG", "info,pipeline=debug");
     broker.run();
     let _line = broker.wait_for_log("change stream opened");
 }
 
-/// Waits until the position of the source is stored: what is written from then on is read.
+/// Waits until the position of the source is stored; every later write is read.
 fn wait_until_watching(broker: &TestBroker) {
     let _line = broker.wait_for_log("the change stream stands at a new beginning");
 }
 
-/// The subscription `all`.
+/// A consumer of the subscription `all`.
 struct Consumer(Telnet);
 
 impl Consumer {
@@ -67,20 +68,20 @@ impl Consumer {
         Self(client)
     }
 
-    /// The next event, acknowledged.
+    /// Receives and acknowledges the next event.
     fn next(&mut self) -> Value {
         let event: Value = serde_json::from_str(&self.0.line()).unwrap();
         self.0.send(&format!("ack changes {}", event["id"].as_str().unwrap()));
         event
     }
 
-    /// Its message.
+    /// Receives the message of the next event.
     fn msg(&mut self) -> Value {
         self.next()["msg"].take()
     }
 }
 
-/// Does it again until the servers let it.
+/// Retries an operation until the servers accept it.
 async fn insist<T, F: Future<Output = mongodb::error::Result<T>>>(what: impl Fn() -> F) -> T {
     let began = Instant::now();
     loop {
@@ -96,7 +97,7 @@ fn collection(client: &Client, database: &str, name: &str) -> mongodb::Collectio
     client.database(database).collection(name)
 }
 
-/// A set of one node that the tests share, each with a database of its own.
+/// A replica set of one node, shared by the tests, which each use their own database.
 async fn shared() -> &'static ReplicaSet {
     static SET: tokio::sync::OnceCell<ReplicaSet> = tokio::sync::OnceCell::const_new();
     SET.get_or_init(|| ReplicaSet::start(1, &[])).await

@@ -1,4 +1,4 @@
-//! What a person has to put right says so.
+//! Mistakes that an operator must correct are reported.
 
 use bson::doc;
 use herald_tests::{Mongod, TestBroker};
@@ -7,7 +7,7 @@ use super::{configure, prepare, run, shared, source, wait_until_watching};
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_token_of_another_scope_stops_the_source_and_says_what_changed() {
+async fn a_token_of_another_scope_stops_the_source_and_reports_the_change() {
     let set = shared().await;
     let uri = set.uri("scope");
     let mut broker = prepare(&source(&uri, "collection = \"a\""));
@@ -23,20 +23,20 @@ async fn a_token_of_another_scope_stops_the_source_and_says_what_changed() {
         assert!(line.contains(part), "{line}");
     }
     assert!(broker.terminate().success());
-    // Set back, it goes on.
+    // With the old scope, the source continues.
     configure(&broker, &source(&uri, "collection = \"a\""));
     run(&mut broker);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_server_without_a_replica_set_says_what_to_do() {
+async fn a_server_without_a_replica_set_is_reported_with_advice() {
     let mongod = Mongod::standalone(&[]).await;
     let broker = TestBroker::start(&source(&format!("mongodb://{}/d", mongod.addr()), ""));
     let line = broker.wait_for_log("a source has stopped");
     assert!(line.contains("not a replica set") && line.contains("rs.initiate()"), "{line}");
     broker.telnet().asks("ping", "pong");
-    // Asked for by name, the set may come to be: it is waited for.
+    // A replica set requested by name may still be created, so the source waits for it.
     let uri = format!("mongodb://{}/d?replicaSet=rs0&serverSelectionTimeoutMS=500", mongod.addr());
     let broker = TestBroker::start(&source(&uri, ""));
     let line = broker.wait_for_log("the change stream is interrupted");
@@ -45,7 +45,7 @@ async fn a_server_without_a_replica_set_says_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_wrong_password_says_so_and_is_not_shown() {
+async fn a_wrong_password_is_reported_but_not_shown() {
     let mongod = Mongod::standalone(&["--auth"]).await;
     let admin = mongod.direct().await.database("admin");
     admin.run_command(doc! { "createUser": "reader", "pwd": "right", "roles": [] }).await.unwrap();
@@ -62,7 +62,7 @@ async fn a_wrong_password_says_so_and_is_not_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_pre_image_that_is_required_and_missing_says_what_to_do() {
+async fn a_missing_required_pre_image_is_reported_with_advice() {
     let set = shared().await;
     let client = set.client().await;
     let documents = super::collection(&client, "images", "c");

@@ -1,4 +1,4 @@
-//! The sink of the tweet pipeline: everything once, whatever is interrupted.
+//! The sink of the tweet pipeline: everything is stored once, whatever is interrupted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use bson::{Bson, Document as BsonDocument, RawDocumentBuf, doc};
 use futures_util::TryStreamExt as _;
 use herald_tests::{PATIENCE, ReplicaSet};
 use mongodb::Client;
-use pipeline::sink::mongodb::MongoSink;
-use pipeline::sink::{
-    Batch, Collection, Document, EngagementCounts, Sink, Stored, StreamCursor, TaggedTweet, UserEngagement,
+use pipeline_tweets::sink::mongodb::MongoSink;
+use pipeline_tweets::sink::{
+    Batch, Collection, Document, EngagementCounts, Stored, StreamCursor, TaggedTweet, TweetSink, UserEngagement,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -30,7 +30,7 @@ fn add(batch: &mut Batch, tweet: usize, user: usize, score: f64) {
 }
 
 async fn all(client: &Client, database: &str, name: &str) -> HashMap<String, BsonDocument> {
-    // Raw: serde would take what looks like extended JSON for it.
+    // Raw documents, because serde would interpret anything that looks like extended JSON.
     let raw = client.database(database).collection::<RawDocumentBuf>(name);
     let found: Vec<RawDocumentBuf> = raw.find(doc! {}).await.unwrap().try_collect().await.unwrap();
     let found = found.iter().map(|raw| BsonDocument::try_from(raw).unwrap());
@@ -39,7 +39,7 @@ async fn all(client: &Client, database: &str, name: &str) -> HashMap<String, Bso
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_batch_that_is_stored_again_changes_nothing() {
+async fn storing_a_batch_again_changes_nothing() {
     let set = shared().await;
     let client = set.client().await;
     let sink = MongoSink::new(set.uri("again")).unwrap();
@@ -84,7 +84,7 @@ async fn a_batch_that_is_stored_again_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn every_score_is_merged_once_though_attempts_are_cut_off_and_the_server_is_killed() {
+async fn every_score_is_merged_once_despite_aborted_attempts_and_kills_of_the_server() {
     let mut set = ReplicaSet::start(1, &[]).await;
     let uri = format!("{}&serverSelectionTimeoutMS=2000", set.uri("cut"));
     let sink = MongoSink::new(&uri).unwrap();
@@ -93,13 +93,13 @@ async fn every_score_is_merged_once_though_attempts_are_cut_off_and_the_server_i
     let (mut next, mut expected): (usize, HashMap<String, Vec<f64>>) = (0, HashMap::new());
     for round in 0..16 {
         let mut batch = Batch::default();
-        // One batch has more of one user than are kept.
+        // One batch has more scores of one user than are kept.
         for _ in 0..if round == 10 { 250 } else { rng.random_range(1..40) } {
-            // Most are new, some were there before.
+            // Most tweets are new, some are repeated.
             let again = next > 50 && rng.random_range(0..5) == 0;
             let tweet = if again { next - rng.random_range(1..50) } else { next };
             let user = if round == 10 { 0 } else { tweet % 3 };
-            // Whole numbers are added without rounding.
+            // Sums of whole numbers are exact.
             let score = f64::from(u32::try_from(tweet % 7).unwrap());
             if !again {
                 expected.entry(format!("u{user}")).or_default().push(score);
@@ -119,18 +119,18 @@ async fn every_score_is_merged_once_though_attempts_are_cut_off_and_the_server_i
         let mut patience = 3000;
         let stored = loop {
             patience = (patience * 3 / 2).min(60_000_000);
-            // As if the process were killed here.
+            // Aborts the attempt, as a kill of the process would.
             let limit = Duration::from_micros(rng.random_range(0..patience));
             match tokio::time::timeout(limit, sink.store(Arc::clone(&batch))).await {
                 Ok(Ok(stored)) => break stored,
                 Ok(Err(_)) => failed += 1,
                 Err(_) => cut += 1,
             }
-            assert!(began.elapsed() < PATIENCE, "it is never stored");
+            assert!(began.elapsed() < PATIENCE, "the batch is never stored");
         };
         counted += stored.counted.len();
     }
-    assert!(cut > 20 && failed > 0, "hardly anything was interrupted: {cut} cut off, {failed} failed");
+    assert!(cut > 20 && failed > 0, "too few interruptions: {cut} aborted, {failed} failed");
     let client = set.client().await;
     let users = all(&client, "cut", "users_engagements").await;
     assert_eq!(users.len(), expected.len());
@@ -145,14 +145,14 @@ async fn every_score_is_merged_once_though_attempts_are_cut_off_and_the_server_i
         assert!((avg.as_ref().unwrap() - mean).abs() < 1e-9, "{user}: {avg:?}, not {mean}");
     }
     assert_eq!(all(&client, "cut", "tweets").await.len(), next);
-    // Each tweet's hashtags were reported as new once, in whichever attempt.
+    // Each tweet's hashtags were reported as new exactly once, in any attempt.
     assert_eq!(counted, next);
     assert_eq!(sink.hashtags().await.unwrap()["all"], next as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn what_mongodb_refuses_is_named_and_the_others_are_stored() {
+async fn documents_that_mongodb_refuses_are_named_and_the_others_are_stored() {
     let set = shared().await;
     let client = set.client().await;
     let create = doc! { "create": "tweets", "validator": { "tw_id": { "$ne": "2" } } };
@@ -165,7 +165,7 @@ async fn what_mongodb_refuses_is_named_and_the_others_are_stored() {
         add(&mut batch, tweet, user, 1.0);
     }
     batch.tweets[2].json = format!("{{\"_id\":\"3\",\"text\":\"{}\"}}", "x".repeat(17 << 20));
-    // Another user's value in a unique index, and a field that no document may have.
+    // A duplicate value in a unique index, and a field that is not allowed in a document.
     batch.users[3].json = "{\"_id\":\"u4\",\"last\":\"1\"}".to_owned();
     batch.users[4].json = "{\"_id\":\"u5\",\"last\":{\"a\\u0000\":1}}".to_owned();
     let stored = sink.store(Arc::new(batch)).await.unwrap();
@@ -188,11 +188,11 @@ async fn what_mongodb_refuses_is_named_and_the_others_are_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn a_server_that_is_down_is_an_error_in_one_line() {
+async fn an_unreachable_server_is_reported_in_one_line() {
     let sink = MongoSink::new("mongodb://u:s3cret@127.0.0.1:1/d?serverSelectionTimeoutMS=300").unwrap();
     let mut batch = Batch::default();
     add(&mut batch, 1, 1, 1.0);
     let error = sink.store(Arc::new(batch)).await.unwrap_err().to_string();
-    assert!(error.contains("no server can be used (127.0.0.1:1: "), "{error}");
+    assert!(error.contains("no usable server (127.0.0.1:1: "), "{error}");
     assert!(!error.contains("s3cret") && error.len() < 300, "{error}");
 }

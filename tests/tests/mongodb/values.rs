@@ -1,4 +1,4 @@
-//! Documents arrive as they are in the database.
+//! Documents arrive exactly as they are in the database.
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, DateTime, JavaScriptCodeWithScope, Regex, Timestamp, doc, oid::ObjectId};

@@ -1,4 +1,4 @@
-//! What is watched, and what of it is published.
+//! Which collections are watched, and which changes are published.
 
 use bson::doc;
 
@@ -6,7 +6,7 @@ use super::{Consumer, collection, shared, source, start, wait_until_watching};
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn operations_are_chosen_and_updates_bring_the_document() {
+async fn only_the_chosen_operations_are_published_and_updates_include_the_document() {
     let set = shared().await;
     let client = set.client().await;
     let documents = collection(&client, "chosen", "c");
@@ -17,13 +17,13 @@ async fn operations_are_chosen_and_updates_bring_the_document() {
     wait_until_watching(&broker);
     documents.insert_one(doc! { "_id": 1, "n": 1 }).await.unwrap();
     documents.update_one(doc! { "_id": 1 }, doc! { "$set": { "n": 2 } }).await.unwrap();
-    // A delete has no document, and what has none is skipped.
+    // A delete has no document, so `on_missing` skips it.
     documents.insert_one(doc! { "_id": 2 }).await.unwrap();
     documents.delete_one(doc! { "_id": 2 }).await.unwrap();
     documents.update_one(doc! { "_id": 1 }, doc! { "$set": { "m": 3 } }).await.unwrap();
     let mut consumer = Consumer::new(&broker);
     let first = consumer.next();
-    // Looked up: it may be as it is after the second update.
+    // The document is looked up and may already include the second update.
     assert_eq!(first["msg"]["n"], 2, "{first}");
     let second = consumer.next();
     assert_eq!(second["msg"], serde_json::json!({ "_id": 1, "n": 2, "m": 3 }));
@@ -34,7 +34,7 @@ async fn operations_are_chosen_and_updates_bring_the_document() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(mongod), ignore = "there is no mongod: .ci/mongod gets it")]
-async fn all_operations_of_a_database_pass_also_those_that_the_driver_does_not_know() {
+async fn all_operations_of_a_database_are_published_even_those_unknown_to_the_driver() {
     let set = shared().await;
     let client = set.client().await;
     let broker = start(&source(&set.uri("whole"), "msg = \"/operationType\"\noperations = [\"*\"]"));

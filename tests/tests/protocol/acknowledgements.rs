@@ -1,11 +1,11 @@
-//! Several ids, all at once, giving back, time-outs.
+//! `ack` with several ids and `*`, `nack`, and timeouts.
 
 use herald_tests::{TestBroker, delivery, publish, redelivery};
 
 const SUBSCRIBED: &str = "successfully subscribed to topic t";
 
 #[test]
-fn several_ids_are_answered_in_order_and_then_comes_what_is_next() {
+fn several_ids_are_answered_in_order_before_the_next_delivery() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     assert!(client.ask(r#"hello {"prefetch":2}"#).starts_with("hello"));
@@ -19,12 +19,13 @@ fn several_ids_are_answered_in_order_and_then_comes_what_is_next() {
     client.expect_all(&[
         "acknowledged from logs ev_id=b".into(),
         "no_event_error: x".into(),
-        "acknowledged from logs ev_id=c".into(),
+        "no_event_error: c".into(),
         "acknowledged from logs ev_id=a".into(),
+        delivery("t", "c", 0),
         delivery("t", "d", 0),
     ]);
-    client.send("ack t d");
-    client.expect_all(&["acknowledged from logs ev_id=d", "no available message"]);
+    client.send("ack t c d");
+    client.expect_all(&["acknowledged from logs ev_id=c", "acknowledged from logs ev_id=d", "no available message"]);
 }
 
 #[test]
@@ -48,7 +49,7 @@ fn a_star_acknowledges_what_is_in_flight_here() {
     client.expect_all(&["acknowledged 1 events", "no available message"]);
     other.send("ack t theirs");
     other.expect_all(&["acknowledged from logs ev_id=theirs", "no available message"]);
-    // Among several words a star is the id that it may be.
+    // Among several ids, a star is an ordinary id.
     client.send("ack t * a");
     client.expect_all(&["no_event_error: *", "no_event_error: a"]);
 }
@@ -61,14 +62,14 @@ fn each_of_two_deliveries_may_be_acknowledged_although_the_event_is_settled_once
     client.asks(&publish("t", "x", 0), &delivery("t", "x", 0));
     client.expect(&redelivery("t", "x", 0, 1));
     client.send_raw(b"ack t x\nack t x\nack t x\n");
-    // The reference's clients repeat what is answered with an error, and for the second delivery it would be one for ever.
+    // The reference's clients repeat an acknowledgement answered with an error, and would repeat the second one indefinitely.
     client.expect_all(&[
         "acknowledged from logs ev_id=x",
         "no available message",
         "acknowledged from logs ev_id=x",
         "no_event_error: x",
     ]);
-    // What was given back knowingly is not owed.
+    // A delivery that the client itself gave back needs no acknowledgement.
     client.asks(&publish("t", "y", 0), &delivery("t", "y", 0));
     client.asks("nack t y", "requeued ev_id=y");
     client.expect(&redelivery("t", "y", 0, 1));
@@ -77,7 +78,7 @@ fn each_of_two_deliveries_may_be_acknowledged_although_the_event_is_settled_once
 }
 
 #[test]
-fn a_nack_brings_the_event_back_at_its_place() {
+fn a_nacked_event_returns_to_its_place_in_the_order() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", SUBSCRIBED);
@@ -101,7 +102,7 @@ fn a_nack_brings_the_event_back_at_its_place() {
 }
 
 #[test]
-fn an_event_that_waits_for_its_delay_takes_nobodys_prefetch() {
+fn a_delayed_event_uses_no_prefetch() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", SUBSCRIBED);
@@ -118,7 +119,7 @@ fn an_event_that_waits_for_its_delay_takes_nobodys_prefetch() {
 }
 
 #[test]
-fn what_has_gone_back_to_the_queue_can_be_acknowledged_late() {
+fn a_requeued_event_can_be_acknowledged_late() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t s", SUBSCRIBED);
@@ -130,7 +131,7 @@ fn what_has_gone_back_to_the_queue_can_be_acknowledged_late() {
 }
 
 #[test]
-fn a_time_out_takes_an_event_back_and_touch_starts_it_again() {
+fn a_timeout_requeues_an_event_and_touch_restarts_it() {
     let broker = TestBroker::start("[topics.\"*\"]\nack_timeout_ms = 2000\n");
     let mut client = broker.telnet();
     client.asks("sub t", SUBSCRIBED);
@@ -142,4 +143,57 @@ fn a_time_out_takes_an_event_back_and_touch_starts_it_again() {
     client.asks("touch t x", "no_event_error: x");
     client.expect(&redelivery("t", "a", 0, 1));
     assert!(began.elapsed().as_millis() >= 3000, "{:?}", began.elapsed());
+}
+
+#[test]
+fn an_undelivered_event_cannot_be_acknowledged() {
+    let broker = TestBroker::start("");
+    let mut client = broker.telnet();
+    client.asks("sub t s", SUBSCRIBED);
+    client.asks(&publish("t", "p", 0), &delivery("t", "p", 0));
+    client.send(&publish("t", "q", 0));
+    client.asks("ack t q", "no_event_error: q");
+    client.asks("ack t q", "error: event q is no longer held here");
+    client.send("ack t p");
+    client.expect_all(&["acknowledged from logs ev_id=p".into(), delivery("t", "q", 0)]);
+    client.send("ack t q");
+    client.expect_all(&["acknowledged from logs ev_id=q", "no available message"]);
+    client.asks("ack t q", "no_event_error: q");
+}
+
+#[test]
+fn acknowledging_a_replaced_version_leaves_the_new_one() {
+    let broker = TestBroker::start("");
+    let (mut client, mut publisher) = (broker.telnet(), broker.telnet());
+    assert!(publisher.ask(r#"hello {"confirm":true}"#).starts_with("hello"));
+    client.asks("sub t s", SUBSCRIBED);
+    publisher.asks(&publish("t", "x", 0), "published t x synced");
+    client.expect(&delivery("t", "x", 0));
+    client.asks("quit", "bye");
+    publisher.asks(&publish("t", "urgent", 9), "published t urgent synced");
+    publisher.asks(&publish("t", "x", 0), "replaced t x synced");
+    let mut client = broker.telnet();
+    client.asks("sub t s", SUBSCRIBED);
+    client.expect(&delivery("t", "urgent", 9));
+    client.asks("ack t x", "no_event_error: x");
+    client.send("ack t urgent");
+    client.expect_all(&["acknowledged from logs ev_id=urgent".into(), delivery("t", "x", 0)]);
+}
+
+#[test]
+fn a_late_acknowledgement_of_a_dead_or_purged_event_is_answered_so_that_clients_stop_repeating_it() {
+    let broker =
+        TestBroker::start("[topics.t]\nack_timeout_ms = 300\nmax_deliveries = 1\n[topics.u]\nack_timeout_ms = 300\n");
+    let (mut client, mut other) = (broker.telnet(), broker.telnet());
+    client.asks("sub t s", SUBSCRIBED);
+    client.asks(&publish("t", "x", 0), &delivery("t", "x", 0));
+    other.asks("sub t.dead dead", "successfully subscribed to topic t.dead");
+    assert!(other.line().contains(r#""reason":"max_deliveries""#));
+    client.asks("ack t x", "no_event_error: x");
+    client.asks("ack t x", "error: event x is no longer held here");
+    client.asks("sub u s", "successfully subscribed to topic u");
+    client.asks(&publish("u", "y", 0), &delivery("u", "y", 0));
+    client.expect(&redelivery("u", "y", 0, 1));
+    client.asks("unsub u s", "successfully unsubscribe from topic u");
+    client.asks("ack u y", "error: not a topic u subscriber");
 }

@@ -1,4 +1,4 @@
-//! What the configuration says of topics: which pattern counts, and which topics there are.
+//! The configuration of topics: which pattern applies, and which topics may exist.
 
 use herald_tests::{Telnet, TestBroker};
 
@@ -8,7 +8,7 @@ fn durable(client: &mut Telnet, topic: &str) {
 }
 
 #[test]
-fn of_several_patterns_the_one_with_the_most_literal_characters_counts() {
+fn the_matching_pattern_with_the_most_literal_characters_applies() {
     let patterns = [("*", 1), ("a*", 2), ("a.b*", 3), ("*.b.c", 4), ("a.b.c", 5), ("x*y", 6)];
     let config: String =
         patterns.iter().map(|(pattern, most)| format!("[topics.\"{pattern}\"]\nmax_waiting = {most}\n")).collect();
@@ -57,10 +57,10 @@ fn an_error_of_the_topic_comes_before_one_of_the_event() {
             assert!(answer.starts_with("error: event is not of an accepted format: "), "{answer}");
         }
     }
-    // The topic first, then the subscription's name.
+    // An error of the topic comes before one of the subscription.
     assert!(client.ask("sub t/ s/").starts_with("error: invalid topic name "));
     assert!(client.ask("sub t s/").starts_with("error: invalid subscription name "));
-    // The order of the answers is that of the commands.
+    // The answers are in the order of the commands.
     client.send_raw(b"pub t {\nping\npub known {\nping\n");
     client.expect_all(&[unknown, "pong"]);
     assert!(client.line().starts_with("error: event is not of an accepted format: "));
@@ -68,7 +68,7 @@ fn an_error_of_the_topic_comes_before_one_of_the_event() {
 }
 
 #[test]
-fn the_right_to_publish_comes_before_an_error_of_the_event() {
+fn a_missing_permission_is_reported_before_an_error_of_the_event() {
     let broker = TestBroker::start("[auth]\ntokens = [{ token = \"s\", name = \"n\", publish = [\"ok\"] }]\n");
     let mut client = broker.telnet();
     client.asks("pub t nonsense", "error: authentication required");

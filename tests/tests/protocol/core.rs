@@ -1,4 +1,4 @@
-//! The commands that the reference broker had.
+//! The commands of the reference broker.
 
 use herald_tests::{TestBroker, delivery, publish};
 
@@ -11,7 +11,7 @@ fn the_greeting_comes_before_anything_else() {
 }
 
 #[test]
-fn publish_subscribe_acknowledge_unsubscribe_as_the_reference_says_them() {
+fn publish_subscribe_acknowledge_and_unsubscribe_are_answered_like_the_reference() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     let mut publisher = broker.telnet();
@@ -56,7 +56,7 @@ fn one_event_at_a_time_is_in_flight_and_the_most_urgent_comes_next() {
 }
 
 #[test]
-fn a_subscription_gets_what_is_published_after_it_was_made() {
+fn a_subscription_gets_events_published_after_its_creation() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.send(&publish("t", "before", 0));
@@ -85,7 +85,7 @@ fn every_subscription_gets_every_event_and_a_connection_may_have_many_topics() {
 }
 
 #[test]
-fn settling_an_event_that_waits_sends_its_answer_alone() {
+fn acknowledging_an_event_that_was_never_delivered_changes_nothing() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", "successfully subscribed to topic t");
@@ -94,10 +94,10 @@ fn settling_an_event_that_waits_sends_its_answer_alone() {
     client.send(&publish("t", "b", 0));
     client.send(&publish("t", "c", 0));
     client.nothing();
-    client.asks("ack t b", "acknowledged from logs ev_id=b");
+    client.asks("ack t b", "no_event_error: b");
     client.nothing();
     client.send("ack t a");
-    client.expect_all(&["acknowledged from logs ev_id=a".into(), delivery("t", "c", 0)]);
+    client.expect_all(&["acknowledged from logs ev_id=a".into(), delivery("t", "b", 0)]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Events that wait for their delay: how they count, and what comes past them.
+//! Delayed events: how they count, and which events pass them.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn confirmed(broker: &TestBroker) -> Telnet {
 }
 
 #[test]
-fn a_delayed_event_counts_as_delayed_until_it_is_due_although_nobody_is_attached() {
+fn a_delayed_event_counts_as_delayed_until_it_is_due_even_without_consumers() {
     let mut broker = TestBroker::start("");
     let mut client = confirmed(&broker);
     client.asks("sub t s", SUBSCRIBED);
@@ -23,7 +23,7 @@ fn a_delayed_event_counts_as_delayed_until_it_is_due_although_nobody_is_attached
     client.asks(r#"pub t {"id":"near","delay_ms":3000}"#, "published t near synced");
     client.asks(r#"pub t {"id":"now"}"#, "published t now synced");
     for _ in 0..2 {
-        // The one that is near may be due by now on a slow machine; the sum is what it is.
+        // On a slow machine the event with the short delay may already be due; the sum stays the same.
         let stats: serde_json::Value = serde_json::from_str(&client.ask("stats t")).unwrap();
         let figures = &stats["topics"][0]["subscriptions"][0];
         let (waiting, delayed) = (figures["waiting"].as_u64().unwrap(), figures["delayed"].as_u64().unwrap());
@@ -34,16 +34,16 @@ fn a_delayed_event_counts_as_delayed_until_it_is_due_although_nobody_is_attached
         client = confirmed(&broker);
     }
     broker.wait_for_figures("t", &[("waiting", 2), ("delayed", 2)]);
-    // What leaves before it is due leaves both counts.
+    // An acknowledgement does not remove an undelivered event.
     client.send("sub t s");
     client.expect(SUBSCRIBED);
-    assert!(client.line().contains(r#""id":"near""#), "it was published before the other");
-    client.asks("ack t gone", "acknowledged from logs ev_id=gone");
-    broker.wait_for_figures("t", &[("waiting", 1), ("delayed", 1), ("in_flight", 1)]);
+    assert!(client.line().contains(r#""id":"near""#), "it was published first");
+    client.asks("ack t gone", "no_event_error: gone");
+    broker.wait_for_figures("t", &[("waiting", 1), ("delayed", 2), ("in_flight", 1)]);
 }
 
 #[test]
-fn an_acknowledgement_finds_what_stands_behind_thousands_that_are_not_due() {
+fn an_acknowledgement_is_answered_behind_thousands_of_delayed_events() {
     const MANY: usize = 20_000;
     let broker = TestBroker::start("[storage]\ndurability = \"never\"\n");
     let (mut client, mut publisher) = (broker.telnet(), confirmed(&broker));
@@ -68,7 +68,7 @@ fn an_acknowledgement_finds_what_stands_behind_thousands_that_are_not_due() {
     broker.wait_for_figures("t", &[("waiting", 0), ("delayed", MANY as u64), ("in_flight", 0)]);
 }
 
-/// What is stored with an event is stored by each storage: counts of deliveries, delays, times to live, why it is dead.
+/// Each storage stores an event's state: delivery counts, delays, times to live, and the reason of a dead letter.
 #[test]
 fn counts_delays_times_to_live_and_reasons_survive_a_restart_on_every_storage() {
     for storage in ["json-log", "sled", "sqlite"] {
@@ -141,7 +141,7 @@ fn survives(config: &str, kill: bool) {
         r#"{"topic":"t","priority":6,"msg":null,"id":"put-off","redelivered":1}"#,
     ];
     if kill {
-        // The kill may have cut off the third delivery, or have counted it: then it was the last one.
+        // The kill may have interrupted the third delivery, or it may count, and then it was the last one.
         let fourth = seen.pop().unwrap();
         assert_eq!(fourth, r#"{"topic":"t","priority":8,"msg":null,"id":"counted","redelivered":2}"#, "{config}");
     } else {

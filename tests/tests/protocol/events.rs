@@ -1,4 +1,4 @@
-//! The JSON of an event, and what is refused.
+//! The JSON of an event, and errors in it.
 
 use herald_tests::{TestBroker, delivery, publish};
 
@@ -42,7 +42,7 @@ fn an_event_is_delivered_with_its_keys_in_order_and_its_message_byte_for_byte() 
 }
 
 #[test]
-fn a_bad_event_is_an_error_and_harms_no_other() {
+fn an_invalid_event_is_an_error_and_affects_no_other() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", "successfully subscribed to topic t");
@@ -85,7 +85,7 @@ fn a_bad_event_is_an_error_and_harms_no_other() {
     }
     client.send(&format!("pub t {}", deep(127).replace("{\"msg\"", "{\"id\":\"deep\",\"msg\"")));
     assert!(client.line().ends_with("]]]],\"id\":\"deep\"}"));
-    // Good and bad ones in one write.
+    // Valid and invalid events in one write.
     client.send_raw(format!("{}\npub t {{\n{}\n", publish("t", "a", 0), publish("t", "b", 0)).as_bytes());
     let answer = client.line();
     assert!(answer.starts_with("error: event is not of an accepted format: EOF"), "{answer}");
@@ -96,7 +96,7 @@ fn a_bad_event_is_an_error_and_harms_no_other() {
 }
 
 #[test]
-fn a_delayed_event_comes_after_its_delay_and_an_expired_one_never() {
+fn a_delayed_event_comes_after_its_delay_and_an_expired_one_never_comes() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", "successfully subscribed to topic t");

@@ -1,6 +1,8 @@
-//! Lines, their limits, telnet's control bytes.
+//! Lines, their limits, and telnet's control bytes.
 
-use herald_tests::{TestBroker, delivery, publish};
+use std::io::Read as _;
+
+use herald_tests::{Telnet, TestBroker, delivery, publish};
 
 #[test]
 fn commands_may_be_split_over_or_packed_into_segments_in_any_way() {
@@ -45,7 +47,8 @@ fn a_line_that_is_too_long_costs_itself_and_no_memory() {
 
 #[test]
 fn the_default_limit_is_a_mebibyte() {
-    let broker = TestBroker::start("");
+    // The output limit is high enough that no event is refused because of it.
+    let broker = TestBroker::start("[broker]\nmax_output_line_bytes = 2097152\n");
     let mut client = broker.telnet();
     client.asks("sub t", "successfully subscribed to topic t");
     let frame = r#"pub t {"id":"a","msg":""}"#.len();
@@ -56,19 +59,78 @@ fn the_default_limit_is_a_mebibyte() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_refused_and_telnets_control_bytes_are_taken_out() {
+fn invalid_utf8_is_refused_and_telnets_control_bytes_are_removed() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.send_raw(b"pi\xc3ng\r\n");
     client.expect("error: line is not valid UTF-8");
-    // Ctrl-C in telnet: interrupt process, then a request for a timing mark.
-    client.send_raw(b"pi\xff\xf4\xff");
-    client.send_raw(b"\xfd\x06ng\r\n\xff\xfa\x18\x01\xff\xf0ping\n");
+    // Refused options and a subnegotiation.
+    client.send_raw(b"pi\xff\xfe\x01ng\r\n\xff\xfa\x18\x01\xff\xf0ping\n");
     client.expect_all(&["pong", "pong"]);
 }
 
+/// Reads until `expected` has arrived.
+fn expect_bytes(client: &Telnet, expected: &[u8]) {
+    let mut got = vec![0; expected.len()];
+    client.stream().read_exact(&mut got).unwrap();
+    assert_eq!(got, expected, "{}", String::from_utf8_lossy(&got));
+}
+
+/// telnet shows nothing after Ctrl-C until its timing mark is answered.
 #[test]
-fn command_words_are_matched_without_case_and_the_long_forms_always_work() {
+fn a_timing_mark_is_answered_after_ctrl_c_which_also_drops_the_line() {
+    let broker = TestBroker::start("");
+    let mut client = broker.telnet();
+    client.send_raw(b"pub t {\xff\xf4\xff");
+    client.send_raw(b"\xfd\x06ping\r\n");
+    expect_bytes(&client, b"\xff\xfb\x06pong\r\n");
+    // The mark that ends the interrupt arrives as urgent data, and must not be lost.
+    client.send_raw(b"\xff\xf4");
+    rustix::net::send(client.stream(), b"\xff\xf2", rustix::net::SendFlags::OOB).unwrap();
+    client.send_raw(b"\xff\xfd\x06ping\r\n");
+    expect_bytes(&client, b"\xff\xfb\x06pong\r\n");
+}
+
+#[test]
+fn telnet_options_are_refused_once_and_later_commands_are_answered() {
+    let broker = TestBroker::start("");
+    let mut client = broker.telnet();
+    client.send_raw(b"\xff\xfd\x03\xff\xfb\x18\xff\xfd\x03\xff\xfb\x18\xff\xfe\x05\xff\xfc\x05\xff\xf6");
+    expect_bytes(&client, b"\xff\xfc\x03\xff\xfe\x18pong\r\n");
+    client.send_raw(b"pinx\xff\xf7g\r\0wrong\xff\xf8ping\r\0wrong\xff\xf3ping\r\0");
+    client.expect_all(&["pong", "pong", "pong"]);
+    client.nothing();
+}
+
+/// The requests that a web page can make a browser send.
+#[test]
+fn an_http_request_is_answered_closed_logged_and_nothing_of_it_is_executed() {
+    let broker = TestBroker::start("");
+    let mut client = broker.telnet();
+    client.asks("sub t s", "successfully subscribed to topic t");
+    client.asks("detach t", "detached from topic t");
+    for request in [
+        "POST / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nContent-Length: 99\r\n\r\npub t {}\r\nunsub t s\r\n",
+        "Accept: */*\r\nHost: 127.0.0.1:8000\r\n\r\nunsub t s\r\n",
+    ] {
+        let mut http = broker.telnet();
+        http.send_raw(request.as_bytes());
+        let said = http.rest();
+        let response =
+            said.iter().position(|line| line == "HTTP/1.1 400 Bad Request").unwrap_or_else(|| panic!("{said:?}"));
+        assert!(
+            said[response..].iter().any(|line| line == "this port speaks Herald's line protocol, not HTTP"),
+            "{said:?}"
+        );
+    }
+    let line = broker.wait_for_log("HTTP request refused: this port speaks the line protocol");
+    assert!(line.contains("WARN"), "{line}");
+    assert!(client.ask("stats t").contains("\"published\":0"));
+    client.asks("unsub t s", "successfully unsubscribe from topic t");
+}
+
+#[test]
+fn command_words_ignore_case_and_the_long_forms_always_work() {
     let broker = TestBroker::start(
         "[commands]\npublish = \"say\"\nsubscribe = \"listen\"\nunsubscribe = \"leave\"\nacknowledge = \"done\"\n",
     );
@@ -121,7 +183,7 @@ fn an_error_never_closes_the_connection_and_quotes_at_most_80_characters() {
 }
 
 #[test]
-fn after_a_half_close_the_replies_still_come_and_an_unfinished_line_is_not_executed() {
+fn after_a_half_close_replies_still_arrive_and_an_unfinished_line_is_not_executed() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.send_raw(b"hello {\"confirm\":true}\nsub t s\npub t {\"id\":\"a\"}\nping\npub t {\"id\":\"b\"}");

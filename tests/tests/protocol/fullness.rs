@@ -1,4 +1,4 @@
-//! Topics that are full, and what a refused publish leaves behind: nothing.
+//! Full topics, and refused publishes that leave nothing behind.
 
 use herald_tests::{Telnet, TestBroker, delivery, publish};
 
@@ -15,7 +15,7 @@ fn confirmed(broker: &TestBroker) -> Telnet {
 }
 
 #[test]
-fn what_one_subscription_has_no_room_for_no_subscription_gets() {
+fn an_event_that_does_not_fit_one_subscription_is_delivered_to_none() {
     let broker = TestBroker::start("[topics.t]\nmax_waiting = 2\n");
     let (mut slow, mut quick) = (subscriber(&broker, "slow"), subscriber(&broker, "quick"));
     let mut publisher = confirmed(&broker);
@@ -29,11 +29,11 @@ fn what_one_subscription_has_no_room_for_no_subscription_gets() {
     let answer = publisher.ask(&publish("t", "c", 9));
     assert!(answer.starts_with("error: topic t is full: ") && answer.contains("\"slow\""), "{answer}");
     quick.nothing();
-    // What is in flight counts, and so does what waits for its delay.
+    // Events in flight count, and so do delayed ones.
     slow.asks("nack t a 600000", "requeued ev_id=a");
     slow.expect(&delivery("t", "b", 0));
     assert!(publisher.ask(&publish("t", "c", 9)).starts_with("error: topic t is full: "));
-    // There is room again.
+    // Settling an event makes room.
     slow.asks("ack t a", "acknowledged from logs ev_id=a");
     publisher.asks(&publish("t", "c", 9), "published t c synced");
     quick.expect(&delivery("t", "c", 9));
@@ -42,7 +42,7 @@ fn what_one_subscription_has_no_room_for_no_subscription_gets() {
 }
 
 #[test]
-fn a_refused_publish_without_confirmations_is_told_all_the_same_and_nothing_comes_of_it_after_a_kill() {
+fn a_refused_publish_is_reported_even_without_confirmations_and_does_not_appear_after_a_kill() {
     let mut broker = TestBroker::start("[topics.t]\nmax_waiting = 1\n");
     let mut client = subscriber(&broker, "s");
     client.send(&publish("t", "a", 0));
@@ -90,14 +90,14 @@ fn bytes_are_bounded_as_events_are() {
     };
     client.asks(&event("a", 600), &line("a", 600));
     assert!(client.ask(&event("b", 600)).starts_with("error: topic t is full: "));
-    assert!(client.ask(&event("c", 2000)).starts_with("error: topic t is full: "), "one that never fits");
+    assert!(client.ask(&event("c", 2000)).starts_with("error: topic t is full: "), "an event that can never fit");
     client.send("ack t a");
     client.expect_all(&["acknowledged from logs ev_id=a", "no available message"]);
     client.asks(&event("b", 600), &line("b", 600));
 }
 
 #[test]
-fn a_topic_that_may_not_be_made_leaves_nothing_behind() {
+fn a_topic_that_may_not_be_created_leaves_nothing_behind() {
     let broker = TestBroker::start("[topics.\"*\"]\nauto_create = false\n[topics.\"known\"]\n");
     let mut client = broker.telnet();
     for command in ["sub t", "sub t s", "pub t {}", "pub t nonsense"] {

@@ -9,7 +9,7 @@ fn hello(client: &mut Telnet, options: &str) -> serde_json::Value {
 }
 
 #[test]
-fn the_answer_says_who_is_there() {
+fn the_answer_identifies_the_broker() {
     let broker = TestBroker::start("[broker]\nmax_line_bytes = 4096\n");
     let mut client = broker.telnet();
     let answer = client.ask("hello {}");
@@ -19,7 +19,7 @@ fn the_answer_says_who_is_there() {
     assert_eq!(
         answer,
         format!(
-            r#"hello {{"server":"herald","version":"{version}","protocol":1,"session":"{session}","max_line_bytes":4096}}"#
+            r#"hello {{"server":"herald","version":"{version}","protocol":1,"session":"{session}","max_line_bytes":4096,"max_output_line_bytes":1048576}}"#
         )
     );
     let again = hello(&mut client, r#"{"client":"me","token":"ignored"}"#);
@@ -27,7 +27,7 @@ fn the_answer_says_who_is_there() {
 }
 
 #[test]
-fn a_wrong_field_or_value_is_named_and_nothing_is_applied() {
+fn an_invalid_field_is_named_and_nothing_is_applied() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     for (options, name) in [
@@ -52,7 +52,7 @@ fn a_wrong_field_or_value_is_named_and_nothing_is_applied() {
 }
 
 #[test]
-fn prefetch_is_how_many_are_in_flight_and_more_delivers_at_once() {
+fn prefetch_limits_the_events_in_flight_and_raising_it_delivers_at_once() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     hello(&mut client, r#"{"prefetch":2}"#);
@@ -73,7 +73,7 @@ fn prefetch_is_how_many_are_in_flight_and_more_delivers_at_once() {
 }
 
 #[test]
-fn confirmations_come_in_order_and_name_what_is_promised() {
+fn confirmations_come_in_order_and_name_the_durability() {
     for (durability, level) in [("always", "synced"), ("interval", "written"), ("never", "memory")] {
         let broker = TestBroker::start(&format!("[storage]\ndurability = \"{durability}\"\n"));
         let mut client = broker.telnet();
@@ -102,7 +102,7 @@ fn confirmations_come_in_order_and_name_what_is_promised() {
 }
 
 #[test]
-fn quiet_leaves_out_successes_but_not_errors() {
+fn quiet_omits_successes_but_not_errors() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     hello(&mut client, r#"{"replies":"quiet"}"#);

@@ -1,8 +1,8 @@
-//! Ids: which there may be, how they are written back, and that they are looked up as they are.
+//! Ids: which are valid, how they are written back, and how they are matched.
 
 use herald_tests::TestBroker;
 
-/// What is published as an id, and how it comes out, raw and in JSON.
+/// Ids as published, and as returned in replies and in JSON.
 const ACCEPTED: &[(&str, &str, &str)] = &[
     (r#""\u0041\/""#, "A/", "A/"),
     (r#""\ud83d\ude00""#, "😀", "😀"),
@@ -15,7 +15,7 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn an_id_is_acknowledged_by_what_it_stands_for() {
+fn an_id_is_acknowledged_by_its_decoded_text() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", "successfully subscribed to topic t");
@@ -47,7 +47,7 @@ fn an_integer_and_the_string_of_its_digits_are_one_id() {
 }
 
 #[test]
-fn ids_are_as_long_as_255_bytes() {
+fn ids_have_at_most_255_bytes() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", "successfully subscribed to topic t");
@@ -61,7 +61,7 @@ fn ids_are_as_long_as_255_bytes() {
 }
 
 #[test]
-fn blanks_control_characters_and_halves_of_characters_are_no_ids() {
+fn white_space_control_characters_and_lone_surrogates_are_refused_in_ids() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     for id in [

@@ -1,4 +1,4 @@
-//! Dead letters: why events become some, what they say, and where they wait, restarts included.
+//! Dead letters: why events become dead letters, what these contain, and where they wait, restarts included.
 
 use herald_tests::{PATIENCE, Telnet, TestBroker, delivery, publish, redelivery};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -11,13 +11,13 @@ fn subscriber(broker: &TestBroker, name: &str) -> Telnet {
     client
 }
 
-/// Lines with the time at which an event died replaced by 0; it must be now.
+/// The line of a dead letter with its time replaced by 0, after a check that the time is now.
 fn timeless(line: &str) -> String {
     let Some((head, rest)) = line.split_once(r#","at":"#) else { return line.to_owned() };
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
     let at: u64 = rest[..end].parse().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    assert!(at <= now + 1000 && at + 120_000 > now, "{at} is not now, {now}");
+    assert!(at <= now + 1000 && at + 120_000 > now, "{at} is not close to {now}");
     format!(r#"{head},"at":0{}"#, &rest[end..])
 }
 
@@ -28,7 +28,7 @@ fn letter(id: &str, priority: i32, subscription: &str, reason: &str, deliveries:
     )
 }
 
-/// All that waits in a topic's only subscription.
+/// Every event waiting in a topic's only subscription.
 fn peek(client: &mut Telnet, topic: &str) -> Vec<String> {
     client.send(&format!("peek {topic} 1000"));
     let mut lines = Vec::new();
@@ -40,7 +40,7 @@ fn peek(client: &mut Telnet, topic: &str) -> Vec<String> {
     }
 }
 
-/// Waits until a topic's only subscription has these waiting.
+/// Waits until exactly these events wait in a topic's only subscription.
 #[track_caller]
 fn wait_for(broker: &TestBroker, topic: &str, expected: &[String]) {
     let mut client = broker.telnet();
@@ -51,13 +51,13 @@ fn wait_for(broker: &TestBroker, topic: &str, expected: &[String]) {
         if found == expected {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "{found:#?} are not {expected:#?}");
+        assert!(began.elapsed() < PATIENCE, "{found:#?}, expected {expected:#?}");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
 #[test]
-fn a_terminated_event_waits_among_the_dead_letters_with_its_story_and_the_next_one_comes() {
+fn a_terminated_event_becomes_a_dead_letter_with_its_reason_and_the_next_event_comes() {
     let mut broker = TestBroker::start("");
     let mut client = subscriber(&broker, "s");
     for (id, priority) in [("a", 5), ("b", -1)] {
@@ -77,13 +77,13 @@ fn a_terminated_event_waits_among_the_dead_letters_with_its_story_and_the_next_o
     client.asks("term t b", "terminated ev_id=b");
     let second = letter("b", -1, "\"s\"", "terminated", 2, "");
     assert_eq!(peek(&mut client, "t.dead"), [first.clone(), second.clone()]);
-    // What was answered is there after a crash, and only there.
+    // After a crash, an answered dead letter is in the dead-letter topic only.
     broker.kill();
     broker.run();
     let mut client = subscriber(&broker, "s");
     client.nothing();
     assert_eq!(peek(&mut client, "t.dead"), [first.clone(), second]);
-    // It is a topic like any other.
+    // The dead-letter topic is a topic like any other.
     client.asks("sub t.dead dead", "successfully subscribed to topic t.dead");
     assert_eq!(timeless(&client.line()), first);
     client.asks("nack t.dead a", "requeued ev_id=a");
@@ -134,7 +134,7 @@ fn a_lost_connection_counts_and_the_count_survives_a_kill() {
 }
 
 #[test]
-fn a_stricter_policy_is_applied_when_the_event_would_be_delivered_next() {
+fn a_stricter_policy_applies_at_the_events_next_delivery() {
     let mut broker = TestBroker::start("");
     let mut client = subscriber(&broker, "s");
     client.send(&publish("t", "a", 1));
@@ -153,7 +153,7 @@ fn a_stricter_policy_is_applied_when_the_event_would_be_delivered_next() {
 }
 
 #[test]
-fn expired_events_go_to_the_dead_letters_if_the_topic_says_so_and_nobody_has_to_look() {
+fn expired_events_become_dead_letters_if_configured_without_any_consumer() {
     let mut broker = TestBroker::start("[topics.t]\nexpired_to_dead_letter = true\n[topics.u]\nttl_ms = 50\n");
     let mut client = subscriber(&broker, "s");
     client.asks("detach t", "detached from topic t");
@@ -179,7 +179,7 @@ fn client_topics(broker: &TestBroker) -> Vec<String> {
 }
 
 #[test]
-fn a_letter_of_a_subscription_without_a_name_says_null() {
+fn a_letter_of_a_nameless_subscription_has_a_null_name() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", SUBSCRIBED);
@@ -218,10 +218,10 @@ fn the_dead_letter_topic_is_named_by_the_configuration_and_limited_by_its_own_na
     client.asks(&publish("u", "a", 0), &delivery("u", "a", 0));
     client.asks("term u a", "terminated ev_id=a");
     client.asks(&publish("u", "b", 0), &delivery("u", "b", 0));
-    // It stays where it was: in flight.
+    // The event stays in flight.
     let answer = client.ask("term u b");
     assert!(answer.starts_with("error: topic small is full: 1 events wait in subscription \"dead\""), "{answer}");
-    let _logged = broker.wait_for_log("dead letters stay where they are until there is room for them");
+    let _logged = broker.wait_for_log("dead letters kept back: no room in the dead-letter topic");
     client.send(&publish("u", "c", 0));
     client.nothing();
     client.asks("purge small", "purged 1");
@@ -230,7 +230,7 @@ fn the_dead_letter_topic_is_named_by_the_configuration_and_limited_by_its_own_na
 }
 
 #[test]
-fn what_finds_no_room_is_tried_again_until_it_does() {
+fn a_letter_without_room_is_retried_until_there_is_room() {
     let config = "[topics.t]\nmax_deliveries = 1\n[topics.\"t.dead\"]\nmax_waiting = 1\n";
     let broker = TestBroker::start(config);
     let mut client = subscriber(&broker, "s");
@@ -247,7 +247,7 @@ fn what_finds_no_room_is_tried_again_until_it_does() {
 }
 
 #[test]
-fn an_event_that_was_replaced_while_it_was_in_flight_can_be_terminated_and_its_successor_comes() {
+fn an_event_replaced_while_in_flight_can_be_terminated_and_its_successor_comes() {
     let broker = TestBroker::start("");
     let mut client = subscriber(&broker, "s");
     client.asks(&publish("t", "a", 3), &delivery("t", "a", 3));
@@ -259,7 +259,7 @@ fn an_event_that_was_replaced_while_it_was_in_flight_can_be_terminated_and_its_s
 }
 
 #[test]
-fn what_is_published_to_a_dead_letter_topic_without_a_subscription_is_kept() {
+fn an_event_published_to_a_dead_letter_topic_without_a_subscription_is_kept() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     assert!(client.ask(r#"hello {"confirm":true}"#).starts_with("hello"));
@@ -271,7 +271,7 @@ fn what_is_published_to_a_dead_letter_topic_without_a_subscription_is_kept() {
 }
 
 #[test]
-fn with_many_given_up_at_once_each_is_answered_in_order() {
+fn many_events_terminated_at_once_are_answered_in_order() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     assert!(client.ask(r#"hello {"prefetch":500}"#).starts_with("hello"));
@@ -291,19 +291,19 @@ fn with_many_given_up_at_once_each_is_answered_in_order() {
     assert_eq!(peek(&mut client, "t.dead").len(), 500);
 }
 
-/// The ids of what waits in a topic, in flight nowhere.
+/// The ids of the events waiting in a topic.
 fn ids(client: &mut Telnet, topic: &str) -> Vec<String> {
     peek(client, topic).iter().map(|line| herald_tests::id_of(line)).collect()
 }
 
 #[test]
-fn a_kill_at_any_instant_leaves_each_event_in_one_of_both_topics_and_what_was_answered_among_the_dead() {
+fn a_kill_at_any_moment_leaves_each_event_in_exactly_one_topic_and_answered_ones_among_the_dead() {
     for storage in ["json-log", "sqlite"] {
-        kill_while_events_are_given_up(TestBroker::start(&format!("[storage]\nkind = \"{storage}\"\n")));
+        kill_while_events_are_terminated(TestBroker::start(&format!("[storage]\nkind = \"{storage}\"\n")));
     }
 }
 
-fn kill_while_events_are_given_up(mut broker: TestBroker) {
+fn kill_while_events_are_terminated(mut broker: TestBroker) {
     const EVENTS: usize = 120;
     broker.telnet().asks("sub t.dead dead", "successfully subscribed to topic t.dead");
     for round in 0..8 {

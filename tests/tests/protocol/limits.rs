@@ -4,7 +4,7 @@ use herald_tests::{PATIENCE, Telnet, TestBroker, delivery, publish};
 use std::time::Instant;
 
 #[test]
-fn a_full_server_greets_says_so_and_closes() {
+fn a_full_server_greets_reports_its_limit_and_closes() {
     let broker = TestBroker::start("[transports.tcp]\nmax_connections = 2\n");
     let (mut one, two) = (broker.telnet(), broker.telnet());
     let mut three = Telnet::connect_raw(broker.addr());
@@ -20,12 +20,12 @@ fn a_full_server_greets_says_so_and_closes() {
         if again.rest().last().is_some_and(|line| line == "bye") {
             break;
         }
-        assert!(began.elapsed() < PATIENCE, "the place of one that has gone is free again");
+        assert!(began.elapsed() < PATIENCE, "a closed connection frees its slot");
     }
 }
 
 #[test]
-fn a_full_subscription_refuses_and_the_publisher_is_told() {
+fn a_full_subscription_refuses_events_with_an_error() {
     let broker = TestBroker::start("[topics.\"t\"]\nmax_waiting = 2\n");
     let mut client = broker.telnet();
     assert!(client.ask(r#"hello {"confirm":true,"replies":"quiet"}"#).starts_with("hello"));
@@ -45,7 +45,7 @@ fn a_full_subscription_refuses_and_the_publisher_is_told() {
 }
 
 #[test]
-fn topics_are_not_made_where_the_configuration_says_so() {
+fn topics_are_not_created_if_auto_create_is_off() {
     let broker = TestBroker::start("[topics.\"*\"]\nauto_create = false\n[topics.\"known\"]\nauto_create = true\n");
     let mut client = broker.telnet();
     client.asks("sub known", "successfully subscribed to topic known");
@@ -64,7 +64,7 @@ fn topics_and_subscriptions_are_bounded() {
     let answer = client.ask("sub c");
     assert!(answer.starts_with("error: ") && answer.contains('2'), "{answer}");
     for n in 0..50 {
-        // Topics that hold nothing make room for new ones.
+        // Empty topics are forgotten to make room for new ones.
         client.send(&publish(&format!("t{n}"), "x", 0));
     }
     client.nothing();
@@ -73,7 +73,7 @@ fn topics_and_subscriptions_are_bounded() {
 }
 
 #[test]
-fn a_silent_connection_is_closed_where_the_configuration_says_so() {
+fn a_silent_connection_is_closed_after_the_idle_timeout() {
     let broker = TestBroker::start("[transports.tcp]\nidle_timeout_ms = 1500\n");
     let mut client = broker.telnet();
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! help, ping, topics, stats, quit.
+//! `help`, `ping`, `topics`, `stats` and `quit`.
 
 use herald_tests::{TestBroker, delivery, publish};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn help_lists_the_commands_with_an_example_each_and_ends_with_an_empty_line() {
 }
 
 #[test]
-fn topics_and_stats_count_what_is_there() {
+fn topics_and_stats_count_events_and_connections() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("topics", "[]");

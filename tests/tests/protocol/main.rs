@@ -1,5 +1,5 @@
-//! PROTOCOL, sentence by sentence, over real sockets.
-#![allow(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+//! The protocol, sentence by sentence, over real sockets.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod acknowledgements;
 mod coming_back;

@@ -23,7 +23,7 @@ fn peeks(client: &mut Telnet, command: &str, expected: &[String]) {
 }
 
 #[test]
-fn peek_shows_what_waits_in_delivery_order_and_changes_nothing() {
+fn peek_shows_waiting_events_in_delivery_order_and_changes_nothing() {
     let mut broker = TestBroker::start("[topics.\"*\"]\nduplicate_id = \"keep\"\n");
     let mut client = confirmed(&broker);
     durable(&mut client, "t", "s");
@@ -48,7 +48,7 @@ fn peek_shows_what_waits_in_delivery_order_and_changes_nothing() {
         broker.run();
         client = confirmed(&broker);
     }
-    // What is in flight does not wait; what came back does, and says so.
+    // Events in flight are not shown. Those that came back are, with their count.
     client.send("sub t s");
     client.expect_all(&["successfully subscribed to topic t".into(), lines[0].clone()]);
     peeks(&mut client, "peek t 1", &lines[1..2]);
@@ -56,7 +56,7 @@ fn peek_shows_what_waits_in_delivery_order_and_changes_nothing() {
     client.expect(&redelivery("t", "2", 2, 1));
     client.asks("detach t", "detached from topic t");
     peeks(&mut client, "peek t 2", &[redelivery("t", "2", 2, 2), lines[1].clone()]);
-    // The replies keep their order.
+    // Replies stay in order.
     client.send_raw(b"peek t 1\nping\npeek t 1\nping\n");
     for _ in 0..2 {
         client.expect_all(&[redelivery("t", "2", 2, 2), "end of peek".into(), "pong".into()]);
@@ -64,7 +64,7 @@ fn peek_shows_what_waits_in_delivery_order_and_changes_nothing() {
 }
 
 #[test]
-fn peek_sees_what_its_own_connection_has_just_published() {
+fn peek_sees_events_just_published_by_its_own_connection() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     durable(&mut client, "t", "s");
@@ -80,7 +80,7 @@ fn peek_sees_what_its_own_connection_has_just_published() {
 }
 
 #[test]
-fn which_subscription_is_meant_has_to_be_clear() {
+fn an_ambiguous_subscription_is_an_error() {
     let broker = TestBroker::start("");
     let mut client = confirmed(&broker);
     durable(&mut client, "t", "one");
@@ -98,7 +98,7 @@ fn which_subscription_is_meant_has_to_be_clear() {
     client.asks("purge t one", "purged 1");
     peeks(&mut client, "peek t one", &[]);
     peeks(&mut client, "peek t two", &[delivery("t", "a", 0)]);
-    // The connection's own comes first.
+    // The connection's own subscription takes precedence.
     client.send("sub t");
     client.expect("successfully subscribed to topic t");
     client.send(&publish("t", "b", 0));
@@ -119,7 +119,7 @@ fn which_subscription_is_meant_has_to_be_clear() {
 }
 
 #[test]
-fn purge_drops_what_waits_leaves_what_is_in_flight_and_survives_a_kill() {
+fn purge_drops_waiting_events_keeps_those_in_flight_and_survives_a_kill() {
     let mut broker = TestBroker::start("");
     let mut client = confirmed(&broker);
     client.asks("sub t s", "successfully subscribed to topic t");
@@ -151,7 +151,7 @@ fn purge_drops_what_waits_leaves_what_is_in_flight_and_survives_a_kill() {
 }
 
 #[test]
-fn a_large_purge_stops_nobody() {
+fn a_large_purge_blocks_no_other_client() {
     let broker = TestBroker::start("[broker]\nshards = 1\n");
     let mut client = confirmed(&broker);
     durable(&mut client, "t", "s");
@@ -176,7 +176,7 @@ fn a_large_purge_stops_nobody() {
 }
 
 #[test]
-fn redrive_moves_letters_back_to_where_each_came_from_with_their_deliveries_counted_anew() {
+fn redrive_moves_each_letter_back_to_its_subscription_and_restarts_its_delivery_count() {
     let mut broker = TestBroker::start("");
     let (mut one, mut two) = (broker.telnet(), broker.telnet());
     one.asks("sub t one", "successfully subscribed to topic t");
@@ -220,7 +220,7 @@ fn redrive_moves_letters_back_to_where_each_came_from_with_their_deliveries_coun
 }
 
 #[test]
-fn a_letter_whose_id_waits_again_or_whose_subscription_is_gone_stays_where_it_is() {
+fn a_letter_whose_id_waits_again_or_whose_subscription_is_gone_is_not_moved() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t s", "successfully subscribed to topic t");
@@ -233,14 +233,14 @@ fn a_letter_whose_id_waits_again_or_whose_subscription_is_gone_stays_where_it_is
     broker.wait_for_figures("t.dead", &[("waiting", 1)]);
     client.asks("unsub t", "successfully unsubscribe from topic t");
     client.asks("redrive t", "redriven 0");
-    // The letter is where it was, and can be delivered.
+    // The letter has not moved, and can be delivered.
     client.asks("sub t.dead dead", "successfully subscribed to topic t.dead");
     let letter = client.line();
     assert!(letter.starts_with(r#"{"topic":"t.dead","priority":1,"msg":"m","id":"a","dead":{"#), "{letter}");
     client.asks("sub t s", "successfully subscribed to topic t");
     client.asks("redrive t", "redriven 0");
     client.asks("nack t.dead a 600000", "requeued ev_id=a");
-    // It waits, if only for its delay.
+    // The event counts as waiting while it is delayed.
     client.asks("redrive t", "redriven 1");
     client.expect(&delivery("t", "a", 1));
     client.asks("redrive none", "redriven 0");

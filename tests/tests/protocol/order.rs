@@ -1,4 +1,4 @@
-//! The order of what comes out of a connection, and of what a subscription delivers.
+//! The order of a connection's output, and of a subscription's deliveries.
 
 use herald_tests::{TestBroker, delivery, id_of, publish};
 
@@ -10,7 +10,7 @@ fn replies_come_in_the_order_of_the_commands_whatever_takes_longer() {
     let mut input = String::new();
     let mut expected = Vec::new();
     for n in 0..500 {
-        // A confirmation waits for the disk, and topics live in different shards; the rest is known at once.
+        // A confirmation waits for the disk, and the topics are in different shards; the other answers are available at once.
         let topic = ["t", "u", "v", "w"][n % 4];
         input += &format!(
             "{}\nping\nnonsense\npub {topic} []\ndetach {topic}\nack {topic} a\n",
@@ -80,7 +80,7 @@ fn a_backlog_comes_by_priority_and_then_by_publication_whatever_its_size_and_aft
     let mut input = String::new();
     let text = "x".repeat(700);
     for n in 0..COUNT {
-        // Every priority that there is in 32 bits, more or less, and some of them often.
+        // Priorities across the whole range of 32 bits, and some of them often.
         let priority = if n % 3 == 0 { (n % 7) as i32 } else { (n as u32).wrapping_mul(2_654_435_761).cast_signed() };
         let line = format!("{{\"topic\":\"t\",\"priority\":{priority},\"msg\":\"{text}\",\"id\":\"{n}\"}}");
         input += &format!("pub t {{\"id\":{n},\"priority\":{priority},\"msg\":\"{text}\"}}\n");

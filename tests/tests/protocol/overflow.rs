@@ -1,4 +1,4 @@
-//! Full topics that make room: by dropping the least urgent, or by sending it to the dead letters.
+//! Full topics that make room by dropping the least urgent event, or by moving it to the dead letters.
 
 use herald_tests::{Telnet, TestBroker, delivery, publish};
 
@@ -32,10 +32,10 @@ fn the_least_urgent_oldest_event_makes_room_and_is_counted() {
     }
     client.asks(&publish("t", "d", 1), "published t d synced");
     waits(&mut client, "t", &[("b", 5), ("d", 1), ("c", 0)]);
-    // As urgent as the least urgent one: the older goes.
+    // As urgent as the least urgent event: the older one is dropped.
     client.asks(&publish("t", "e", 0), "published t e synced");
     waits(&mut client, "t", &[("b", 5), ("d", 1), ("e", 0)]);
-    // Less urgent than all: it is the one.
+    // Less urgent than all others: the new event itself is dropped.
     client.asks(&publish("t", "f", -1), "dropped t f");
     waits(&mut client, "t", &[("b", 5), ("d", 1), ("e", 0)]);
     broker.wait_for_figures("t", &[("waiting", 3), ("dropped", 3)]);
@@ -45,7 +45,7 @@ fn the_least_urgent_oldest_event_makes_room_and_is_counted() {
     broker.run();
     let mut client = confirmed(&broker);
     waits(&mut client, "t", &[("b", 5), ("d", 2), ("e", 0)]);
-    // What is in flight counts and cannot go.
+    // Events in flight count, but cannot be dropped.
     assert!(client.ask(r#"hello {"confirm":true,"prefetch":3}"#).starts_with("hello"));
     client.send("sub t s");
     client.expect("successfully subscribed to topic t");
@@ -56,7 +56,7 @@ fn the_least_urgent_oldest_event_makes_room_and_is_counted() {
 }
 
 #[test]
-fn a_burst_leaves_the_most_urgent_whatever_is_on_its_way_to_the_disk() {
+fn a_burst_leaves_the_most_urgent_events_even_while_others_are_being_written() {
     let broker = TestBroker::start("[topics.t]\nmax_waiting = 10\noverflow = \"drop-lowest\"\n");
     let mut client = confirmed(&broker);
     durable(&mut client, "t", "s");
@@ -66,7 +66,7 @@ fn a_burst_leaves_the_most_urgent_whatever_is_on_its_way_to_the_disk() {
         let line = client.line();
         assert!(line == format!("published t {n} synced") || line == format!("dropped t {n}"), "{line}");
     }
-    // The latest ten of the most urgent: of equals the older one goes.
+    // The latest ten of the most urgent, because among equals the older one is dropped.
     let expected: Vec<String> = (20..30).map(|n| (n * 100 + 99).to_string()).collect();
     let expected: Vec<(&str, i32)> = expected.iter().map(|id| (id.as_str(), 99)).collect();
     waits(&mut client, "t", &expected);
@@ -82,7 +82,7 @@ fn each_subscription_drops_for_itself() {
         client.asks(&publish("t", id, priority), &format!("published t {id} synced"));
     }
     durable(&mut client, "t", "new");
-    // Not for the slow one, and so published.
+    // Dropped only for the slow subscription, so it is published.
     client.asks(&publish("t", "c", 1), "published t c synced");
     for _ in 0..2 {
         client.send("peek t slow");
@@ -96,7 +96,7 @@ fn each_subscription_drops_for_itself() {
 }
 
 #[test]
-fn by_bytes_as_many_go_as_have_to() {
+fn with_a_byte_limit_as_many_events_are_dropped_as_necessary() {
     let broker = TestBroker::start("[topics.t]\nmax_waiting_bytes = 1000\noverflow = \"drop-lowest\"\n");
     let mut client = confirmed(&broker);
     durable(&mut client, "t", "s");
@@ -114,7 +114,7 @@ fn by_bytes_as_many_go_as_have_to() {
 }
 
 #[test]
-fn with_dead_letter_the_least_urgent_goes_there() {
+fn with_dead_letter_the_least_urgent_event_becomes_a_dead_letter() {
     let mut broker = TestBroker::start("[topics.t]\nmax_waiting = 2\noverflow = \"dead-letter\"\n");
     let mut client = confirmed(&broker);
     durable(&mut client, "t", "s");
@@ -141,7 +141,7 @@ fn with_dead_letter_the_least_urgent_goes_there() {
 }
 
 #[test]
-fn when_the_dead_letters_are_full_too_the_topic_refuses_and_says_why() {
+fn when_the_dead_letters_are_full_too_the_topic_refuses_with_the_reason() {
     let config = "[topics.t]\nmax_waiting = 1\noverflow = \"dead-letter\"\n[topics.\"t.dead\"]\nmax_waiting = 1\n";
     let broker = TestBroker::start(config);
     let mut client = confirmed(&broker);
@@ -149,9 +149,9 @@ fn when_the_dead_letters_are_full_too_the_topic_refuses_and_says_why() {
     client.asks(&publish("t", "a", 0), "published t a synced");
     client.asks(&publish("t", "b", 0), "published t b synced");
     broker.wait_for_figures("t.dead", &[("waiting", 1)]);
-    // This one is found to have no room when it is taken in already, and stays.
+    // This event is already accepted when the lack of room is found, so it stays.
     client.asks(&publish("t", "c", 0), "published t c synced");
-    let _logged = broker.wait_for_log("dead letters stay where they are until there is room for them");
+    let _logged = broker.wait_for_log("dead letters kept back: no room in the dead-letter topic");
     let answer = client.ask(&publish("t", "d", 0));
     assert!(
         answer.starts_with("error: topic t is full: 1 events wait in subscription \"s\", and topic t.dead is full"),
@@ -171,11 +171,11 @@ fn a_burst_into_the_dead_letters_loses_nothing() {
     }
     broker.kill();
     broker.run();
-    // Some had not gone when it was killed: they are where they were.
+    // Events not yet moved at the kill are still in their topic.
     let mut client = broker.telnet();
     let waiting = |client: &mut Telnet, topic: &str| {
         let answer = client.ask(&format!("stats {topic}"));
-        // So quick may the kill have been that none has arrived.
+        // The kill may come before any event has been moved.
         if answer.starts_with("error: no such topic") {
             return 0;
         }

@@ -1,11 +1,11 @@
-//! Ids that are published again.
+//! Publishing an id again.
 
 use herald_tests::{TestBroker, delivery, publish};
 
 const SUBSCRIBED: &str = "successfully subscribed to topic t";
 
 #[test]
-fn publishing_an_id_again_replaces_the_event_that_waits() {
+fn publishing_an_id_again_replaces_the_waiting_event() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     assert!(client.ask(r#"hello {"confirm":true}"#).starts_with("hello"));
@@ -41,7 +41,7 @@ fn a_successor_waits_behind_the_event_in_flight_and_replaces_it_if_it_comes_back
     client.send("ack t x");
     client.expect("acknowledged from logs ev_id=x");
     let successor = delivery("t", "x", 7);
-    // It goes to whoever's turn it is; what is left for the one who acknowledged depends on that.
+    // Either connection may get the event, which determines the answer to the one that acknowledged.
     publisher.asks("ping", "pong");
     client.send("ping");
     let line = client.line();
@@ -63,12 +63,12 @@ fn a_successor_waits_behind_the_event_in_flight_and_replaces_it_if_it_comes_back
     let mut third = broker.telnet();
     publisher.send(&format!("topics\r\n{}", publish("t", "end", -1)));
     let topics = publisher.line();
-    assert!(topics.contains("\"waiting\":0,\"in_flight\":1"), "the one that came back is gone: {topics}");
+    assert!(topics.contains("\"waiting\":0,\"in_flight\":1"), "the returned event is replaced: {topics}");
     third.asks("ping", "pong");
 }
 
 #[test]
-fn a_duplicate_is_refused_where_the_topic_says_so() {
+fn a_duplicate_is_refused_if_configured() {
     let broker = TestBroker::start("[topics.\"t\"]\nduplicate_id = \"reject\"\n");
     let mut client = broker.telnet();
     client.asks("sub t", SUBSCRIBED);
@@ -82,7 +82,7 @@ fn a_duplicate_is_refused_where_the_topic_says_so() {
 }
 
 #[test]
-fn duplicates_are_kept_where_the_topic_says_so_and_ack_means_the_one_delivered_first() {
+fn duplicates_are_kept_if_configured_and_ack_settles_the_one_delivered_first() {
     let broker = TestBroker::start("[topics.\"*\"]\nduplicate_id = \"keep\"\n");
     let mut client = broker.telnet();
     assert!(client.ask(r#"hello {"prefetch":2}"#).starts_with("hello"));

@@ -1,4 +1,4 @@
-//! Several connections on one subscription: who gets what, and who may settle it.
+//! Several connections on one subscription: which one gets an event, and which may settle it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ fn confirmed(broker: &TestBroker) -> Telnet {
 }
 
 #[test]
-fn a_successor_of_an_event_in_flight_is_delivered_to_nobody() {
+fn a_successor_of_an_event_in_flight_is_not_delivered() {
     let broker = TestBroker::start("");
     let (mut holder, mut other) = (broker.telnet(), broker.telnet());
     let mut publisher = confirmed(&broker);
@@ -23,7 +23,7 @@ fn a_successor_of_an_event_in_flight_is_delivered_to_nobody() {
     other.asks("sub t s", SUBSCRIBED);
     publisher.asks(&publish("t", "x", 9), "published t x synced");
     publisher.asks(&publish("t", "x", 8), "replaced t x synced");
-    // What is less urgent goes out, and what waits for the older one does not.
+    // A less urgent event is delivered, but not the one that waits for the older version.
     publisher.asks(&publish("t", "y", 0), "published t y synced");
     other.expect(&delivery("t", "y", 0));
     other.send("ack t y");
@@ -34,7 +34,7 @@ fn a_successor_of_an_event_in_flight_is_delivered_to_nobody() {
 }
 
 #[test]
-fn one_is_not_disturbed_by_what_another_has_in_flight() {
+fn a_connection_is_not_affected_by_anothers_events_in_flight() {
     let broker = TestBroker::start("");
     let (mut one, mut two) = (broker.telnet(), broker.telnet());
     let mut publisher = confirmed(&broker);
@@ -48,13 +48,13 @@ fn one_is_not_disturbed_by_what_another_has_in_flight() {
     two.asks("ack t *", "acknowledged 0 events");
     one.nothing();
     one.asks("touch t a", "touched ev_id=a");
-    // Where nothing else is deliverable, what is in flight elsewhere does not count.
+    // Events in flight elsewhere do not count as available.
     publisher.asks(&publish("t", "b", 0), "published t b synced");
     two.expect(&delivery("t", "b", 0));
     two.send("ack t b");
     two.expect_all(&["acknowledged from logs ev_id=b", "no available message"]);
     one.asks("nack t a", "requeued ev_id=a");
-    // It goes to one of the two.
+    // One of the two connections gets it.
     broker.wait_for_figures("t", &[("in_flight", 1), ("waiting", 0), ("redelivered", 1)]);
     one.send("ping");
     let line = one.line();
@@ -68,7 +68,7 @@ fn one_is_not_disturbed_by_what_another_has_in_flight() {
 }
 
 #[test]
-fn whoever_has_room_is_served_and_each_event_goes_to_one() {
+fn every_connection_with_room_is_served_and_each_event_goes_to_one() {
     const COUNT: usize = 3000;
     let broker = TestBroker::start("");
     let mut publisher = confirmed(&broker);
@@ -87,10 +87,10 @@ fn whoever_has_room_is_served_and_each_event_goes_to_one() {
                     } else if line.starts_with('{') {
                         let id = id_of(&line);
                         if id == "end" {
-                            // It stays in flight here, so that everybody gets one.
+                            // This event stays in flight here, so that every connection gets one.
                             return seen;
                         }
-                        // Answers come as the broker acknowledges, so what has no answer is in flight, and no more.
+                        // The broker answers in the order of the acknowledgements, so exactly the unanswered events are in flight.
                         in_flight.insert(id.clone());
                         assert!(in_flight.len() <= prefetch, "{} in flight of {prefetch}", in_flight.len());
                         client.send(&format!("ack t {id}"));
@@ -110,7 +110,7 @@ fn whoever_has_room_is_served_and_each_event_goes_to_one() {
         publisher.expect(&format!("published t {n} synced"));
     }
     broker.wait_for_figures("t", &[("acknowledged", COUNT as u64), ("in_flight", 0)]);
-    // Nobody has anything in flight, and everybody leaves after one more; those with room for more may get more.
+    // Every connection leaves after one more event; those with a larger prefetch may get more.
     let mut times: HashMap<String, u32> = HashMap::new();
     publisher.asks(r#"pub t {"id":"end"}"#, "published t end synced");
     for consumer in consumers {

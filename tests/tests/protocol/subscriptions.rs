@@ -9,7 +9,7 @@ fn a_named_subscription_outlives_its_connection_and_the_broker() {
     let mut broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t s", SUBSCRIBED);
-    // Confirmed, so that all three can be delivered however slow the disk is.
+    // Confirmed, so that all three can be delivered even if the disk is slow.
     let mut publisher = broker.telnet();
     assert!(publisher.ask(r#"hello {"confirm":true}"#).starts_with("hello {"));
     for id in ["a", "b", "c"] {
@@ -35,14 +35,17 @@ fn a_named_subscription_outlives_its_connection_and_the_broker() {
     let mut client = broker.telnet();
     client.asks("sub t s", SUBSCRIBED);
     let line = client.line();
-    assert!(line == delivery("t", "c", 0), "what only a crash cut off is not counted, and a delay survives: {line}");
+    assert!(
+        line == delivery("t", "c", 0),
+        "a delivery interrupted by the crash is not counted, and a delay survives: {line}"
+    );
     client.send("ack t c");
     client.expect_all(&["acknowledged from logs ev_id=c", "no available message"]);
     client.asks("ack t b", "acknowledged from logs ev_id=b");
 }
 
 #[test]
-fn connections_that_share_a_name_get_each_event_once_between_them() {
+fn connections_that_share_a_subscription_get_each_event_once() {
     let broker = TestBroker::start("");
     let mut clients: Vec<_> = (0..3).map(|_| broker.telnet()).collect();
     for client in &mut clients {
@@ -62,7 +65,7 @@ fn connections_that_share_a_name_get_each_event_once_between_them() {
     for client in &mut clients {
         client.nothing();
     }
-    // One goes away; another that has room gets what it had.
+    // When one connection closes, another with room gets its events.
     let lost = clients.pop().unwrap();
     drop(lost);
     let line = clients[0].line();
@@ -70,7 +73,7 @@ fn connections_that_share_a_name_get_each_event_once_between_them() {
 }
 
 #[test]
-fn what_waits_in_a_shared_subscription_can_be_settled_by_any() {
+fn a_waiting_event_of_a_shared_subscription_cannot_be_settled_before_its_delivery() {
     let broker = TestBroker::start("");
     let (mut one, mut two) = (broker.telnet(), broker.telnet());
     one.asks("sub t s", SUBSCRIBED);
@@ -81,14 +84,15 @@ fn what_waits_in_a_shared_subscription_can_be_settled_by_any() {
     two.expect(&delivery("t", "b", 0));
     one.send(&publish("t", "c", 0));
     one.nothing();
-    two.asks("ack t c", "acknowledged from logs ev_id=c");
-    two.nothing();
+    two.asks("ack t c", "no_event_error: c");
+    two.send("ack t b");
+    two.expect_all(&["acknowledged from logs ev_id=b".to_owned(), delivery("t", "c", 0)]);
     one.send("ack t a");
     one.expect_all(&["acknowledged from logs ev_id=a", "no available message"]);
 }
 
 #[test]
-fn a_connection_has_one_subscription_to_a_topic() {
+fn a_connection_has_at_most_one_subscription_per_topic() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", SUBSCRIBED);
@@ -101,7 +105,7 @@ fn a_connection_has_one_subscription_to_a_topic() {
 }
 
 #[test]
-fn detach_lets_go_and_unsub_removes() {
+fn detach_keeps_the_subscription_and_unsub_removes_it() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("detach t", "detached from topic t");
@@ -116,7 +120,7 @@ fn detach_lets_go_and_unsub_removes() {
     client.asks("sub t s", SUBSCRIBED);
     client.nothing();
     client.asks("detach t", "detached from topic t");
-    // A nameless one ends when it is let go of.
+    // A nameless subscription ends when it is detached.
     client.asks("sub t", SUBSCRIBED);
     client.send(&publish("t", "b", 0));
     client.expect(&delivery("t", "b", 0));
@@ -127,7 +131,7 @@ fn detach_lets_go_and_unsub_removes() {
 }
 
 #[test]
-fn who_is_attached_is_told_when_another_removes_the_subscription() {
+fn attached_connections_are_notified_when_another_removes_the_subscription() {
     let broker = TestBroker::start("");
     let (mut one, mut two, mut other) = (broker.telnet(), broker.telnet(), broker.telnet());
     one.asks("sub t s", SUBSCRIBED);

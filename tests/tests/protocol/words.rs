@@ -1,4 +1,4 @@
-//! Usage errors of every command, what errors quote, and where one error comes before another.
+//! Usage errors of every command, quoting in errors, and the precedence of errors.
 
 use herald_tests::{TestBroker, delivery, publish};
 
@@ -36,7 +36,7 @@ const TOO_FEW_OR_TOO_MANY: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn too_few_or_too_many_words_are_answered_with_the_commands_form() {
+fn too_few_or_too_many_words_are_answered_with_the_commands_usage() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     for (line, form) in TOO_FEW_OR_TOO_MANY {
@@ -47,7 +47,7 @@ fn too_few_or_too_many_words_are_answered_with_the_commands_form() {
 }
 
 #[test]
-fn what_an_error_quotes_is_a_json_string_however_long_it_was() {
+fn an_error_quotes_its_input_as_a_json_string_of_limited_length() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     let long = "x".repeat(100_000);
@@ -101,14 +101,14 @@ fn every_command_that_names_a_topic_refuses_a_bad_name() {
     for name in ["a", "A.b-c_d:e", "-", "_", ":", "0", "a..b"] {
         client.asks(&format!("sub {name} {name}"), &format!("successfully subscribed to topic {name}"));
     }
-    // No file outside of the data directory, and none that is named by a client.
+    // No file exists outside the data directory, and none is named by a client.
     let mut names: Vec<_> = std::fs::read_dir(broker.dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["data", "herald.toml"]);
 }
 
 #[test]
-fn the_settings_of_a_delay_are_integers_up_to_two_to_the_53rd() {
+fn delays_are_integers_up_to_two_to_the_53rd() {
     let broker = TestBroker::start("");
     let mut client = broker.telnet();
     client.asks("sub t", "successfully subscribed to topic t");

@@ -1,4 +1,4 @@
-//! Close codes name the reason.
+//! Close codes and their reasons.
 
 use std::io::Write as _;
 
@@ -21,7 +21,7 @@ fn quit_is_answered_and_closes_normally() {
 }
 
 #[test]
-fn what_came_before_a_bad_message_is_answered_and_the_code_says_what_is_bad() {
+fn commands_before_an_invalid_message_are_answered_and_the_close_code_names_the_problem() {
     let (_broker, addr) = broker("");
     let bad = |bytes: &[u8]| {
         let mut client = WebSocketClient::connect(addr);
@@ -41,7 +41,7 @@ fn what_came_before_a_bad_message_is_answered_and_the_code_says_what_is_bad() {
 }
 
 #[test]
-fn a_full_server_greets_says_so_and_closes() {
+fn a_full_server_greets_reports_its_limit_and_closes() {
     let (_broker, addr) = broker("max_connections = 1\n");
     let _first = WebSocketClient::connect(addr);
     let mut second = WebSocketClient::connect_as(addr, None).unwrap();
@@ -51,7 +51,7 @@ fn a_full_server_greets_says_so_and_closes() {
 }
 
 #[test]
-fn a_broker_that_stops_says_so() {
+fn a_stopping_broker_closes_with_1001() {
     let (mut broker, mut client) = client("");
     client.asks("ping", "pong");
     broker.signal(Signal::TERM);
@@ -60,7 +60,7 @@ fn a_broker_that_stops_says_so() {
 }
 
 #[test]
-fn a_silent_client_is_closed_if_the_configuration_says_so_whatever_it_pings() {
+fn a_silent_client_is_closed_after_the_idle_timeout_even_if_it_sends_pings() {
     let (_broker, mut client) = client("idle_timeout_ms = 300\n");
     client.send_message(Message::Ping(Bytes::new()));
     let (messages, closed) = client.closed();
@@ -68,10 +68,10 @@ fn a_silent_client_is_closed_if_the_configuration_says_so_whatever_it_pings() {
 }
 
 #[test]
-fn a_client_that_answers_pings_stays_and_one_that_does_not_goes() {
+fn a_client_that_answers_pings_stays_connected_and_one_that_does_not_is_closed() {
     let (broker, addr) = broker("ping_interval_ms = 1500\n");
     let mut silent = WebSocketClient::connect(addr);
-    // Not read, so not answered.
+    // Without reading, the client answers no pings.
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(silent.closed(), (vec![], Some((1008, "no answer to a ping".to_owned()))));
 

@@ -1,4 +1,4 @@
-//! Clients that mean no good, and what they cost.
+//! Malicious clients, and what they cost the broker.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use herald_tests::{WebSocketClient, resident_kb};
 
 use crate::broker;
 
-/// Writes until the broker has had enough, which it has long before `AT_MOST`.
+/// Writes until the broker closes the connection, which happens long before `AT_MOST` bytes.
 fn flood(mut stream: &TcpStream, piece: &[u8]) {
     const AT_MOST: usize = 1 << 30;
     let mut written = 0;
@@ -18,11 +18,11 @@ fn flood(mut stream: &TcpStream, piece: &[u8]) {
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return,
             Err(error) => panic!("{error}"),
         }
-        assert!(written < AT_MOST, "{written} bytes were taken");
+        assert!(written < AT_MOST, "the broker accepted {written} bytes");
     }
 }
 
-/// The same after `first`, and how the broker closes meanwhile. A reset can overtake the code where the machine is busy.
+/// Floods a connection after sending `first`, and returns the close code and reason. On a busy machine a reset can overtake the code.
 fn closed_after_flood(addr: SocketAddr, first: &[u8], piece: &[u8]) -> (u16, String) {
     for _ in 0..10 {
         let mut client = WebSocketClient::connect(addr);
@@ -36,7 +36,7 @@ fn closed_after_flood(addr: SocketAddr, first: &[u8], piece: &[u8]) -> (u16, Str
             return closed;
         }
     }
-    panic!("no code came through")
+    panic!("no close code arrived")
 }
 
 #[test]
@@ -100,13 +100,13 @@ fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
 }
 
 #[test]
-fn headers_that_announce_much_reserve_nothing() {
+fn headers_that_announce_a_long_message_reserve_no_memory() {
     let (broker, addr) = broker("");
     let before = resident_kb(broker.pid());
     let clients: Vec<_> = (0..200)
         .map(|_| {
             let mut client = WebSocketClient::connect(addr);
-            // A frame of a MiB, of which nothing but the header comes.
+            // Only the header of a frame of 1 MiB.
             client.stream().write_all(&[0x81, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0]).unwrap();
             client
         })

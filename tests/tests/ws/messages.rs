@@ -1,4 +1,4 @@
-//! Lines in messages.
+//! Lines in WebSocket messages.
 
 use herald_tests::{WebSocketClient, delivery, publish};
 use tokio_tungstenite::tungstenite::Message;
@@ -6,11 +6,11 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{broker, client};
 
 #[test]
-fn a_message_may_hold_several_lines_and_its_end_ends_the_last() {
+fn a_message_may_hold_several_lines_and_its_end_completes_the_last() {
     let (_broker, mut client) = client("");
     client.send("sub t\r\npub t {\"id\":\"1\",\"msg\":\"m\"}\n\n  ping");
     client.expect("successfully subscribed to topic t");
-    // The reply to a command comes in its turn, a delivery when it is there.
+    // A reply is in order, but a delivery may come before or after it.
     let mut both = [client.message().unwrap(), client.message().unwrap()];
     both.sort();
     assert_eq!(both, ["pong".to_owned(), delivery("t", "1", 0)]);
@@ -42,7 +42,7 @@ fn a_message_in_fragments_of_one_byte_is_one_message() {
 }
 
 #[test]
-fn subscribers_on_both_transports_share_what_is_published() {
+fn subscribers_on_both_transports_receive_the_same_events() {
     let (broker, mut client) = client("");
     let mut telnet = broker.telnet();
     client.asks("sub t group", "successfully subscribed to topic t");
@@ -89,7 +89,7 @@ fn the_longest_line_passes_and_a_longer_message_does_not() {
 }
 
 #[test]
-fn what_was_sent_before_the_close_is_done() {
+fn commands_sent_before_the_close_are_executed() {
     let (broker, mut client) = client("");
     let mut telnet = broker.telnet();
     telnet.asks("sub t mine", "successfully subscribed to topic t");

@@ -1,4 +1,4 @@
-//! The HTTP request, and which pages may connect.
+//! The HTTP upgrade request, and which pages may connect.
 
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocke
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 #[test]
-fn who_calls_wrongly_is_told_so() {
+fn a_wrong_request_is_answered_with_the_reason() {
     let (_broker, addr) = broker("");
     let get = |head: &str| http(addr, &format!("{head}\r\n\r\n"));
     let answer = get("GET /ws HTTP/1.1\r\nHost: h");
@@ -50,7 +50,7 @@ fn the_path_is_the_configured_one() {
 }
 
 #[test]
-fn a_request_in_single_bytes_is_read_and_one_that_does_not_end_is_given_up() {
+fn a_request_in_single_bytes_is_accepted_and_an_unfinished_one_times_out() {
     let (_broker, addr) = broker("handshake_timeout_ms = 1500\n");
     let mut stream = socket(addr);
     for byte in format!("GET /ws HTTP/1.1\r\nHost: h\r\n{UPGRADE}\r\n").bytes() {

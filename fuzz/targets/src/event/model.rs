@@ -1,6 +1,6 @@
 //! The rules of an event as the protocol words them: a naive reader of JSON (RFC 8259) that keeps where values stand.
 
-/// What an event says.
+/// The content of an event.
 pub(super) struct Event<'a> {
     /// `None`: one is to be assigned.
     pub(super) id: Option<String>,
@@ -44,7 +44,7 @@ pub(super) fn read(json: &str) -> Result<Event<'_>, &'static str> {
     Ok(event)
 }
 
-/// Whether it is one JSON value, however deep within the limit.
+/// Whether `text` is one JSON value, no deeper than the limit.
 pub(super) fn is_json(text: &str) -> bool {
     let mut reader = Reader { text, at: 0 };
     reader.value(1).is_ok() && reader.at == text.len()

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backend_json_log::files::{DataFile, Entry, Files, LockGuard, Locking, OpenMode};
+use durable_files::{DataFile, Entry, Files, LockGuard, Locking, OpenMode};
 
 type Content = Arc<Mutex<Vec<u8>>>;
 
@@ -39,7 +39,15 @@ impl Disk {
 #[derive(Debug)]
 struct Held(Disk);
 
-impl LockGuard for Held {}
+impl LockGuard for Held {
+    fn write(&mut self, _note: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_new(&self) -> bool {
+        false
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -91,15 +99,15 @@ impl Files for Disk {
         Ok(())
     }
 
-    fn lock(&self, _path: &Path, _note: &str) -> io::Result<Locking> {
+    fn lock(&self, _path: &Path) -> io::Result<Locking> {
         if std::mem::replace(&mut *lock(&self.locked), true) {
             return Ok(Locking::Busy(String::new()));
         }
         Ok(Locking::Held(Box::new(Held(self.clone()))))
     }
 
-    fn lock_quietly(&self, path: &Path) -> io::Result<Option<Locking>> {
-        self.lock(path, "").map(Some)
+    fn lock_existing(&self, path: &Path) -> io::Result<Option<Locking>> {
+        self.lock(path).map(Some)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A real engine and real sessions, driven until nothing moves any more. The clock stands still meanwhile.
+//! A real engine and real sessions, driven until nothing moves any more, with the clock stopped.
 
 use std::sync::Arc;
 use std::time::Duration;

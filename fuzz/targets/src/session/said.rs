@@ -1,5 +1,4 @@
-//! What a connection was told, line by line: of a form that the protocol has, and what can be told from its own lines alone
-//! in their order.
+//! Checks the lines that a connection was told: the form of each, and everything that follows from their order alone.
 
 use std::collections::VecDeque;
 
@@ -77,18 +76,18 @@ struct Dead {
     _note: Option<String>,
 }
 
-/// What was said on one connection.
+/// The expected and the received lines of one connection.
 pub(crate) struct Said {
     /// Finds the client's lines, as the session does.
     framer: Framer,
     words: CommandWords,
     quit: bool,
-    /// `None`: nobody knows which lines the client's bytes are.
+    /// The answers that are due; `None` where the client's lines are unknown.
     due: Option<VecDeque<Certain>>,
     /// The broker's bytes since its last whole line.
     unfinished: Vec<u8>,
     help: Vec<String>,
-    /// So many lines of help have come.
+    /// The number of lines of help received so far.
     helped: usize,
 }
 
@@ -109,14 +108,27 @@ impl Said {
         }
     }
 
-    /// The same where nobody knows what the client said.
+    /// The same for a connection whose client's lines are unknown.
     pub(crate) fn to_whom_it_may_concern(max_line: usize) -> Self {
         Self { due: None, ..Self::new(max_line) }
     }
 
     /// Takes what the client sends.
     pub(crate) fn client(&mut self, bytes: &[u8]) {
-        self.framer.push(&mut BytesMut::from(bytes));
+        let mut input = BytesMut::from(bytes);
+        // A read is taken in parts: up to each telnet command that wants an answer.
+        while !input.is_empty() {
+            self.framer.push(&mut input);
+            self.lines();
+            let pongs = self.framer.take_answers().map_or(0, |answers| answers.pongs);
+            if !self.quit {
+                self.due.iter_mut().for_each(|all| all.extend((0..pongs).map(|_| Certain::Pong)));
+            }
+        }
+    }
+
+    /// Notes the replies due to the lines that the framer has.
+    fn lines(&mut self) {
         while let Some(frame) = self.framer.next_frame() {
             if self.quit {
                 continue;
@@ -145,6 +157,13 @@ impl Said {
     /// Takes what the broker sends.
     pub(crate) fn broker(&mut self, bytes: &[u8]) {
         self.unfinished.extend_from_slice(bytes);
+        // Answers to telnet's options stand between lines or inside of one. No text has the byte that they begin with.
+        while let Some(at) =
+            self.unfinished.iter().position(|byte| *byte == 0xff).filter(|at| at + 3 <= self.unfinished.len())
+        {
+            let option: Vec<u8> = self.unfinished.drain(at..at + 3).collect();
+            assert!((251..=254).contains(&option[1]), "an answer to an option: {option:?}");
+        }
         while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.unfinished.drain(..=end).collect();
             let line = std::str::from_utf8(&line).expect("the broker says text");
@@ -163,7 +182,8 @@ impl Said {
             return delivery(line);
         }
         // An id that a client made up is said back to it as it came, whatever is in it.
-        let echo = ["no_event_error: ", "error: duplicate id "].iter().any(|start| line.starts_with(start));
+        let echo =
+            ["no_event_error: ", "error: duplicate id ", "error: event "].iter().any(|start| line.starts_with(start));
         assert!(echo || !line.contains(|c: char| c < ' '), "a control character: {line:?}");
         if self.helped > 0 || self.help.first().is_some_and(|first| first == line) {
             assert_eq!(line, self.help[self.helped], "help comes in one piece");

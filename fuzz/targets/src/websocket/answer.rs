@@ -1,4 +1,4 @@
-//! What a server of WebSockets sends: an answer to the request, and frames behind it.
+//! The output of a WebSocket server: an answer to the request, and frames behind it.
 
 use super::MAX_LINE;
 use crate::session::said::Said;

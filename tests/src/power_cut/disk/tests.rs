@@ -1,4 +1,4 @@
-//! What a cut leaves of small journals.
+//! The outcome of power cuts for small journals.
 
 use super::*;
 
@@ -33,7 +33,7 @@ impl Journal {
         self.add(11, [inode, 0, self.0.len() as u64, 0], "", "", b"");
     }
 
-    /// What is there after a cut, by name.
+    /// The content after a cut, by name.
     fn cut(&self, survival: &Survival) -> BTreeMap<String, Vec<u8>> {
         let mut disk = Disk { nodes: vec![Node::Dir { entries: BTreeMap::new(), pending: Vec::new() }] };
         disk.play(&self.0).unwrap();
@@ -54,7 +54,7 @@ fn files(files: &[(&str, &[u8])]) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_file_needs_two_syncs_its_own_and_that_of_its_directory() {
+fn a_file_needs_its_own_sync_and_its_directorys() {
     let mut journal = journal();
     journal.create(2, "a");
     journal.write(2, 0, b"bytes");
@@ -69,7 +69,7 @@ fn a_file_needs_two_syncs_its_own_and_that_of_its_directory() {
 }
 
 #[test]
-fn a_name_that_is_synced_without_its_bytes_is_an_empty_file() {
+fn a_name_synced_without_its_bytes_is_an_empty_file() {
     let mut journal = journal();
     journal.create(2, "a");
     journal.write(2, 0, b"bytes");
@@ -78,19 +78,19 @@ fn a_name_that_is_synced_without_its_bytes_is_an_empty_file() {
 }
 
 #[test]
-fn a_sync_covers_what_was_done_before_it_began() {
+fn a_sync_covers_only_changes_before_it_began() {
     let mut journal = journal();
     journal.create(2, "a");
     journal.sync(1);
     journal.write(2, 0, b"before");
     let began = journal.0.len() as u64;
-    journal.write(2, 6, b"meanwhile");
+    journal.write(2, 6, b"during");
     journal.add(11, [2, 0, began, 0], "", "", b"");
     assert_eq!(journal.cut(&Survival::Nothing), files(&[("a", b"before")]));
 }
 
 #[test]
-fn a_file_that_takes_another_ones_name_replaces_it_when_the_directory_is_synced() {
+fn a_rename_over_another_file_takes_effect_when_the_directory_is_synced() {
     let mut journal = journal();
     journal.create(2, "a");
     journal.write(2, 0, b"old");
@@ -106,7 +106,7 @@ fn a_file_that_takes_another_ones_name_replaces_it_when_the_directory_is_synced(
 }
 
 #[test]
-fn a_file_that_was_removed_is_there_again_until_the_directory_is_synced() {
+fn a_removed_file_reappears_until_the_directory_is_synced() {
     let mut journal = journal();
     journal.create(2, "a");
     journal.sync(1);
@@ -117,7 +117,7 @@ fn a_file_that_was_removed_is_there_again_until_the_directory_is_synced() {
 }
 
 #[test]
-fn a_beginning_ends_within_a_write_at_a_multiple_of_a_sector() {
+fn a_prefix_tears_a_write_at_a_sector_boundary() {
     let mut journal = journal();
     journal.create(2, "a");
     journal.sync(1);
@@ -130,7 +130,7 @@ fn a_beginning_ends_within_a_write_at_a_multiple_of_a_sector() {
 }
 
 #[test]
-fn any_part_is_whole_blocks_of_what_was_written() {
+fn a_scattered_selection_keeps_or_loses_whole_blocks() {
     let mut journal = journal();
     journal.create(2, "a");
     journal.sync(1);
@@ -139,15 +139,15 @@ fn any_part_is_whole_blocks_of_what_was_written() {
     for seed in 0..20 {
         let left = journal.cut(&Survival::Scattered { block: 512, percent: 50, seed });
         for block in left["/a"].chunks(512) {
-            assert!(block.iter().all(|byte| *byte == block[0]), "a block is there or not");
+            assert!(block.iter().all(|byte| *byte == block[0]), "a block survives as a whole or not at all");
             kinds.insert(block[0]);
         }
     }
-    assert_eq!(Vec::from_iter(kinds), [0, b'x'], "some were there and some were not");
+    assert_eq!(Vec::from_iter(kinds), [0, b'x'], "some blocks survived and some did not");
 }
 
 #[test]
-fn a_record_that_the_kill_cut_off_counts_as_nothing() {
+fn a_record_truncated_by_the_kill_is_ignored() {
     let mut journal = journal();
     journal.create(2, "a");
     journal.sync(1);
