@@ -145,7 +145,8 @@ fn dead_letters_follow_the_new_rules() {
     client.asks("sub v s", "successfully subscribed to topic v");
     client.expect(&redelivery("v", "late", 0, 1));
     // A redrive follows the new rules as well.
-    client.asks("redrive u", "redriven 1");
+    // On a connection of its own: the event may be delivered before the answer.
+    broker.telnet().asks("redrive u", "redriven 1");
     client.expect(&delivery("u", "given-up", 0));
 }
 
