@@ -161,7 +161,7 @@ async fn backlog(dir: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
     println!(
         "recovery: {events} events in {took:.2?}: {:.0} events/s; {} MB on disk",
         per_second(events, took),
-        storage.figures().bytes / 1_000_000,
+        storage.stats().bytes / 1_000_000,
     );
     assert_eq!((events, report.damaged), (BACKLOG, 0));
     for (name, step) in [("in order", 1), ("scattered", 7919)] {
@@ -180,11 +180,11 @@ async fn backlog(dir: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
     let took = pass(&storage, acknowledgements).await?;
     println!("acknowledging {BACKLOG} events: {:.0} events/s", per_second(BACKLOG, took));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    println!("5 s later: {} MB on disk", storage.figures().bytes / 1_000_000);
+    println!("5 s later: {} MB on disk", storage.stats().bytes / 1_000_000);
     storage.close().await?;
     drop(storage);
     let (storage, ..) = open(config)?;
-    println!("opened again: {} MB on disk", storage.figures().bytes / 1_000_000);
+    println!("opened again: {} MB on disk", storage.stats().bytes / 1_000_000);
     storage.close().await?;
     Ok(())
 }

@@ -35,7 +35,7 @@ use async_trait::async_trait;
 use crate::event::NewEvent;
 use crate::name::TopicName;
 use crate::policy::Policies;
-use crate::storage::{Level, StorageFigures};
+use crate::storage::{Level, StorageStats};
 
 pub use gauge::{Gauge, OUTPUT_LIMIT};
 pub use handover::{Handover, Offer, Standing};
@@ -140,7 +140,7 @@ pub struct Health {
     /// The reason that nothing can be stored; `None` while the storage is in service.
     pub unavailable: Option<Unavailable>,
     /// The storage's figures.
-    pub storage: StorageFigures,
+    pub storage: StorageStats,
 }
 
 /// The engine cannot store at the moment, with the reason.

@@ -33,7 +33,7 @@ pub mod text;
 pub mod values;
 
 pub use key::{Key, Presence, Preset, Secret, Shape};
-pub use plugin::{MadeSource, Plugin, SourceConfig, SourceFigures, Start, StorageConfig, TransportConfig};
+pub use plugin::{MadeSource, Plugin, SourceConfig, SourceStats, Start, StorageConfig, TransportConfig};
 pub use secret::{SecretString, shown_url};
 pub use source::{OnMissing, Priority};
 pub use storage::{Durability, OnDamage};

@@ -64,7 +64,7 @@ pub trait Storage: Send + Sync + 'static {
     async fn read(&self, keys: Vec<ReadKey>) -> Result<Vec<Option<Payload>>, StorageError>;
 
     /// The storage's statistics.
-    fn figures(&self) -> StorageFigures;
+    fn stats(&self) -> StorageStats;
 
     /// Whether events are to be accepted. False on a full disk where what is left is needed to consume what is stored: everything
     /// else goes on, and makes room. A hint, which may change at any time: a batch that was submitted is committed, or takes the
@@ -352,7 +352,7 @@ pub trait Janitor: Send + Sync {
 
 /// A storage's statistics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StorageFigures {
+pub struct StorageStats {
     /// The size of its files, in bytes.
     pub bytes: u64,
     /// Damaged records found since the start.

@@ -21,7 +21,7 @@ use broker_core::auth::{Rights, Tokens};
 use broker_core::engine::Engine;
 use broker_core::local::{EngineSettings, Reopen, Reopening, ReopeningEngine};
 use broker_core::session::SessionSettings;
-use broker_core::settings::{MadeSource, SourceFigures, Start};
+use broker_core::settings::{MadeSource, SourceStats, Start};
 use broker_core::source::{LocalPublisher, Publisher, SourceError, SourceStates};
 use broker_core::storage::{RecoveryReport, StorageError, StorageErrorKind};
 use broker_core::transport::{Broker as Served, Reload, Transport, TransportError};
@@ -80,9 +80,9 @@ pub struct Listener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
     /// Everything that was confirmed is durable as promised.
-    Safe,
+    Clean,
     /// The storage was not closed in time, or a vital task had failed.
-    Unsafe,
+    Unclean,
 }
 
 /// A running broker.
@@ -91,7 +91,7 @@ pub struct Broker {
     engine: Option<Arc<dyn Engine>>,
     remote: Option<Arc<RemotePublisher>>,
     listeners: Vec<Listener>,
-    figures: Vec<(String, Figures)>,
+    stats: Vec<(String, ReadStats)>,
     source_states: SourceStates,
     tokens: Arc<Tokens>,
     /// The transports whose certificates can be reloaded, by name.
@@ -107,7 +107,7 @@ pub struct Broker {
     failure: Failure,
 }
 
-type Figures = Arc<dyn Fn() -> SourceFigures + Send + Sync>;
+type ReadStats = Arc<dyn Fn() -> SourceStats + Send + Sync>;
 
 /// The first reason for which the broker has to stop by itself, if any.
 #[derive(Clone, Default)]
@@ -181,7 +181,7 @@ impl Broker {
             engine: engine.clone(),
             remote: remote.clone(),
             listeners: Vec::new(),
-            figures: Vec::new(),
+            stats: Vec::new(),
             source_states,
             tokens: Arc::new(Tokens::new(tokens(settings))),
             reloads: Vec::new(),
@@ -228,8 +228,8 @@ impl Broker {
     }
 
     /// The counts of each source, with its name.
-    pub fn source_figures(&self) -> impl Iterator<Item = (&str, SourceFigures)> {
-        self.figures.iter().map(|(name, figures)| (name.as_str(), figures()))
+    pub fn source_stats(&self) -> impl Iterator<Item = (&str, SourceStats)> {
+        self.stats.iter().map(|(name, stats)| (name.as_str(), stats()))
     }
 
     /// Applies the topic policies and the tokens of `settings` and reloads the certificates: all of it, or nothing if anything is
@@ -295,11 +295,11 @@ impl Broker {
         }
         if let Some(what) = self.failure.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref() {
             tracing::error!(reason = what, "stopped because a vital part of the broker failed");
-            return Stopped::Unsafe;
+            return Stopped::Unclean;
         }
         if self.root.is_cancelled() {
             tracing::error!("stopped because a vital task panicked; its message is above");
-            return Stopped::Unsafe;
+            return Stopped::Unclean;
         }
         if let Some(unavailable) =
             self.engine.as_ref().and_then(|engine| engine.health().unavailable).filter(|_| closed)
@@ -307,10 +307,10 @@ impl Broker {
             tracing::warn!(reason = %unavailable, "the storage was out of service at the end");
         }
         if !closed {
-            return Stopped::Unsafe;
+            return Stopped::Unclean;
         }
         tracing::info!(after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "stopped");
-        Stopped::Safe
+        Stopped::Clean
     }
 
     fn serve(&mut self, transport: Box<dyn Transport>, served: Served, encrypted: bool) {
@@ -346,7 +346,7 @@ impl Broker {
 
     fn feed(&mut self, made: MadeSource, publisher: Arc<dyn Publisher>) {
         let name = made.source.name().to_owned();
-        self.figures.push((name.clone(), made.figures));
+        self.stats.push((name.clone(), made.stats));
         self.source_states.started(&name, made.trouble);
         let states = self.source_states.clone();
         let run = made.source.run(publisher, self.sources.stop.clone());

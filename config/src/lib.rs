@@ -8,6 +8,7 @@
 //! | the plugins of this build | [`registry`] |
 //! | from settings to a running broker, and its orderly stop | [`assembly`] |
 //! | signals | [`signals`] |
+//! | what SIGHUP applies | `reload.rs` |
 //! | logging, and its reload | [`logging`] |
 //! | the limit on open files | [`limits`] |
 //! | output, and a reader that goes away | [`output`] |
@@ -22,11 +23,10 @@
 pub mod assembly;
 pub mod cli;
 pub mod limits;
-#[cfg(all(feature = "pipeline", feature = "tcp"))]
-mod live;
 pub mod logging;
 pub mod output;
 pub mod registry;
+mod reload;
 pub mod settings;
 pub mod signals;
 pub mod validate;

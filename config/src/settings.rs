@@ -25,7 +25,7 @@ mod show;
 mod template;
 
 #[cfg(test)]
-mod small_build;
+mod missing_features;
 // The tests name plugins, so they need a build that has them.
 #[cfg(test)]
 #[cfg(all(feature = "json-log", feature = "tcp", feature = "sse"))]

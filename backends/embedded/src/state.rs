@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use broker_core::settings::Durability;
-use broker_core::storage::{StorageError, StorageErrorKind, StorageFigures};
+use broker_core::storage::{StorageError, StorageErrorKind, StorageStats};
 use durable_files::Reserve;
 
 /// Whether a storage serves, and its counters.
@@ -134,8 +134,8 @@ impl State {
 
     /// The counters, together with `bytes`, the size of the files.
     #[must_use]
-    pub fn figures(&self, bytes: u64) -> StorageFigures {
-        StorageFigures {
+    pub fn stats(&self, bytes: u64) -> StorageStats {
+        StorageStats {
             bytes,
             damaged: self.damaged.load(Ordering::Relaxed),
             syncs: self.syncs.load(Ordering::Relaxed),

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use broker_core::event::Payload;
 use broker_core::storage::{
     Batch, Commit, Janitor, Level, ReadKey, Recovery, RecoveryReport, Storage, StorageError, StorageErrorKind,
-    StorageFigures,
+    StorageStats,
 };
 use durable_files::Lock;
 
@@ -157,8 +157,8 @@ impl<D: Database> Storage for EmbeddedStorage<D> {
             .map_err(|error| StorageError::new(StorageErrorKind::Read, "reading was aborted").with_source(error))?
     }
 
-    fn figures(&self) -> StorageFigures {
-        self.database.state().figures(self.database.bytes())
+    fn stats(&self) -> StorageStats {
+        self.database.state().stats(self.database.bytes())
     }
 
     async fn close(&self) -> Result<(), StorageError> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use broker_core::storage::{StorageError, StorageErrorKind, StorageFigures};
+use broker_core::storage::{StorageError, StorageErrorKind, StorageStats};
 use durable_files::{Files, Reserve};
 
 use crate::config::JsonLogConfig;
@@ -75,8 +75,8 @@ impl Shared {
         tracing::error!(file = %path.display(), offset, what, "damaged record skipped and left in place");
     }
 
-    pub(crate) fn figures(&self) -> StorageFigures {
-        StorageFigures {
+    pub(crate) fn stats(&self) -> StorageStats {
+        StorageStats {
             bytes: self.segments.bytes(),
             damaged: self.damaged.load(Relaxed),
             syncs: self.syncs.load(Relaxed),

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use broker_core::event::Payload;
 use broker_core::storage::{
     Batch, Commit, Janitor, Level, ReadKey, Recovery, RecoveryReport, Storage, StorageError, StorageErrorKind,
-    StorageFigures, stage,
+    StorageStats, stage,
 };
 use durable_files::{Files, Lock, Reserve, SystemFiles};
 
@@ -262,8 +262,8 @@ impl Storage for JsonLogStorage {
         !self.shared.reserve.is_spent()
     }
 
-    fn figures(&self) -> StorageFigures {
-        self.shared.figures()
+    fn stats(&self) -> StorageStats {
+        self.shared.stats()
     }
 
     async fn close(&self) -> Result<(), StorageError> {

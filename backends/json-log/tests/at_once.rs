@@ -77,9 +77,9 @@ fn an_acknowledgement_is_synced_soon_although_no_client_waits_for_it() {
     let storage = open(dir.path(), Durability::Always);
     block_on(storage.submit(subscribe()).durable).unwrap();
     block_on(storage.submit(publish([1])).durable).unwrap();
-    let before = storage.figures().syncs;
+    let before = storage.stats().syncs;
     block_on(storage.submit(settle(1)).durable).unwrap();
-    assert_eq!(storage.figures().syncs, before + 1);
+    assert_eq!(storage.stats().syncs, before + 1);
 }
 
 #[test]

@@ -83,9 +83,9 @@ fn run(engine: &Engine, cleans: bool) -> Seen {
         }
     }
     if cleans {
-        let full = engine.storage.figures().bytes;
+        let full = engine.storage.stats().bytes;
         for _ in 0..100 {
-            if engine.storage.figures().bytes < full / 2 || engine.submit(Vec::new()).is_err() {
+            if engine.storage.stats().bytes < full / 2 || engine.submit(Vec::new()).is_err() {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));

@@ -43,7 +43,7 @@ fn a_drained_queue_leaves_a_small_directory() {
     // The releases of these events are in the batch; late ones may need another batch.
     engine.commit(vec![]).unwrap();
     eventually("freeing", || segments(dir.path()).len() == 1);
-    assert!(engine.storage.figures().bytes < 8192);
+    assert!(engine.storage.stats().bytes < 8192);
     let state = engine.state();
     engine.close().unwrap();
     let engine = Engine::open(small_segments(dir.path())).unwrap();
@@ -117,7 +117,7 @@ fn publishing_goes_on_while_space_is_freed() {
         seq += 20;
     }
     let written = 3000 * 500;
-    eventually("freeing", || engine.storage.figures().bytes < written / 2);
+    eventually("freeing", || engine.storage.stats().bytes < written / 2);
     engine.check_payloads();
     let state = engine.state();
     assert_eq!(state.events.len(), 300);
@@ -141,7 +141,7 @@ fn an_idle_log_that_holds_nothing_is_replaced() {
         let files = segments(dir.path());
         files.len() == 1 && files[0].ends_with("0000000000000002.jsonl")
     });
-    assert!(engine.storage.figures().bytes < 1000);
+    assert!(engine.storage.stats().bytes < 1000);
     // The new segment is not replaced in turn.
     std::thread::sleep(Duration::from_millis(2500));
     assert!(segments(dir.path())[0].ends_with("0000000000000002.jsonl"));

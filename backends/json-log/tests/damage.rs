@@ -231,7 +231,7 @@ fn a_damaged_record_inside_the_log_costs_only_itself_and_stays_in_place() {
 
     let engine = Engine::open(JsonLogConfig::new(dir.path())).unwrap();
     assert_eq!((engine.report.damaged, engine.report.torn_bytes), (1, 0));
-    assert_eq!(engine.storage.figures().damaged, 1);
+    assert_eq!(engine.storage.stats().damaged, 1);
     let left: Vec<_> = engine.state().events.keys().map(|(_, seq)| seq.0).collect();
     assert_eq!(left, [2, 4, 5, 6, 7], "the other events of its batch survive");
     engine.close().unwrap();
@@ -267,7 +267,7 @@ fn an_event_damaged_after_it_was_written_reads_as_none() {
     };
     let got = block_on(engine.storage.read(vec![key(3), key(2), key(1)])).unwrap();
     assert_eq!(got.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
-    assert_eq!(engine.storage.figures().damaged, 1);
+    assert_eq!(engine.storage.stats().damaged, 1);
 }
 
 #[test]

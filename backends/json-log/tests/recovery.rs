@@ -80,7 +80,7 @@ fn written_events_are_readable_before_they_are_synced() {
         engine.submit(vec![Mutation::Publish(event("a", 0, seq, seq as usize * 7))]).unwrap();
     }
     engine.check_payloads();
-    assert_eq!(engine.storage.figures().syncs, 0, "nothing was synced");
+    assert_eq!(engine.storage.stats().syncs, 0, "nothing was synced");
 }
 
 #[test]

@@ -134,12 +134,12 @@ fn a_damaged_record_costs_only_itself() {
         } else {
             damaged as u64
         };
-        assert_eq!((report.damaged, storage.figures().damaged), (counted, counted), "{prefix:?}");
+        assert_eq!((report.damaged, storage.stats().damaged), (counted, counted), "{prefix:?}");
         if prefix[0] == b'E' {
             let wanted = ReadKey { topic: topic("a"), key: key(-3, 2), place: Default::default() };
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             assert_eq!(runtime.block_on(storage.read(vec![wanted])).unwrap(), [None]);
-            assert_eq!(storage.figures().damaged, counted + 1);
+            assert_eq!(storage.stats().damaged, counted + 1);
         }
     }
 }

@@ -142,11 +142,11 @@ fn a_damaged_row_costs_only_itself() {
         let mut expected = expected();
         effect(&mut expected);
         expected.assert_same(&found, statement);
-        assert_eq!((report.damaged, storage.figures().damaged), (1, 1), "{statement}");
+        assert_eq!((report.damaged, storage.stats().damaged), (1, 1), "{statement}");
         if statement.contains("priority") {
             let wanted = ReadKey { topic: topic("a"), key: key(-3, 2), place: Default::default() };
             assert_eq!(block_on(storage.read(vec![wanted])).unwrap(), [None]);
-            assert_eq!(storage.figures().damaged, 2);
+            assert_eq!(storage.stats().damaged, 2);
         }
         drop(storage);
         let stop = SqliteConfig { on_damage: OnDamage::Stop, ..SqliteConfig::new(dir.path()) };
@@ -291,7 +291,7 @@ fn levels_are_named_and_the_interval_syncs() {
         assert_eq!(storage.level(), level);
         block_on(storage.submit(Batch { mutations: vec![cursor("feed", 1)] }).durable).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(200));
-        assert_eq!(storage.figures().syncs, u64::from(durability != Durability::Never), "{durability:?}");
+        assert_eq!(storage.stats().syncs, u64::from(durability != Durability::Never), "{durability:?}");
     }
 }
 

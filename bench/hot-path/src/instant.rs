@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use broker_core::event::Payload;
 use broker_core::storage::{
     Batch, Commit, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Storage, StorageError,
-    StorageFigures, stage,
+    StorageStats, stage,
 };
 
 /// Discards every event and reports it durable.
@@ -46,8 +46,8 @@ impl Storage for InstantStorage {
         Ok(keys.iter().map(|_| None).collect())
     }
 
-    fn figures(&self) -> StorageFigures {
-        StorageFigures::default()
+    fn stats(&self) -> StorageStats {
+        StorageStats::default()
     }
 
     async fn close(&self) -> Result<(), StorageError> {

@@ -116,7 +116,7 @@ impl<S: Storage + ?Sized> LocalEngine<S> {
     }
 
     /// Refuses a whole batch from within the process on a full disk: events cannot stand aside either, because that is stored.
-    fn check_room(&self) -> Result<(), Unavailable> {
+    fn refuse_on_full_disk(&self) -> Result<(), Unavailable> {
         if self.storage.has_room() { Ok(()) } else { Err(Unavailable(Arc::from(DISK_FULL))) }
     }
 
@@ -191,7 +191,7 @@ impl<S: Storage + ?Sized> Engine for LocalEngine<S> {
         cursor: Option<Cursor>,
     ) -> Result<Vec<Outcome>, Unavailable> {
         if !events.is_empty() {
-            self.check_room()?;
+            self.refuse_on_full_disk()?;
         }
         let total = events.len();
         let mut parts = self.split(events, None);
@@ -212,7 +212,7 @@ impl<S: Storage + ?Sized> Engine for LocalEngine<S> {
             return Ok(earlier.into_iter().flatten().collect());
         }
         if !offers.is_empty() {
-            self.check_room()?;
+            self.refuse_on_full_disk()?;
         }
         let numbers: Vec<Aside> = {
             let sources = self.sources();
@@ -270,7 +270,7 @@ impl<S: Storage + ?Sized> Engine for LocalEngine<S> {
     }
 
     fn health(&self) -> Health {
-        Health { unavailable: self.shared.failure(), storage: self.storage.figures() }
+        Health { unavailable: self.shared.failure(), storage: self.storage.stats() }
     }
 
     async fn close(&self) {

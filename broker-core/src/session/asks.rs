@@ -43,15 +43,15 @@ pub(super) enum Ask {
     Peek(Box<Peek>),
     Purge,
     Redrive,
-    /// All topics, or their figures.
+    /// All topics, or their stats.
     All {
-        figures: bool,
+        stats: bool,
         /// A part of the answer has been written.
         begun: bool,
         /// There is a topic in it.
         listed: bool,
     },
-    /// The figures of one topic.
+    /// The stats of one topic.
     Stats,
 }
 
@@ -87,7 +87,7 @@ impl Ask {
                 // The two bytes "a " become a key of 16 bytes in the request and a reply of 30 bytes plus the id.
                 Self::Acknowledge { ids, quiet: _ } => 32 * ids.len(),
                 Self::Settle { word: _, id, note, quiet: _ } => id.len() + note,
-                Self::All { figures: _, begun: _, listed: _ } | Self::Stats | Self::Peek(_) => PART,
+                Self::All { stats: _, begun: _, listed: _ } | Self::Stats | Self::Peek(_) => PART,
                 // Names have 255 bytes at most, and are shared.
                 Self::Subscribe(_)
                 | Self::Unsubscribe(_)
@@ -110,7 +110,7 @@ impl Ask {
             (Self::Peek(peek), Outcome::Peeked { deliveries, next }) => return peek.part(&deliveries, next, out),
             // Its subscription was removed between two parts.
             (Self::Peek(peek), Outcome::Refused(_)) if peek.begun => reply::line(out, "end of peek"),
-            (Self::All { figures: false, begun, listed }, Outcome::TopicsPage { topics, next }) => {
+            (Self::All { stats: false, begun, listed }, Outcome::TopicsPage { topics, next }) => {
                 if !std::mem::replace(begun, true) {
                     out.put_u8(b'[');
                 }
@@ -118,7 +118,7 @@ impl Ask {
                 out.put_slice(if next.is_some() { &b""[..] } else { b"]\r\n" });
                 return next.map(|last| Op::TopicsAfter(Some(last)));
             }
-            (Self::All { figures: true, begun, listed }, Outcome::StatsPage { mut stats, next }) => {
+            (Self::All { stats: true, begun, listed }, Outcome::StatsPage { mut stats, next }) => {
                 let topics = std::mem::take(&mut stats.topics);
                 if !std::mem::replace(begun, true) {
                     let head = serde_json::to_string(&stats).expect("strings and numbers");
@@ -186,8 +186,8 @@ impl Ask {
                 out.put_slice(id.as_bytes());
                 out.put_slice(reply::LINE_END);
             }
-            (Self::All { figures: false, .. }, Outcome::Topics(topics)) => json(out, &topics),
-            (Self::All { figures: true, .. } | Self::Stats, Outcome::Stats(stats)) => json(out, &stats),
+            (Self::All { stats: false, .. }, Outcome::Topics(topics)) => json(out, &topics),
+            (Self::All { stats: true, .. } | Self::Stats, Outcome::Stats(stats)) => json(out, &stats),
             // A publish without confirmation has no reply.
             _ => {}
         }

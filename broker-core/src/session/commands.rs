@@ -85,10 +85,10 @@ impl Session {
             Command::Purge { topic, name } => self.ask(Ask::Purge, Op::Purge { topic, subscription: name }),
             Command::Redrive { topic, most } => self.ask(Ask::Redrive, Op::Redrive { topic, most }),
             Command::Topics => {
-                self.ask(Ask::All { figures: false, begun: false, listed: false }, Op::TopicsAfter(None));
+                self.ask(Ask::All { stats: false, begun: false, listed: false }, Op::TopicsAfter(None));
             }
             Command::Stats { topic: None } => {
-                self.ask(Ask::All { figures: true, begun: false, listed: false }, Op::StatsAfter(None));
+                self.ask(Ask::All { stats: true, begun: false, listed: false }, Op::StatsAfter(None));
             }
             Command::Stats { topic } => self.ask(Ask::Stats, Op::Stats(topic)),
             Command::Help => {

@@ -124,14 +124,14 @@ pub struct MadeSource {
     /// The source.
     pub source: Box<dyn Source>,
     /// Its counters.
-    pub figures: Arc<dyn Fn() -> SourceFigures + Send + Sync>,
+    pub stats: Arc<dyn Fn() -> SourceStats + Send + Sync>,
     /// The failure that it currently retries, if any.
     pub trouble: Trouble,
 }
 
 /// The counters of a source since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SourceFigures {
+pub struct SourceStats {
     /// Events read from the feed.
     pub read: u64,
     /// Events that the broker accepted.

@@ -11,7 +11,7 @@ use crate::event::{EventKey, Millis, Payload, Priority, Seq};
 use crate::name::{SubscriptionName, TopicName};
 use crate::storage::{
     Batch, Commit, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Redelivery, Storage,
-    StorageError, StorageFigures, StoredEvent, stage,
+    StorageError, StorageStats, StoredEvent, stage,
 };
 
 /// A log of mutations in memory: what was submitted is handed back.
@@ -51,8 +51,8 @@ impl Storage for Log {
             })
             .collect())
     }
-    fn figures(&self) -> StorageFigures {
-        StorageFigures::default()
+    fn stats(&self) -> StorageStats {
+        StorageStats::default()
     }
     async fn close(&self) -> Result<(), StorageError> {
         Ok(())

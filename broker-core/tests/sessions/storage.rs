@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use broker_core::event::Payload;
 use broker_core::storage::{
     Batch, Commit, Completer, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Storage,
-    StorageError, StorageFigures, stage,
+    StorageError, StorageStats, stage,
 };
 
 /// The outstanding stages, each with the turn at which it completes.
@@ -98,8 +98,8 @@ impl Storage for InMemory {
         Ok(keys.iter().map(|key| state.payloads.get(&key.place).cloned()).collect())
     }
 
-    fn figures(&self) -> StorageFigures {
-        StorageFigures::default()
+    fn stats(&self) -> StorageStats {
+        StorageStats::default()
     }
 
     async fn close(&self) -> Result<(), StorageError> {

@@ -40,12 +40,12 @@ async fn published_events_survive_an_orderly_stop_and_a_restart() {
         talk(&broker, "sub t mine\ndetach t\nhello {\"confirm\":true}\npub t {\"id\":\"1\",\"msg\":7}\n", "published")
             .await;
     assert_eq!(replies.last().unwrap(), "published t 1 synced", "{replies:?}");
-    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Safe);
+    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Clean);
 
     let broker = Broker::start(&settings(dir.path())).await.unwrap();
     let replies = talk(&broker, "sub t mine\n", "{").await;
     assert_eq!(replies.last().unwrap(), r#"{"topic":"t","priority":0,"msg":7,"id":"1"}"#, "{replies:?}");
-    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Safe);
+    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Clean);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +54,7 @@ async fn a_silent_client_does_not_delay_shutdown() {
     let broker = Broker::start(&settings(dir.path())).await.unwrap();
     let _silent = TcpStream::connect(&broker.listeners()[0].addr).await.unwrap();
     let began = Instant::now();
-    assert_eq!(broker.stop(Duration::from_secs(4)).await, Stopped::Safe);
+    assert_eq!(broker.stop(Duration::from_secs(4)).await, Stopped::Clean);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
@@ -71,7 +71,7 @@ async fn a_port_in_use_and_a_directory_in_use_are_errors_and_leave_nothing_behin
         matches!(&refused, Err(StartError::Storage(error)) if error.kind() == StorageErrorKind::Locked),
         "{refused:?}"
     );
-    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Safe);
+    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Clean);
 }
 
 /// A transport that ends in the given way.
@@ -105,7 +105,7 @@ async fn a_transport_that_panics_fails_or_ends_stops_the_broker_instead_of_hidin
         let served = Served { engine: Arc::clone(broker.engine().unwrap()), session: Arc::default() };
         broker.serve(Box::new(fails), served, false);
         tokio::time::timeout(Duration::from_secs(10), broker.failed()).await.expect("it is noticed");
-        assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Unsafe);
+        assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Unclean);
     }
 }
 
@@ -115,7 +115,7 @@ async fn a_task_that_does_not_end_is_abandoned_at_the_deadline() {
     let broker = Broker::start(&settings(dir.path())).await.unwrap();
     spawn_vital(&broker.transports, &broker.root, std::future::pending());
     let began = Instant::now();
-    assert_eq!(broker.stop(Duration::from_millis(400)).await, Stopped::Safe, "the storage was closed all the same");
+    assert_eq!(broker.stop(Duration::from_millis(400)).await, Stopped::Clean, "the storage was closed all the same");
     assert!((300..2000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
 }
 
@@ -134,7 +134,7 @@ async fn a_source_that_is_down_does_not_stop_the_broker() {
     let settings = load(&Inputs { set, ..Inputs::default() }).unwrap().settings;
     let broker = Broker::start(&settings).await.unwrap();
     assert_eq!(talk(&broker, "ping\n", "pong").await.last().unwrap(), "pong");
-    let figures: Vec<_> = broker.source_figures().collect();
-    assert_eq!(figures, [("down", SourceFigures::default())]);
-    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Safe);
+    let stats: Vec<_> = broker.source_stats().collect();
+    assert_eq!(stats, [("down", SourceStats::default())]);
+    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Clean);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use broker_core::letter::DEAD;
 use broker_core::source::Publisher;
-use pipeline_tweets::{PipelineFigures, TweetPipeline};
+use pipeline_tweets::{PipelineStats, TweetPipeline};
 use tokio::net::TcpListener;
 
 use super::{Broker, Listener, StartError, durable, spawn_vital};
@@ -12,7 +12,7 @@ use crate::validate::{PipelineSettings, Settings};
 
 /// The parts of a running pipeline that [`Broker`] exposes.
 pub(super) struct Tweets {
-    figures: Box<dyn Fn() -> PipelineFigures + Send + Sync>,
+    stats: Box<dyn Fn() -> PipelineStats + Send + Sync>,
     console: Option<String>,
 }
 
@@ -28,8 +28,8 @@ pub(super) async fn bind_console(settings: &Settings) -> Result<Option<TcpListen
 impl Broker {
     /// The counts of the tweet pipeline, if there is one.
     #[must_use]
-    pub fn pipeline_figures(&self) -> Option<PipelineFigures> {
-        self.tweets.as_ref().map(|tweets| (tweets.figures)())
+    pub fn pipeline_stats(&self) -> Option<PipelineStats> {
+        self.tweets.as_ref().map(|tweets| (tweets.stats)())
     }
 
     /// The address that the pipeline's console is bound to, if it has one.
@@ -61,7 +61,7 @@ impl Broker {
             super::warn_of_exposure(&Listener { transport: "console", addr: addr.clone(), encrypted: false }, false);
         }
         let tweets = TweetPipeline::new(settings.config.clone(), sink, publisher, console);
-        self.tweets = Some(Tweets { figures: Box::new(tweets.figures()), console: addr });
+        self.tweets = Some(Tweets { stats: Box::new(tweets.stats()), console: addr });
         let stop = self.pipeline.stop.clone();
         spawn_vital(&self.pipeline, &self.root, async move {
             tweets.run(stop).await;

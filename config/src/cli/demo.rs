@@ -50,6 +50,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
 }
 
 #[cfg(all(feature = "pipeline", feature = "tcp"))]
+mod live_line;
+#[cfg(all(feature = "pipeline", feature = "tcp"))]
 mod mongodb;
 #[cfg(all(feature = "pipeline", feature = "tcp"))]
 mod subscriber;
@@ -66,11 +68,11 @@ mod enabled {
     use pipeline_feed::FeedConfig;
     use tokio_util::sync::CancellationToken;
 
+    use super::live_line::LiveLine;
     use super::mongodb::MongoDb;
     use super::{Args, Status, subscriber};
     use crate::assembly::{Broker, StartError, check_limits, durable};
     use crate::cli::{feed, serve};
-    use crate::live::Live;
     use crate::logging;
     use crate::output::{message, print};
     use crate::settings::{FileLayer, Inputs, load};
@@ -134,7 +136,7 @@ mod enabled {
             subscribers.spawn(subscriber::run(addr.clone(), topic, SUBSCRIBER, stop_subscribers.clone()));
         }
         subscribers.close();
-        let live = Live::start("tweets", MAX_WAITING);
+        let live = LiveLine::start("tweets", MAX_WAITING);
         tokio::select! {
             _ = signals.stop() => {}
             () = broker.failed() => {}

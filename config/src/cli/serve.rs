@@ -7,9 +7,10 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use super::exit::{DONE, FAILED, Status};
 use crate::assembly::{Broker, Stopped, check_limits};
 use crate::limits::raise_open_files;
-use crate::logging::{self, LogControl};
+use crate::logging;
 use crate::output::message;
-use crate::settings::{Inputs, Loaded, changes, load};
+use crate::reload::reload;
+use crate::settings::{Inputs, load};
 use crate::signals::{Signal, Signals};
 
 /// Run the broker that the configuration describes
@@ -97,37 +98,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
 pub(super) async fn stop(broker: Broker, timeout: std::time::Duration, mut signals: Signals) -> Status {
     tokio::select! {
         stopped = broker.stop(timeout) => match stopped {
-            Stopped::Safe => DONE,
-            Stopped::Unsafe => FAILED,
+            Stopped::Clean => DONE,
+            Stopped::Unclean => FAILED,
         },
         (name, status) = signals.stop() => {
             // Events that wait for a sync are left to the next start's recovery, as after a kill.
             message(&format!("herald: a second signal ({name}): ended at once"));
             std::process::exit(i32::from(status));
         }
-    }
-}
-
-/// Reads the configuration again and applies the reloadable keys: all of them if it is valid, else nothing.
-async fn reload(inputs: &Inputs, running: &Loaded, broker: &Broker, log: &LogControl) {
-    let now = match load(inputs) {
-        Ok(now) => now,
-        Err(error) => {
-            tracing::error!(%error, "SIGHUP: the configuration is not valid, so nothing has changed");
-            return;
-        }
-    };
-    if !broker.reload(&now.settings).await {
-        return;
-    }
-    let filter = &now.settings.broker.log;
-    match log.change(filter) {
-        Ok(()) => {
-            tracing::info!(log = %filter, "SIGHUP: the configuration was read again; of it, topics, auth.tokens and broker.log are in force");
-        }
-        Err(error) => tracing::error!(%error, "SIGHUP: broker.log has not changed"),
-    }
-    for key in changes(running, &now).into_iter().filter(|key| !now.is_reloaded(key)) {
-        tracing::warn!(key = %key, "SIGHUP: this key has changed, and needs a restart");
     }
 }

@@ -13,7 +13,7 @@
 //! | [`extended_json`], `number`, `raw` | writes BSON values as JSON; gives equal numbers one text; iterates over raw elements |
 //! | `document_id` | derives an event's id from a document's `_id` |
 //! | `notice` | builds the events about gaps |
-//! | [`ChangeStreamSource`], [`ChangeStreamFigures`] | runs the source; reports its lag |
+//! | [`ChangeStreamSource`], [`ChangeStreamStats`] | runs the source; reports its lag |
 //!
 //! # Guarantees
 //!
@@ -29,7 +29,6 @@ mod config;
 mod document_id;
 pub mod extended_json;
 mod failure;
-mod figures;
 mod notice;
 mod number;
 mod plugin;
@@ -38,9 +37,10 @@ mod raw;
 mod reader;
 mod source;
 mod split;
+mod stats;
 mod stream;
 
 pub use config::{BeforeChange, ChangeStreamConfig, ChangeStreamConfigError, FullDocument, OnLostHistory};
-pub use figures::ChangeStreamFigures;
 pub use plugin::PLUGIN;
 pub use source::ChangeStreamSource;
+pub use stats::ChangeStreamStats;

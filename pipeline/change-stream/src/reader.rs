@@ -41,10 +41,10 @@ use super::batch::Batch;
 use super::change::Change;
 use super::config::OnLostHistory;
 use super::failure::{Failure, judge, silent_collection};
-use super::figures::now_secs;
 use super::position::{Position, Token};
 use super::source::{ChangeStreamSource, backoff};
 use super::split::Fragments;
+use super::stats::now_secs;
 use super::stream::{Opener, Pace};
 
 /// The shortest time between commits of a quiet stream's token: often enough to stay within the oplog, yet few writes.
@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
     /// Reads one stream until it ends or fails. Changes that were read are committed first, even before a failure.
     async fn read(&mut self, pace: Pace) -> Result<End, Failure> {
         let Some(mut stream) = self.open(pace).await? else { return Ok(End::Stopped) };
-        self.source.figures.opened.fetch_add(1, Ordering::Relaxed);
+        self.source.stats.opened.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(source = %self.source.name, ?pace, "change stream opened");
         if self.position.is_none() && !self.begin(stream.resume_token().as_ref()).await? {
             return Ok(End::Stopped);
@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
                     if fragments.is_pending() {
                         continue;
                     }
-                    self.source.figures.caught_up();
+                    self.source.stats.caught_up();
                     if !self.quiet(stream.resume_token().as_ref()).await {
                         return Ok(End::Stopped);
                     }
@@ -286,7 +286,7 @@ impl<'a> Reader<'a> {
         if !self.publishing.publish(events, Some(cursor)).await {
             return false;
         }
-        self.source.figures.stands_at(position.time);
+        self.source.stats.stands_at(position.time);
         self.position = Some(position);
         self.committed = Instant::now();
         true
@@ -318,7 +318,7 @@ impl<'a> Reader<'a> {
             "one change ({operation} in {collection}) is larger than the 16 MiB that MongoDB can send; it was left out"
         );
         self.source.counters.skipped.fetch_add(1, Ordering::Relaxed);
-        self.source.figures.too_large.fetch_add(1, Ordering::Relaxed);
+        self.source.stats.too_large.fetch_add(1, Ordering::Relaxed);
         let mut batch = Batch::default();
         self.gap(&mut batch, self.position.as_ref(), &here, &reason, Some(&change));
         batch.position = Some(here);

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::{ChangeStreamConfig, ChangeStreamConfigError, Scope};
 use super::failure::{Failure, judge};
-use super::figures::ChangeStreamFigures;
 use super::position::Position;
 use super::reader::Reader;
+use super::stats::ChangeStreamStats;
 use super::stream::Opener;
 
-/// The interval at which figures are logged and the oplog is checked.
+/// The interval at which stats are logged and the oplog is checked.
 const REPORT: Duration = Duration::from_secs(60);
 
 /// The time left in the oplog below which a warning is logged.
@@ -34,7 +34,7 @@ pub struct ChangeStreamSource {
     pub(super) scope: Scope,
     pub(super) mapping: Mapping,
     pub(super) counters: Arc<SourceCounters>,
-    pub(super) figures: Arc<ChangeStreamFigures>,
+    pub(super) stats: Arc<ChangeStreamStats>,
 }
 
 impl ChangeStreamSource {
@@ -48,8 +48,8 @@ impl ChangeStreamSource {
         mapping: Mapping,
     ) -> Result<Self, ChangeStreamConfigError> {
         let scope = config.check()?;
-        let (counters, figures) = (Arc::default(), Arc::default());
-        Ok(Self { name: name.into(), config, scope, mapping, counters, figures })
+        let (counters, stats) = (Arc::default(), Arc::default());
+        Ok(Self { name: name.into(), config, scope, mapping, counters, stats })
     }
 
     /// The source's counters.
@@ -58,10 +58,10 @@ impl ChangeStreamSource {
         Arc::clone(&self.counters)
     }
 
-    /// The stream's figures, such as its lag.
+    /// The stream's stats, such as its lag.
     #[must_use]
-    pub fn figures(&self) -> Arc<ChangeStreamFigures> {
-        Arc::clone(&self.figures)
+    pub fn stats(&self) -> Arc<ChangeStreamStats> {
+        Arc::clone(&self.stats)
     }
 
     pub(super) fn error(&self, reason: impl Into<String>) -> SourceError {
@@ -99,20 +99,20 @@ impl ChangeStreamSource {
         }
     }
 
-    /// Logs the figures once a minute.
+    /// Logs the stats once a minute.
     async fn report(&self, opener: &Opener) {
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         loop {
             tokio::time::sleep(REPORT).await;
             let oldest = tokio::time::timeout(REPORT, opener.oldest_change()).await.ok().flatten();
-            self.figures.oldest(oldest);
-            let (lag, remaining) = (self.figures.lag(), self.figures.remaining_oplog());
+            self.stats.oldest(oldest);
+            let (lag, remaining) = (self.stats.lag(), self.stats.remaining_oplog());
             tracing::info!(
                 source = %self.name,
                 read = load(&self.counters.read),
                 published = load(&self.counters.published),
                 skipped = load(&self.counters.skipped),
-                gaps = load(&self.figures.gaps),
+                gaps = load(&self.stats.gaps),
                 lag_s = lag.map(|lag| lag.as_secs()),
                 remaining_oplog_s = remaining.map(|remaining| remaining.as_secs()),
                 "change stream"

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use broker_core::name::TopicName;
 use broker_core::settings::source::{ID, MSG, TOPIC};
-use broker_core::settings::{MadeSource, OnMissing, Priority, Problem, SourceFigures};
+use broker_core::settings::{MadeSource, OnMissing, Priority, Problem, SourceStats};
 use broker_core::source::Source;
 use serde::Deserialize;
 
@@ -89,12 +89,12 @@ impl MappingSettings {
 pub fn made(source: impl Source, counters: Arc<SourceCounters>) -> MadeSource {
     let troubled = Arc::clone(&counters);
     let trouble = Arc::new(move || troubled.trouble());
-    let figures = move || SourceFigures {
+    let stats = move || SourceStats {
         read: counters.read.load(Relaxed),
         published: counters.published.load(Relaxed),
         skipped: counters.skipped.load(Relaxed) + counters.refused.load(Relaxed),
     };
-    MadeSource { source: Box::new(source), figures: Arc::new(figures), trouble }
+    MadeSource { source: Box::new(source), stats: Arc::new(stats), trouble }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::dead_letters::DeadLetters;
-use super::hashtags::Hashtags;
+use super::hashtag_counts::HashtagCounts;
 use super::progress::{Progress, Ticket};
 use super::statistics::Statistics;
 use crate::sink::{Batch, Document, Poison, Stored, StreamCursor, TaggedTweet, TweetSink, UserEngagement};
@@ -58,7 +58,7 @@ pub(super) struct Batcher {
     pub(super) sink: Arc<dyn TweetSink>,
     pub(super) dead_letters: DeadLetters,
     pub(super) statistics: Arc<Statistics>,
-    pub(super) hashtags: Arc<Hashtags>,
+    pub(super) hashtags: Arc<HashtagCounts>,
     pub(super) positions: Vec<Position>,
     pub(super) batch_size: usize,
     pub(super) flush: Duration,

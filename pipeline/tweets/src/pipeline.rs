@@ -16,9 +16,9 @@ use super::batcher::{Batcher, Position};
 use super::config::PipelineConfig;
 use super::console::{self, Screen};
 use super::dead_letters::DeadLetters;
-use super::hashtags::Hashtags;
+use super::hashtag_counts::HashtagCounts;
 use super::logger::Logger;
-use super::pool::{self, PoolFigures, PoolSize};
+use super::pool::{self, PoolSize, PoolStats};
 use super::progress::Progress;
 use super::statistics::Statistics;
 use super::{aggregator, engagement, sentiment, stream};
@@ -45,15 +45,15 @@ struct Counters {
     read: Arc<AtomicU64>,
     dead: Arc<AtomicU64>,
     forgotten: Arc<AtomicU64>,
-    loggers: Arc<PoolFigures>,
-    sentiments: Arc<PoolFigures>,
-    engagements: Arc<PoolFigures>,
+    loggers: Arc<PoolStats>,
+    sentiments: Arc<PoolStats>,
+    engagements: Arc<PoolStats>,
 }
 
 /// Running totals of a pipeline since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PipelineFigures {
+pub struct PipelineStats {
     /// Events read from the feeds.
     pub read: u64,
     /// Tweets sent to be scored, including those inside retweets.
@@ -82,11 +82,11 @@ impl TweetPipeline {
     }
 
     /// A live view of its totals.
-    pub fn figures(&self) -> impl Fn() -> PipelineFigures + Send + Sync + 'static {
+    pub fn stats(&self) -> impl Fn() -> PipelineStats + Send + Sync + 'static {
         let counters = Arc::clone(&self.counters);
         move || {
             let pools = [&counters.loggers, &counters.sentiments, &counters.engagements];
-            PipelineFigures {
+            PipelineStats {
                 read: counters.read.load(Ordering::Relaxed),
                 scored: counters.sentiments.items.load(Ordering::Relaxed),
                 crashes: pools.iter().map(|pool| pool.crashes.load(Ordering::Relaxed)).sum(),
@@ -131,7 +131,7 @@ impl TweetPipeline {
 
         let Self { config, sink, publisher, counters, .. } = self;
         let statistics = Arc::new(Statistics::default());
-        let hashtags = Arc::new(Hashtags::new(hashtags));
+        let hashtags = Arc::new(HashtagCounts::new(hashtags));
         around.spawn(Arc::clone(&statistics).report(
             config.stats,
             Arc::clone(&counters.loggers),

@@ -36,7 +36,7 @@ pub(super) struct PoolSize {
 
 /// Running totals of a pool.
 #[derive(Debug, Default)]
-pub(super) struct PoolFigures {
+pub(super) struct PoolStats {
     /// Workers that accept items.
     pub(super) workers: AtomicUsize,
     /// Items handed to workers.
@@ -49,7 +49,7 @@ pub(super) struct PoolFigures {
 pub(super) async fn run<T, W, F>(
     name: &'static str,
     size: PoolSize,
-    figures: Arc<PoolFigures>,
+    stats: Arc<PoolStats>,
     mut input: mpsc::Receiver<T>,
     work: W,
 ) where
@@ -65,7 +65,7 @@ pub(super) async fn run<T, W, F>(
     let mut pool = Pool {
         name,
         size,
-        figures,
+        stats,
         work: Arc::new(work),
         workers: Vec::new(),
         next: 0,
@@ -88,13 +88,13 @@ pub(super) async fn run<T, W, F>(
     }
     pool.workers.clear();
     while pool.tasks.join_next().await.is_some() {}
-    pool.figures.workers.store(0, Ordering::Relaxed);
+    pool.stats.workers.store(0, Ordering::Relaxed);
 }
 
 struct Pool<T, W> {
     name: &'static str,
     size: PoolSize,
-    figures: Arc<PoolFigures>,
+    stats: Arc<PoolStats>,
     work: Arc<W>,
     /// The queues of the workers that accept items.
     workers: Vec<mpsc::Sender<T>>,
@@ -116,7 +116,7 @@ where
     /// Gives the item to the next worker in turn, or to the first one after it with room; waits if all are full.
     async fn hand_out(&mut self, mut item: T) {
         self.load.items += 1;
-        self.figures.items.fetch_add(1, Ordering::Relaxed);
+        self.stats.items.fetch_add(1, Ordering::Relaxed);
         for _ in 0..self.workers.len() {
             match self.turn().try_send(item) {
                 Ok(()) => return,
@@ -163,22 +163,17 @@ where
         while self.workers.len() < wanted {
             self.last_number += 1;
             let (sender, queue) = mpsc::channel(QUEUE);
-            let keeper = keep(self.name, self.last_number, queue, Arc::clone(&self.work), Arc::clone(&self.figures));
+            let keeper = keep(self.name, self.last_number, queue, Arc::clone(&self.work), Arc::clone(&self.stats));
             self.tasks.spawn(keeper);
             self.workers.push(sender);
         }
-        self.figures.workers.store(self.workers.len(), Ordering::Relaxed);
+        self.stats.workers.store(self.workers.len(), Ordering::Relaxed);
     }
 }
 
 /// Keeps a worker running on `queue` until the queue ends.
-async fn keep<T, W, F>(
-    name: &'static str,
-    number: u64,
-    queue: mpsc::Receiver<T>,
-    work: Arc<W>,
-    figures: Arc<PoolFigures>,
-) where
+async fn keep<T, W, F>(name: &'static str, number: u64, queue: mpsc::Receiver<T>, work: Arc<W>, stats: Arc<PoolStats>)
+where
     T: Send + 'static,
     W: Fn(u64, T) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
@@ -190,7 +185,7 @@ async fn keep<T, W, F>(
         match tokio::spawn(worker).await {
             Ok(()) => return,
             Err(error) if error.is_panic() => {
-                figures.crashes.fetch_add(1, Ordering::Relaxed);
+                stats.crashes.fetch_add(1, Ordering::Relaxed);
             }
             // The runtime is shutting down.
             Err(_) => return,

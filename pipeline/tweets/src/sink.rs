@@ -108,7 +108,7 @@ pub struct Batch {
     pub users: Vec<Document>,
     /// One for each of `tweets`, in the same order.
     pub engagements: Vec<UserEngagement>,
-    /// Hashtags to count; a tweet already counted is not counted again.
+    /// HashtagCounts to count; a tweet already counted is not counted again.
     pub tagged: Vec<TaggedTweet>,
     /// The streams' positions as of *earlier* batches: safe to write at any time, even before the rest of this batch.
     pub cursors: Vec<StreamCursor>,

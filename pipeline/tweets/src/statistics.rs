@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::pool::PoolFigures;
+use super::pool::PoolStats;
 use crate::sink::Stored;
 
 /// The most durations kept per interval; beyond it, they are a random sample.
@@ -88,11 +88,11 @@ impl Statistics {
         window.changed_users += stored.users;
     }
 
-    /// Reports every `every` until `stop`. A report that cannot be published is dropped: newer figures follow.
+    /// Reports every `every` until `stop`. A report that cannot be published is dropped: newer stats follow.
     pub(super) async fn report(
         self: Arc<Self>,
         every: Duration,
-        loggers: Arc<PoolFigures>,
+        loggers: Arc<PoolStats>,
         publisher: Arc<dyn Publisher>,
         stop: CancellationToken,
     ) {

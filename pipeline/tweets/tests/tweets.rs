@@ -223,7 +223,7 @@ async fn every_tweet_is_stored_as_an_independent_computation_says() {
     let sink = Arc::new(SqliteSink::open(&db).unwrap());
     let publisher = Arc::clone(&topics) as Arc<dyn Publisher>;
     let pipeline = TweetPipeline::new(config, Arc::clone(&sink) as Arc<dyn TweetSink>, publisher, None);
-    let figures = pipeline.figures();
+    let stats = pipeline.stats();
     let stop = CancellationToken::new();
     let running = tokio::spawn(pipeline.run(stop.clone()));
     let last = format!("-{events}");
@@ -241,9 +241,9 @@ async fn every_tweet_is_stored_as_an_independent_computation_says() {
     stop_feed.cancel();
     serving.await.unwrap().unwrap();
 
-    let figures = figures();
-    assert_eq!((figures.read, figures.dead_letters, figures.forgotten), (2 * events, 0, 0));
-    assert_eq!(figures.crashes, 2 * (events - TWEETS), "each panic of the feed crashed a worker");
+    let stats = stats();
+    assert_eq!((stats.read, stats.dead_letters, stats.forgotten), (2 * events, 0, 0));
+    assert_eq!(stats.crashes, 2 * (events - TWEETS), "each panic of the feed crashed a worker");
     let expected = Expected::of_the_feed();
     assert!(expected.tweets.len() as u64 > 2 * TWEETS && !expected.hashtags.is_empty());
     expected.check(&db, &hashtags_file);

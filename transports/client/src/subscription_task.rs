@@ -221,11 +221,11 @@ impl SubscriptionTask {
             let failures = self.backoff.failures();
             tracing::warn!(topic = %self.topic, %error, failures, ?wait, "the subscription has no connection");
             self.shared.state.send_replace(ConnectionState::Waiting { failures, wait, reason: error });
-            self.meanwhile(sleep(wait)).await?;
+            self.while_unconnected(sleep(wait)).await?;
             self.shared.state.send_replace(ConnectionState::Connecting);
             let (config, topic, options) = (Arc::clone(&self.config), self.topic.clone(), self.options.clone());
             let attempt = async move { Self::attach(&config, &topic, &options).await };
-            error = match self.meanwhile(attempt).await? {
+            error = match self.while_unconnected(attempt).await? {
                 Ok(link) => {
                     self.connection += 1;
                     self.shared.live.store(self.connection, Ordering::Release);
@@ -274,7 +274,7 @@ impl SubscriptionTask {
     }
 
     /// Runs `work` without a connection, and serves the consumer during it. An error ends the task.
-    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
+    async fn while_unconnected<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
         let mut work = pin!(work);
         let deliver = self.deliver.clone();
         loop {

@@ -12,7 +12,7 @@ use broker_core::engine::{
 use broker_core::event::NewEvent;
 use broker_core::name::TopicName;
 use broker_core::session::SessionSettings;
-use broker_core::storage::{Level, StorageFigures};
+use broker_core::storage::{Level, StorageStats};
 use broker_core::transport::{Broker, Transport};
 use std::future::Future;
 use std::pin::Pin;
@@ -51,7 +51,7 @@ impl Engine for Mute {
     }
 
     fn health(&self) -> Health {
-        Health { unavailable: None, storage: StorageFigures::default() }
+        Health { unavailable: None, storage: StorageStats::default() }
     }
     async fn close(&self) {}
 }

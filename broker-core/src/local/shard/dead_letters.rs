@@ -96,7 +96,7 @@ impl<S: Storage + ?Sized> Shard<S> {
             return;
         }
         let now = self.queues.turn.now();
-        let letters = self.queues.topics.change(at, |topic| [topic.take_given_up(), topic.take_letters(now)]);
+        let letters = self.queues.topics.change(at, |topic| [topic.take_terminated(), topic.take_letters(now)]);
         for letters in letters.into_iter().flatten().filter(|letters| !letters.is_empty()) {
             let Some(topic) = self.queues.topics.get(at) else { continue };
             let Some(to) = topic.dead_letter().cloned() else { continue };

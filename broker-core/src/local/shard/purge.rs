@@ -109,7 +109,7 @@ impl<S: Storage + ?Sized> Shard<S> {
         let Some(at) = self.queues.draining.pop() else { return };
         self.queues.draining.set_under_way(true);
         self.queues.turn.drains();
-        if self.queues.with(at, |topic, _| topic.drain_leaving(most)).unwrap_or(false) {
+        if self.queues.with(at, |topic, _| topic.settle_backlogs(most)).unwrap_or(false) {
             self.queues.draining.insert(at);
         }
         let finished = self.queues.topics.change(at, Topic::take_purged).unwrap_or_default();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::event::Payload;
 use crate::storage::{
     Batch, Commit, Completer, Janitor, Level, Mutation, Place, ReadKey, Recovery, RecoveryReport, Storage,
-    StorageError, StorageErrorKind, StorageFigures, stage,
+    StorageError, StorageErrorKind, StorageStats, stage,
 };
 
 #[derive(Default)]
@@ -172,8 +172,8 @@ impl Storage for MemoryStorage {
         Ok(keys.iter().map(find).collect())
     }
 
-    fn figures(&self) -> StorageFigures {
-        StorageFigures::default()
+    fn stats(&self) -> StorageStats {
+        StorageStats::default()
     }
 
     async fn close(&self) -> Result<(), StorageError> {

@@ -528,7 +528,7 @@ fn who_leaves_does_not_settle_what_was_replaced_and_is_in_flight_to_another() {
     // The event returns to the leaving subscription, which is not drained yet when the event is replaced.
     queue.topic.remove(leaves.sub, queue.now);
     let (successor, _) = queue.publish(1, 0);
-    while queue.topic.drain_leaving(1) {}
+    while queue.topic.settle_backlogs(1) {}
     assert_eq!(queue.changes(), [], "it is still in flight");
     assert!(queue.nack(stays, 1, 0));
     assert!(matches!(queue.changes()[..], [Mutation::Release { .. }]), "its successor has replaced it");

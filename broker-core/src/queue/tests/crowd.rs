@@ -145,7 +145,7 @@ impl Crowd {
                     let (sub, consumer) = (self.sub, self.consumer);
                     self.costs(1, "term", |topic, now| topic.terminate(sub, consumer, id(n), None, 0, now));
                 }
-                let letters = self.topic.take_given_up();
+                let letters = self.topic.take_terminated();
                 self.costs(letters.len(), "the end of term", |topic, now| {
                     topic.letters_done(letters.into_iter().map(|letter| (letter, Fate::Gone)).collect(), None, now);
                 });
@@ -240,7 +240,7 @@ impl Crowd {
             }
             let sub = self.sub;
             self.costs(SLICE, "time-outs", |topic, now| topic.take_back_overdue(sub, SLICE, now));
-            let more = self.costs(SLICE, "a slice of a backlog", |topic, _| topic.drain_leaving(SLICE));
+            let more = self.costs(SLICE, "a slice of a backlog", |topic, _| topic.settle_backlogs(SLICE));
             if !own && !more {
                 break;
             }

@@ -228,7 +228,7 @@ impl Run {
             Step::Move(at, old_is_gone) => self.move_event(at, old_is_gone),
             Step::Drain(most) => {
                 let live = self.topic.inside().0.live;
-                self.topic.drain_leaving(usize::from(most));
+                self.topic.settle_backlogs(usize::from(most));
                 let freed = live - self.topic.inside().0.live;
                 assert!(freed <= usize::from(most), "{freed} freed in a slice of {most}");
             }
@@ -784,7 +784,7 @@ impl Run {
         while let Some((sub, in_model)) = self.sub(0) {
             self.remove(sub, in_model);
         }
-        while self.topic.drain_leaving(2) {}
+        while self.topic.settle_backlogs(2) {}
         self.commit();
         assert!(self.topic.is_idle());
         assert_eq!((self.topic.memory().payloads, self.topic.inside().0.remembered()), (0, 0));

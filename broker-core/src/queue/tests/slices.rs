@@ -199,9 +199,9 @@ fn the_answer_about_a_letter_is_not_taken_for_one_of_the_next_subscription_in_it
     queue.publish(0, 0);
     assert!(queue.next(at.sub).is_some());
     assert!(queue.topic.terminate(at.sub, at.consumer, event_id(0), None, 0, queue.now));
-    let letters = queue.topic.take_given_up();
+    let letters = queue.topic.take_terminated();
     queue.topic.remove(at.sub, queue.now);
-    while queue.topic.drain_leaving(10) {}
+    while queue.topic.settle_backlogs(10) {}
     let next = named(&mut queue, "s", 1);
     assert_eq!(next.sub, at.sub, "the place is used again");
     queue.publish(1, 0);
@@ -265,7 +265,7 @@ fn a_purge_goes_in_slices_and_says_of_each_what_it_settled() {
     let mut settled: Vec<EventKey> = Vec::new();
     let mut slices = 0;
     loop {
-        let more = queue.topic.drain_leaving(100);
+        let more = queue.topic.settle_backlogs(100);
         slices += 1;
         for mutation in queue.changes() {
             let Mutation::Settle { subscription, events, .. } = mutation else { panic!("{mutation:?}") };

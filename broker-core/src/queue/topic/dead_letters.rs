@@ -1,6 +1,6 @@
 //! Dead letters on their way to the dead-letter topic.
 //!
-//! The topic provides the letters to send ([`Topic::take_letters`], [`Topic::take_given_up`]). The driver has the dead-letter topic
+//! The topic provides the letters to send ([`Topic::take_letters`], [`Topic::take_terminated`]). The driver has the dead-letter topic
 //! store them in the batch that also settles them here, and reports the outcomes ([`Topic::letters_done`]).
 
 use super::{SubscriptionId, Topic};
@@ -96,7 +96,7 @@ impl Topic {
     }
 
     /// Takes the events terminated by consumers since the last call, which are sent at once.
-    pub fn take_given_up(&mut self) -> Vec<Outgoing> {
+    pub fn take_terminated(&mut self) -> Vec<Outgoing> {
         self.outbox.take_terminated()
     }
 

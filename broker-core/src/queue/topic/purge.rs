@@ -7,7 +7,7 @@ use crate::storage::Mutation;
 
 impl Topic {
     /// Removes a subscription with all its events. Returns the attached clients, and for a durable subscription the mutation
-    /// to store. [`Topic::drain_leaving`] settles the events.
+    /// to store. [`Topic::settle_backlogs`] settles the events.
     pub fn remove(&mut self, sub: SubscriptionId, now: Millis) -> (Vec<ClientId>, Option<Mutation>) {
         let rules = self.rules();
         let subscription = &mut self.subscriptions[sub];
@@ -27,7 +27,7 @@ impl Topic {
     }
 
     /// Drops all waiting events of a subscription, including those just published. Events in flight stay. Returns the number of dropped
-    /// events. [`Topic::drain_leaving`] settles them, and after the last one [`Topic::take_purged`] returns `ticket`.
+    /// events. [`Topic::settle_backlogs`] settles them, and after the last one [`Topic::take_purged`] returns `ticket`.
     pub fn purge(&mut self, sub: SubscriptionId, ticket: u64) -> u64 {
         let subscription = &mut self.subscriptions[sub];
         let (backlog, size) = subscription.purge(&self.log, self.log.last_seq, self.stored);
@@ -42,7 +42,7 @@ impl Topic {
     }
 
     /// Settles up to `most` events left by removed and purged subscriptions. Returns whether there are more.
-    pub fn drain_leaving(&mut self, most: usize) -> bool {
+    pub fn settle_backlogs(&mut self, most: usize) -> bool {
         self.backlogs.drain(&mut self.log, most)
     }
 }

@@ -37,7 +37,7 @@ impl Topic {
     pub fn restore_unsubscribed(&mut self, name: &SubscriptionName) {
         let Some(sub) = self.subscriptions.find(name) else { return };
         self.remove(sub, Millis(0));
-        while self.drain_leaving(usize::MAX) {}
+        while self.settle_backlogs(usize::MAX) {}
         self.forget_freed();
     }
 

@@ -132,7 +132,7 @@ impl Client {
                 let of = |s: &crate::engine::SubscriptionStats| (s.waiting + s.delayed, s.in_flight);
                 stats.topics[0].subscriptions.iter().map(of).fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
             }
-            other => panic!("figures were asked for: {other:?}"),
+            other => panic!("stats were asked for: {other:?}"),
         }
     }
 

@@ -115,12 +115,12 @@ fn sqlite(dir: &Path) {
 /// Batches and bytes.
 pub async fn statistics_count_batches_and_bytes<B: ContractBackend>() {
     let mut bench = Bench::<B>::new();
-    let before = bench.storage().figures();
+    let before = bench.storage().stats();
     bench.commit(vec![subscribe("t", "s", 0)]).await;
     for seq in 1..=10 {
         bench.commit(vec![Mutation::Publish(event("t", 0, seq, 10_000))]).await;
     }
-    let after = bench.storage().figures();
+    let after = bench.storage().stats();
     assert_eq!(after.batches - before.batches, 11);
     assert!(after.syncs > before.syncs, "each was durable: {after:?}");
     assert!(after.bytes >= 100_000, "its files hold the events: {after:?}");
@@ -156,7 +156,7 @@ pub async fn space_of_what_is_gone_comes_back<B: ContractBackend>() {
     let (engine, storage) = open_engine::<B>(dir.path(), 8 << 20).await;
     small = small || wait_until_small(dir.path(), peak).await;
     assert!(small, "{peak} bytes at the peak, {} when all but one event was gone", disk_bytes(dir.path()));
-    assert!(storage.figures().bytes < peak / 4, "{:?}", storage.figures());
+    assert!(storage.stats().bytes < peak / 4, "{:?}", storage.stats());
     let mut client = Client::new(&engine);
     assert_eq!(client.waiting("kept").await, (1, 0));
     drop(client);

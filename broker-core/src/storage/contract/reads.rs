@@ -62,7 +62,7 @@ pub async fn nothing_is_read_for_what_is_gone<B: ContractBackend>() {
     }
     let nowhere = ReadKey { topic: topic("nowhere"), key: key(0, 1), place: Default::default() };
     assert_eq!(bench.storage().read(vec![nowhere]).await.expect("it can read"), [None]);
-    assert_eq!(bench.storage().figures().damaged, 0, "what is gone is not damaged");
+    assert_eq!(bench.storage().stats().damaged, 0, "what is gone is not damaged");
 }
 
 /// An event is readable once its batch is written.

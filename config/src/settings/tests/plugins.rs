@@ -53,10 +53,10 @@ async fn its_events_reach_the_broker() {
     let loaded = load_clock(dir.path(), "topic = \"t\"\nevery_ms = 1").unwrap();
     let broker = Broker::start(&loaded.settings).await.unwrap();
     let published = async {
-        while broker.source_figures().all(|(name, figures)| name != "c" || figures.published < 3) {
+        while broker.source_stats().all(|(name, stats)| name != "c" || stats.published < 3) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), published).await.expect("three events");
-    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Safe);
+    assert_eq!(broker.stop(Duration::from_secs(10)).await, Stopped::Clean);
 }

@@ -7,10 +7,10 @@ use pipeline_source::mapping::Skipped;
 
 use super::super::batch::Batch;
 use super::super::change::{Change, derived_id};
-use super::super::figures::now_secs;
 use super::super::notice;
 use super::super::position::Position;
 use super::super::split::{Fragments, Whole};
+use super::super::stats::now_secs;
 use super::Reader;
 
 /// The most pairs of reason and collection that are logged.
@@ -34,7 +34,7 @@ impl Reader<'_> {
         let time = time.or(before.as_ref().map(|before| before.time)).unwrap_or_else(now_secs);
         let Some(token) = change.token() else { return false };
         let here = Position { token, time };
-        source.figures.read(time);
+        source.stats.read(time);
         if source.scope.publishes(change.operation()) {
             source.counters.read.fetch_add(1, Ordering::Relaxed);
             let several = source.scope.collections.len() != 1;
@@ -121,7 +121,7 @@ impl Reader<'_> {
         about: Option<&Change>,
     ) {
         let source = self.source;
-        source.figures.gaps.fetch_add(1, Ordering::Relaxed);
+        source.stats.gaps.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(source = %source.name, reason, "gap in the changes");
         if let Some(event) = notice::gap(&source.name, &source.mapping, from, to, reason, about) {
             batch.push(event);

@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Running {
     input: mpsc::Sender<u64>,
-    figures: Arc<PoolFigures>,
+    stats: Arc<PoolStats>,
     done: Arc<StdMutex<Vec<(u64, u64)>>>,
     /// Each item consumes one of these.
     permits: Arc<Semaphore>,
@@ -20,7 +20,7 @@ struct Running {
 /// A pool whose work is to record an item. 13 crashes a worker.
 fn start(size: PoolSize, permits: usize) -> Running {
     let (input, received) = mpsc::channel(4);
-    let figures = Arc::new(PoolFigures::default());
+    let stats = Arc::new(PoolStats::default());
     let done = Arc::new(StdMutex::new(Vec::new()));
     let permits = Arc::new(Semaphore::new(permits));
     let (list, gate) = (Arc::clone(&done), Arc::clone(&permits));
@@ -32,8 +32,8 @@ fn start(size: PoolSize, permits: usize) -> Running {
             list.lock().unwrap().push((worker, item));
         }
     };
-    let task = tokio::spawn(run("test", size, Arc::clone(&figures), received, work));
-    Running { input, figures, done, permits, task }
+    let task = tokio::spawn(run("test", size, Arc::clone(&stats), received, work));
+    Running { input, stats, done, permits, task }
 }
 
 impl Running {
@@ -46,7 +46,7 @@ impl Running {
     async fn end(self) -> Vec<(u64, u64)> {
         drop(self.input);
         tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap();
-        assert_eq!(self.figures.workers.load(Ordering::Relaxed), 0);
+        assert_eq!(self.stats.workers.load(Ordering::Relaxed), 0);
         Arc::try_unwrap(self.done).unwrap().into_inner().unwrap()
     }
 }
@@ -80,12 +80,12 @@ async fn a_crash_costs_the_item_that_caused_it_and_nothing_else() {
     // More than the workers' queues hold, so that those that crash still have queued items.
     let sent: Vec<u64> = (0..20).chain([13, 13]).collect();
     pool.send(sent.iter().copied().take(22)).await;
-    let figures = Arc::clone(&pool.figures);
+    let stats = Arc::clone(&pool.stats);
     pool.permits.add_permits(1_000);
     let done: BTreeSet<u64> = pool.end().await.into_iter().map(|(_, item)| item).collect();
     assert_eq!(done, (0..20).filter(|item| *item != 13).collect());
-    assert_eq!(figures.crashes.load(Ordering::Relaxed), 3);
-    assert_eq!(figures.items.load(Ordering::Relaxed), 22);
+    assert_eq!(stats.crashes.load(Ordering::Relaxed), 3);
+    assert_eq!(stats.items.load(Ordering::Relaxed), 22);
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,10 +99,10 @@ async fn a_pool_grows_while_items_wait_and_shrinks_when_none_come() {
             sender.send(item).await.unwrap();
         }
     });
-    let workers = || pool.figures.workers.load(Ordering::Relaxed);
+    let workers = || pool.stats.workers.load(Ordering::Relaxed);
     until(|| workers() == 6).await;
     assert_eq!(workers(), 6, "no more than the limit");
-    until(|| pool.figures.items.load(Ordering::Relaxed) == items).await;
+    until(|| pool.stats.items.load(Ordering::Relaxed) == items).await;
     // No more input arrives: the workers being removed have full queues.
     until(|| workers() == 1).await;
     assert!(pool.done.lock().unwrap().is_empty());
@@ -116,7 +116,7 @@ async fn a_full_pool_makes_its_input_wait() {
     let pool = start(FIXED, 0);
     let fits = 3 * (QUEUE as u64 + 1);
     pool.send(100..100 + fits).await;
-    until(|| pool.figures.items.load(Ordering::Relaxed) == fits).await;
+    until(|| pool.stats.items.load(Ordering::Relaxed) == fits).await;
     // One held by the pool, four in the channel ahead of it.
     pool.send(200..205).await;
     assert!(pool.input.try_send(1).is_err());

@@ -13,7 +13,7 @@ impl Run {
     pub(super) fn send_letters(&mut self) {
         // What was said of these before is stored before.
         self.commit();
-        let given_up = self.topic.take_given_up();
+        let given_up = self.topic.take_terminated();
         let letters = self.topic.take_letters(self.now);
         for outgoing in &letters {
             let (_, in_model) = self.in_model(outgoing.sub);
@@ -91,7 +91,7 @@ impl Run {
         let mut purged = Vec::new();
         let mut more = true;
         while more {
-            more = self.topic.drain_leaving(slice.max(1));
+            more = self.topic.settle_backlogs(slice.max(1));
             purged.extend(self.topic.take_purged());
         }
         assert_eq!(purged, [7]);

@@ -23,7 +23,7 @@ const MAX_TAGS: usize = 1_000_000;
 
 /// The counts.
 #[derive(Debug, Default)]
-pub(super) struct Hashtags {
+pub(super) struct HashtagCounts {
     state: Mutex<State>,
 }
 
@@ -34,7 +34,7 @@ struct State {
     full: bool,
 }
 
-impl Hashtags {
+impl HashtagCounts {
     /// Starts with the sink's counts.
     pub(super) fn new(counts: HashMap<String, u64>) -> Self {
         Self { state: Mutex::new(State { counts, changed: true, full: false }) }
@@ -143,7 +143,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("herald-hashtags-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("hashtag_stats.json");
-        let hashtags = Hashtags::new(HashMap::from([("old".to_owned(), 2)]));
+        let hashtags = HashtagCounts::new(HashMap::from([("old".to_owned(), 2)]));
         hashtags.count(&[tweet("1", &["b", "Rust"]), tweet("2", &["seen"]), tweet("3", &["a", "b", "\"q\""])], &[0, 2]);
         write(&path, &hashtags.changes().unwrap()).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

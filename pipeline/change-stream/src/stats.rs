@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Stands for a figure that is not known yet.
 const UNKNOWN: u64 = u64::MAX;
 
-/// The figures of a source's stream, shared with the metrics.
+/// The stats of a source's stream, shared with the metrics.
 #[derive(Debug)]
-pub struct ChangeStreamFigures {
+pub struct ChangeStreamStats {
     /// Successful openings of a stream.
     pub opened: AtomicU64,
     /// Gaps: lost history, dropped or renamed collections, and changes that could not be published.
@@ -20,7 +20,7 @@ pub struct ChangeStreamFigures {
     position_secs: AtomicU64,
 }
 
-impl Default for ChangeStreamFigures {
+impl Default for ChangeStreamStats {
     fn default() -> Self {
         Self {
             opened: AtomicU64::new(0),
@@ -33,7 +33,7 @@ impl Default for ChangeStreamFigures {
     }
 }
 
-impl ChangeStreamFigures {
+impl ChangeStreamStats {
     /// The age of the latest change when it was read, by the cluster's clock (whole seconds). Zero once the stream has caught up; `None`
     /// before the server's first answer.
     #[must_use]
@@ -88,18 +88,18 @@ mod tests {
 
     #[test]
     fn unknown_figures_are_none() {
-        let figures = ChangeStreamFigures::default();
-        assert_eq!((figures.lag(), figures.remaining_oplog()), (None, None));
-        figures.oldest(Some(5));
-        assert_eq!(figures.remaining_oplog(), None, "nothing was read");
-        figures.stands_at(65);
-        figures.oldest(Some(5));
-        assert_eq!(figures.remaining_oplog(), Some(Duration::from_secs(60)));
-        figures.oldest(None);
-        assert_eq!(figures.remaining_oplog(), None);
-        figures.read(now_secs().saturating_sub(100));
-        assert!(figures.lag().unwrap() >= Duration::from_secs(99));
-        figures.caught_up();
-        assert_eq!(figures.lag(), Some(Duration::ZERO));
+        let stats = ChangeStreamStats::default();
+        assert_eq!((stats.lag(), stats.remaining_oplog()), (None, None));
+        stats.oldest(Some(5));
+        assert_eq!(stats.remaining_oplog(), None, "nothing was read");
+        stats.stands_at(65);
+        stats.oldest(Some(5));
+        assert_eq!(stats.remaining_oplog(), Some(Duration::from_secs(60)));
+        stats.oldest(None);
+        assert_eq!(stats.remaining_oplog(), None);
+        stats.read(now_secs().saturating_sub(100));
+        assert!(stats.lag().unwrap() >= Duration::from_secs(99));
+        stats.caught_up();
+        assert_eq!(stats.lag(), Some(Duration::ZERO));
     }
 }

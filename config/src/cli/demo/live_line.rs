@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::engine::{SubscriptionStats, TopicStats};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pipeline_tweets::PipelineFigures;
+use pipeline_tweets::PipelineStats;
 
 use crate::assembly::Broker;
 use crate::assembly::durable::topic_stats;
@@ -17,7 +17,7 @@ const GLANCE: Duration = Duration::from_millis(500);
 const LINE: Duration = Duration::from_secs(5);
 
 /// Shows the counts of a topic until it is dropped or finished.
-pub(crate) struct Live {
+pub(crate) struct LiveLine {
     /// `None` where standard error is no terminal: then a plain line is printed every few seconds.
     bar: Option<ProgressBar>,
     /// The topic to show. Sources whose name begins with it count as its own.
@@ -26,7 +26,7 @@ pub(crate) struct Live {
     full_at: u64,
 }
 
-impl Live {
+impl LiveLine {
     pub(crate) fn start(topic: &'static str, full_at: u64) -> Self {
         let bar = stderr_is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -49,15 +49,15 @@ impl Live {
             let now = Instant::now();
             let Some(engine) = broker.engine() else { continue };
             let Some(stats) = topic_stats(&**engine, self.topic).await else { continue };
-            let its_sources = broker.source_figures().filter(|(name, _)| name.starts_with(self.topic));
-            let read = its_sources.map(|(_, figures)| figures.read).sum();
+            let its_sources = broker.source_stats().filter(|(name, _)| name.starts_with(self.topic));
+            let read = its_sources.map(|(_, stats)| stats.read).sum();
             let rate = before.map_or(0.0, |(then, published)| {
                 stats.published.saturating_sub(published) as f64 / now.duration_since(then).as_secs_f64().max(0.001)
             });
             before = Some((now, stats.published));
             let mut line = line(read, &stats, rate, self.full_at);
-            if let Some(tweets) = broker.pipeline_figures() {
-                let PipelineFigures { scored, crashes, .. } = tweets;
+            if let Some(tweets) = broker.pipeline_stats() {
+                let PipelineStats { scored, crashes, .. } = tweets;
                 line.push_str(&format!("; pipeline: {scored} tweets scored, {crashes} workers crashed"));
             }
             match &self.bar {
