@@ -336,7 +336,8 @@ pub struct RecoveryReport {
     pub bytes: u64,
     /// Bytes of a torn tail that were cut off.
     pub torn_bytes: u64,
-    /// Records that failed their checksum, with valid ones after them. They are left where they are.
+    /// Damaged places: records that failed their checksum, with valid ones after them, and what a storage has put right. Each is logged by the
+    /// storage with its place.
     pub damaged: u64,
 }
 

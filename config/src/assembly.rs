@@ -452,7 +452,10 @@ fn say_what_was_found(report: &RecoveryReport) {
         );
     }
     if damaged > 0 {
-        tracing::error!(damaged, "damaged records were found and left where they are; the broker goes on without them");
+        tracing::error!(
+            damaged,
+            "damage was found, in the places logged before this; the broker goes on with everything that can be read"
+        );
     }
 }
 
