@@ -151,6 +151,21 @@ fn dead_letters_follow_the_new_rules() {
 }
 
 #[test]
+fn an_event_that_has_used_up_a_lowered_maximum_becomes_a_dead_letter_without_a_consumer() {
+    let broker = TestBroker::start(&config("[topics.t]\nmax_deliveries = 9\n"));
+    let mut client = subscriber(&broker, &["t"]);
+    client.send(&publish("t", "often", 0));
+    client.expect(&delivery("t", "often", 0));
+    client.asks("nack t often", "requeued ev_id=often");
+    client.expect(&redelivery("t", "often", 0, 1));
+    client.asks("detach t", "detached from topic t");
+    broker.wait_for_figures("t", &[("waiting", 1)]);
+    broker.reload(&config("[topics.t]\nmax_deliveries = 2\n"));
+    broker.wait_for_figures("t.dead", &[("waiting", 1)]);
+    broker.wait_for_figures("t", &[("waiting", 0), ("dead_lettered", 1)]);
+}
+
+#[test]
 fn auto_create_changes() {
     let broker = TestBroker::start(&config(""));
     let mut client = broker.telnet();

@@ -13,7 +13,8 @@
 //!
 //! - Events that no subscription holds any more, after a removed subscription or a purge was cut short, are collected as *released*
 //!   and handed to the storage before the shards start.
-//! - Events in flight at the kill are simply waiting again. Only their delivery count since the last stored redelivery is lost.
+//! - Events in flight at the kill are simply waiting again. Where `max_deliveries` is set, their deliveries were recorded, up to 100 ms ago;
+//!   elsewhere the count of the delivery under way is lost.
 //! - Nothing remains parked, moving, or on an errand: these states are in memory only.
 
 mod worker;

@@ -14,6 +14,7 @@
 //! | acknowledgements, nack, touch | [`settle`], [`idle`] |
 //! | requests that wait for an event to become visible | [`parking`] |
 //! | time-outs, delays, expiry | [`expiry`], [`timers`] |
+//! | delivery counts that outlive a kill | [`recordings`] |
 //! | dead letters, and their way back | [`dead_letters`], [`redrive`] |
 //! | peek, purge, stats | [`peek`], [`purge`], [`stats`] |
 //! | events that the storage moves | [`rewrite`] |
@@ -32,6 +33,7 @@ mod peek;
 mod publish;
 mod purge;
 mod queues;
+mod recordings;
 mod redrive;
 mod requests;
 mod rewrite;
@@ -58,6 +60,7 @@ use idle::IdleAnswers;
 use parking::Parking;
 use purge::{DRAIN, DRAIN_BESIDES, Purges};
 use queues::Queues;
+use recordings::Recordings;
 use rewrite::Rewrite;
 
 /// Messages taken in one turn. What arrives while a batch is being prepared joins the next one.
@@ -74,6 +77,7 @@ pub(super) struct Shard<S: Storage + ?Sized> {
     idle: IdleAnswers,
     purges: Purges,
     errands: Errands,
+    recordings: Recordings,
     commits: Commits,
     full_notice: FullNotice,
     /// Nothing is delivered any more: an event that returns from one client must not go out to the next one that is about to be
@@ -93,6 +97,7 @@ impl<S: Storage + ?Sized> Shard<S> {
             idle: IdleAnswers::default(),
             purges: Purges::default(),
             errands: Errands::default(),
+            recordings: Recordings::default(),
             commits: Commits::default(),
             full_notice: FullNotice::default(),
             closing: false,
@@ -109,7 +114,14 @@ impl<S: Storage + ?Sized> Shard<S> {
             if closing.is_some() && self.commits.is_empty() {
                 break;
             }
-            let wake = self.queues.timers.first().map(|at| self.shared.clock.instant(at));
+            let wake = self
+                .queues
+                .timers
+                .first()
+                .into_iter()
+                .chain(self.recordings.due())
+                .min()
+                .map(|at| self.shared.clock.instant(at));
             let timer = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at).await,

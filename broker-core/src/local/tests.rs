@@ -5,6 +5,7 @@ mod delays;
 mod letters;
 mod limits;
 mod memory;
+mod recordings;
 mod reopening;
 mod rewrite;
 mod sources;

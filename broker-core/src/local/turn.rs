@@ -87,6 +87,11 @@ impl Turn {
         topic.drain_changes(&mut self.mutations);
     }
 
+    /// Adds the records of up to `most` deliveries of a topic. Returns the number of deliveries examined.
+    pub(super) fn record_deliveries(&mut self, topic: &mut Topic, most: usize) -> usize {
+        topic.record_deliveries(most, &mut self.mutations)
+    }
+
     /// Stores an event, and makes it visible once it is durable.
     pub(super) fn store(&mut self, at: TopicAt, event: StoredEvent) {
         let key = event.key;
@@ -144,6 +149,11 @@ impl Turn {
     }
 
     // ---- The end ----
+
+    /// Whether the turn stores anything so far.
+    pub(super) fn stores(&self) -> bool {
+        !self.mutations.is_empty()
+    }
 
     /// Whether the turn stores an event so far.
     pub(super) fn stores_events(&self) -> bool {

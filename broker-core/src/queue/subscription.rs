@@ -13,6 +13,7 @@
 //! | events that move to another topic | [`letters`], and the phases of a move in [`moving`] |
 //! | the consumers and whose turn it is | [`consumers`] |
 //! | acknowledgements that are late or settle nothing | [`late`] |
+//! | the delivery counts that outlive a kill, and events that have used theirs up | [`counts`] |
 //! | counts of unsettled events | [`account`] |
 //! | changes not yet stored | [`unstored`] |
 //! | the least urgent event, which makes room | [`lowest`] |
@@ -24,6 +25,7 @@ mod aside;
 mod backlog;
 mod candidate;
 mod consumers;
+mod counts;
 mod delivery;
 mod hold;
 mod late;
@@ -35,6 +37,7 @@ mod recovery;
 mod unstored;
 
 use super::flights::Flights;
+use super::history::History;
 use super::log::Log;
 use crate::event::{EventKey, Millis, Seq};
 use crate::letter::Reason;
@@ -46,6 +49,7 @@ pub(super) use backlog::Backlog;
 pub(super) use candidate::Candidate;
 use consumers::Consumers;
 pub use consumers::{ClientId, ConsumerId};
+use counts::Review;
 pub(super) use hold::Hold;
 use letters::Letters;
 use positions::Positions;
@@ -65,6 +69,12 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// Whether an event with this history must not be delivered again.
+    #[inline]
+    pub(super) fn is_exhausted(&self, history: History) -> bool {
+        self.max_deliveries > 0 && history.deliveries >= self.max_deliveries
+    }
+
     /// The deadline of a delivery that starts now; `None` for no deadline.
     fn deadline(&self, now: Millis) -> Option<Millis> {
         (self.ack_timeout_ms > 0).then(|| now.plus(self.ack_timeout_ms))
@@ -106,6 +116,8 @@ pub(super) struct Subscription {
     loading: bool,
     /// Whether the last search for a candidate ended early; see [`candidate`].
     unfinished: bool,
+    /// The search for events that have used up their deliveries; see [`counts`].
+    review: Review,
 }
 
 impl Subscription {
@@ -125,6 +137,7 @@ impl Subscription {
             counters: Counters::default(),
             loading: false,
             unfinished: false,
+            review: Review::Done,
         }
     }
 
@@ -275,7 +288,7 @@ impl Subscription {
 
     /// The time of the next change that depends on time alone.
     pub(super) fn next_change(&self) -> Option<Millis> {
-        if self.unfinished && self.is_hungry() {
+        if self.unfinished && self.is_hungry() || self.review != Review::Done {
             return Some(Millis(0));
         }
         let deadline = self.flights.next_deadline().map(|(at, _)| at);

@@ -64,6 +64,8 @@ pub struct Topic {
     published: u64,
     /// The subscriptions that may have changes to store, possibly more than once.
     changed: Vec<SubscriptionId>,
+    /// The subscriptions with deliveries to record.
+    delivered: Vec<SubscriptionId>,
 }
 
 impl Topic {
@@ -80,6 +82,7 @@ impl Topic {
             stored: Tally::ZERO,
             published: 0,
             changed: Vec::new(),
+            delivered: Vec::new(),
         }
     }
 
@@ -103,6 +106,14 @@ impl Topic {
             self.subscriptions.values_mut().for_each(Subscription::unblock_all);
         }
         self.policy = policy;
+        self.review_deliveries();
+    }
+
+    /// Has the waiting events examined, in slices, that may have used up their deliveries; see [`Topic::next_change`].
+    fn review_deliveries(&mut self) {
+        if self.rules().max_deliveries > 0 {
+            self.subscriptions.values_mut().for_each(Subscription::review_deliveries);
+        }
     }
 
     fn rules(&self) -> Rules {
@@ -154,7 +165,7 @@ impl Topic {
     /// Frees memory that an idle topic does not need.
     pub fn shrink(&mut self) {
         self.log.shrink();
-        self.changed = Vec::new();
+        (self.changed, self.delivered) = (Vec::new(), Vec::new());
     }
 
     // ---- Subscriptions ----

@@ -113,6 +113,32 @@ fn too_many_deliveries_make_a_dead_letter_however_the_event_comes_back() {
 }
 
 #[test]
+fn an_event_that_takes_the_broker_down_becomes_a_dead_letter_on_every_storage() {
+    for kind in ["json-log", "sqlite", "sled"] {
+        let mut broker = TestBroker::start(&format!("[storage]\nkind = \"{kind}\"\n[topics.t]\nmax_deliveries = 2\n"));
+        for life in 0..2 {
+            let mut client = subscriber(&broker, "s");
+            if life == 0 {
+                client.send(&publish("t", "a", 0));
+                client.expect(&delivery("t", "a", 0));
+            } else {
+                client.expect(&redelivery("t", "a", 0, life));
+            }
+            // The record is in the next batch, so also in that of an event confirmed after the delivery.
+            let mut publisher = broker.telnet();
+            assert!(publisher.ask(r#"hello {"confirm":true}"#).starts_with("hello"));
+            let marker = format!("marker-{life}");
+            publisher.asks(&publish("t", &marker, -1), &format!("published t {marker} synced"));
+            broker.kill();
+            broker.run();
+        }
+        // Nobody consumes.
+        wait_for(&broker, "t.dead", &[letter("a", 0, "\"s\"", "max_deliveries", 2, "")]);
+        broker.wait_for_figures("t", &[("waiting", 2), ("in_flight", 0)]);
+    }
+}
+
+#[test]
 fn a_lost_connection_counts_and_the_count_survives_a_kill() {
     let mut broker = TestBroker::start("[topics.t]\nmax_deliveries = 2\n");
     let mut client = subscriber(&broker, "s");

@@ -17,6 +17,7 @@ impl<S: Storage + ?Sized> Shard<S> {
         let touched = self.queues.turn.take_touched();
         for at in &touched {
             self.queues.drain_changes(*at);
+            self.note_deliveries(*at);
         }
         if self.shared.topics.is_exceeded() {
             self.queues.forget_topics();
@@ -24,6 +25,7 @@ impl<S: Storage + ?Sized> Shard<S> {
         self.queues.report_forgettable();
         debug_assert!(self.queues.topics.is_counted(), "every change of a topic is counted");
         self.queues.topics.stay_in_budget();
+        self.record_deliveries();
         self.submit_turn();
         // Letters follow the batch, because the batch in which another shard settles their events has to come after it.
         for at in touched {

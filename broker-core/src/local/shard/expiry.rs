@@ -13,6 +13,9 @@ const DUE: usize = 1024;
 /// Overdue deliveries of one subscription that are taken back in one turn.
 const OVERDUE: usize = 1024;
 
+/// Waiting events of one subscription that are examined in one turn for whether they have used up their deliveries.
+const EXHAUSTED: usize = 1024;
+
 /// Timers handled in one turn. The rest follow after the messages that have arrived, so that many timers do not block a shard.
 const TIMERS: usize = 256;
 
@@ -31,6 +34,7 @@ impl<S: Storage + ?Sized> Shard<S> {
                 Timer::Subscription(sub) => {
                     self.queues.with(at, |topic, now| {
                         topic.take_back_overdue(sub, OVERDUE, now);
+                        topic.bury_exhausted(sub, EXHAUSTED, now);
                         topic.promote(sub, now);
                     });
                     self.pump(at, sub);

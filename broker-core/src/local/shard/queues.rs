@@ -73,6 +73,12 @@ impl Queues {
         self.topics.change(at, |topic| turn.drain_changes(topic));
     }
 
+    /// Adds the records of up to `most` deliveries of a topic to the turn. Returns the number of deliveries examined.
+    pub(super) fn record_deliveries(&mut self, at: TopicAt, most: usize) -> usize {
+        let turn = &mut self.turn;
+        self.topics.change(at, |topic| turn.record_deliveries(topic, most)).unwrap_or(0)
+    }
+
     /// Sets the timer of a subscription to its next change.
     pub(super) fn schedule(&mut self, at: TopicAt, sub: SubscriptionId) {
         let next = self.topics.get(at).and_then(|topic| topic.next_change(sub));

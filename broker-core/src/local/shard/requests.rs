@@ -76,6 +76,10 @@ impl<S: Storage + ?Sized> Shard<S> {
             }
             self.queues.with(at, |topic, _| topic.set_policy(policy));
             self.pump_hungry(at);
+            // Those without consumers, too: their waiting events may have used up their deliveries.
+            for sub in self.queues.topics.get(at).map(Topic::subscription_ids).unwrap_or_default() {
+                self.queues.schedule(at, sub);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The waiting events that have left the order of the lanes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use crate::event::{EventKey, Millis, Priority, Seq};
 use crate::name::IdKey;
@@ -131,6 +132,32 @@ impl Aside {
     /// Takes everything in constant time.
     pub(super) fn take(&mut self) -> Exceptions {
         std::mem::take(self).exceptions
+    }
+
+    /// Examines up to `most` events from `start` on, in delivery order. Returns the last one examined, if there are more, and those for whose
+    /// history `wanted` returns true.
+    pub(super) fn examine(
+        &self,
+        start: Bound<EventKey>,
+        most: usize,
+        wanted: impl Fn(History) -> bool,
+    ) -> (Option<EventKey>, Vec<EventKey>) {
+        let mut last = None;
+        let mut found = Vec::new();
+        for (at, (key, exception)) in self.exceptions.range((start, Bound::Unbounded)).enumerate() {
+            if at == most {
+                return (last, found);
+            }
+            last = Some(*key);
+            if wanted(exception.history) {
+                found.push(*key);
+            }
+        }
+        (None, found)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.exceptions.is_empty()
     }
 
     /// The first event in delivery order that is ready.

@@ -103,9 +103,8 @@ impl Subscription {
                 self.expire(log, key, rules);
                 continue;
             }
-            if rules.max_deliveries > 0 && history.deliveries >= rules.max_deliveries {
-                // An event with that many deliveries returns to the queue only if the broker was restarted or the policy
-                // has changed.
+            if rules.is_exhausted(history) {
+                // The broker was restarted or the policy has changed, and the review of the subscription has not come this far.
                 self.bury(log, key, Reason::MaxDeliveries);
                 continue;
             }

@@ -120,6 +120,7 @@ impl Subscription {
         self.consumers.note_delivery(consumer, id);
         let list = self.consumers.flights_mut(consumer);
         self.flights.insert(list, NewFlight { key, id, history, consumer, since: now, deadline });
+        self.note_delivery(id, key, rules);
         self.counters.delivered += 1;
         self.counters.redelivered += u64::from(history.deliveries > 0);
         history.deliveries
@@ -199,7 +200,7 @@ impl Subscription {
         // Without a time to live the time in flight is not needed, and the record is shorter without it.
         let grace_ms = if expires { history.grace_ms } else { 0 };
         self.unstored.come_back(Redelivery { key, deliveries: history.deliveries, due_at, grace_ms });
-        if rules.max_deliveries > 0 && history.deliveries >= rules.max_deliveries {
+        if rules.is_exhausted(history) {
             self.bury(log, key, Reason::MaxDeliveries);
         }
     }

@@ -1,6 +1,6 @@
 //! Whether and how a subscription holds an event.
 
-use super::Subscription;
+use super::{Rules, Subscription};
 use crate::event::{EventKey, Millis, Priority, Seq};
 use crate::name::IdKey;
 use crate::queue::history::History;
@@ -62,8 +62,9 @@ impl Subscription {
 
     /// The stored state of a held event: its deliveries, and its due time.
     ///
-    /// A delivery under way does not count. Only its end is stored, so a restart before that undoes it.
-    pub(in crate::queue) fn state_to_store(&self, key: EventKey, id: IdKey) -> (History, Option<Millis>) {
+    /// A delivery under way counts where deliveries are recorded ([`counts`](super::counts)). Elsewhere only its end is stored, so a restart
+    /// before that undoes it.
+    pub(in crate::queue) fn state_to_store(&self, key: EventKey, id: IdKey, rules: Rules) -> (History, Option<Millis>) {
         if let Some(exception) = self.aside.get(key) {
             return (exception.history, exception.due_at());
         }
@@ -72,7 +73,7 @@ impl Subscription {
         }
         let history = self.flights.of(id, key).map_or(History::default(), |flight| {
             let history = flight.history;
-            History { deliveries: history.deliveries - 1, ..history }
+            History { deliveries: history.deliveries - u32::from(rules.max_deliveries == 0), ..history }
         });
         (history, None)
     }

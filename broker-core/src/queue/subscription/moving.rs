@@ -151,14 +151,18 @@ impl Subscription {
         let list = self.consumers.flights_mut(consumer);
         let deadline = rules.deadline(now);
         self.flights.insert(list, NewFlight { key, id, history, consumer, since: now, deadline });
+        self.note_delivery(id, key, rules);
         // If the event was replaced, it is still held by the subscriptions that have it in flight.
         debug_assert!(log.get(key).is_some(), "a held event is in the log");
     }
 
     /// Handles the outcome that the other topic has no room for an event whose consumer has terminated it and left: it comes back.
-    pub(in crate::queue) fn return_terminated(&mut self, log: &mut Log, flight: &Flight, now: Millis) {
-        if let Some(letter) = self.letters.remove(flight.key) {
-            self.return_to_queue(log, flight.key, letter, now);
+    /// It becomes a dead letter for another reason if that was its last delivery.
+    pub(in crate::queue) fn return_terminated(&mut self, log: &mut Log, flight: &Flight, now: Millis, rules: Rules) {
+        let Some(letter) = self.letters.remove(flight.key) else { return };
+        self.return_to_queue(log, flight.key, letter, now);
+        if rules.is_exhausted(letter.history) && self.aside.contains(flight.key) {
+            self.bury(log, flight.key, Reason::MaxDeliveries);
         }
     }
 

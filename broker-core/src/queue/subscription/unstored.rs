@@ -1,6 +1,7 @@
 //! Changes of a subscription that are not yet handed to the storage.
 
 use crate::event::EventKey;
+use crate::name::IdKey;
 use crate::storage::Redelivery;
 
 /// The changes of a subscription since the last hand-over to the storage.
@@ -11,11 +12,13 @@ pub(in crate::queue) struct Unstored {
     durable: bool,
     settled: Vec<EventKey>,
     redelivered: Vec<Redelivery>,
+    /// Deliveries to record, possibly of events that are not in flight any more.
+    delivered: Vec<(IdKey, EventKey)>,
 }
 
 impl Unstored {
     pub(super) fn new(durable: bool) -> Self {
-        Self { durable, settled: Vec::new(), redelivered: Vec::new() }
+        Self { durable, settled: Vec::new(), redelivered: Vec::new(), delivered: Vec::new() }
     }
 
     /// Records a settlement.
@@ -31,6 +34,24 @@ impl Unstored {
         if self.durable {
             self.redelivered.push(event);
         }
+    }
+
+    /// Notes a delivery whose count has to outlive a kill.
+    pub(super) fn deliver(&mut self, id: IdKey, key: EventKey) {
+        if self.durable {
+            self.delivered.push((id, key));
+        }
+    }
+
+    /// The number of deliveries to record.
+    #[inline]
+    pub(super) fn delivered(&self) -> usize {
+        self.delivered.len()
+    }
+
+    /// Takes up to `most` deliveries to record.
+    pub(super) fn take_delivered(&mut self, most: usize) -> Vec<(IdKey, EventKey)> {
+        self.delivered.drain(..most.min(self.delivered.len())).collect()
     }
 
     /// Whether there are settlements.

@@ -343,7 +343,7 @@ impl Model {
 
     /// `gone`: stored elsewhere; else `lost`, or it stays.
     pub(super) fn letter_done(&mut self, at: usize, seq: u64, gone: bool, lost: bool, now: u64) {
-        let timeout = self.policy.ack_timeout_ms;
+        let (timeout, most) = (self.policy.ack_timeout_ms, self.policy.max_deliveries);
         self.orders += 1;
         let order = self.orders;
         let timed = self.event(seq).expires.is_some();
@@ -365,7 +365,7 @@ impl Model {
         } else {
             held.state = State::Waiting;
             if giver.is_some() {
-                held.letter = None;
+                held.letter = (most > 0 && held.deliveries >= most).then_some(Reason::MaxDeliveries);
                 held.due = 0;
                 held.stored = (held.deliveries, 0, if timed { held.flown } else { 0 });
             }
@@ -725,7 +725,40 @@ impl Model {
         self.subs.iter().flatten().any(|sub| sub.held.iter().any(|held| held.seq == seq && held.withdrawn))
     }
 
-    /// The state of each durable subscription as a storage has it: deliveries in flight are not counted.
+    /// Where the number of deliveries is limited, the storage has those in flight: all of them, or of one event.
+    pub(super) fn record_deliveries(&mut self, seq: Option<u64>) {
+        if self.policy.max_deliveries == 0 {
+            return;
+        }
+        let timed: BTreeSet<u64> =
+            self.events.iter().filter(|event| event.expires.is_some()).map(|event| event.seq).collect();
+        for held in self.subs.iter_mut().flatten().flat_map(|sub| &mut sub.held) {
+            let flies = matches!(held.state, State::InFlight { .. }) && !held.withdrawn;
+            if flies && seq.is_none_or(|seq| held.seq == seq) {
+                held.stored = (held.deliveries, 0, if timed.contains(&held.seq) { held.flown } else { 0 });
+            }
+        }
+    }
+
+    /// Makes letters of all waiting events that have used up their deliveries.
+    pub(super) fn bury_exhausted(&mut self, at: usize, now: u64) {
+        let (most, expiring) = (self.policy.max_deliveries, self.policy.expired_to_dead_letter);
+        let expires: BTreeMap<u64, u64> =
+            self.events.iter().filter_map(|event| Some((event.seq, event.expires?))).collect();
+        let sub = self.sub_mut(at);
+        let exhausted =
+            |held: &Held| most > 0 && held.deliveries >= most && held.state == State::Waiting && held.letter.is_none();
+        let expired = |held: &Held| expires.get(&held.seq).is_some_and(|at| at + held.flown <= now);
+        for held in sub.held.iter_mut().filter(|held| exhausted(held)) {
+            sub.counters.expired += u64::from(expired(held));
+            if !expired(held) || expiring {
+                held.letter = Some(if expired(held) { Reason::Expired } else { Reason::MaxDeliveries });
+            }
+        }
+        sub.held.retain(|held| !(exhausted(held) && expired(held)));
+    }
+
+    /// The state of each durable subscription as a storage has it: deliveries in flight count where they are limited.
     pub(super) fn kept(&self) -> Vec<Kept> {
         let durable = self.subs.iter().flatten().filter_map(|sub| {
             let held = sub.held.iter().filter(|held| !held.withdrawn);

@@ -510,6 +510,11 @@ impl Run {
     fn commit(&mut self) {
         let mut mutations = Vec::new();
         self.topic.drain_changes(&mut mutations);
+        // In slices, as the shard does it. Here the records are always in the batch of their turn.
+        while self.topic.has_deliveries_to_record() {
+            assert!(self.topic.record_deliveries(2, &mut mutations) <= 2);
+        }
+        self.model.record_deliveries(None);
         for mutation in mutations {
             match mutation {
                 Mutation::Release { key, place, .. } => self.release(key, place),
@@ -581,6 +586,7 @@ impl Run {
         }
         let holders = holders.expect("the model needs it");
         let event = self.events[&key].clone();
+        self.model.record_deliveries(Some(key.seq.0));
         let mut expected: Vec<(String, u32, Option<u64>, u64)> = Vec::new();
         for kept in self.model.kept() {
             let held = kept.held.iter().find(|(seq, ..)| *seq == key.seq.0);
@@ -723,6 +729,13 @@ impl Run {
             let name = SubscriptionName::new(&kept.name).unwrap();
             let sub = self.topic.find(&name).expect("it is durable");
             self.subs.push((sub, self.model.find(&kept.name).unwrap()));
+        }
+        for (sub, in_model) in self.subs.clone() {
+            // Nobody consumes: only a review finds what has used up its deliveries.
+            while self.topic.next_change(sub) == Some(Millis(0)) {
+                self.topic.bury_exhausted(sub, 3, self.now);
+            }
+            self.model.bury_exhausted(in_model, self.now.0);
         }
         self.compare();
         self

@@ -178,8 +178,11 @@ impl Topic {
                 (Fate::Kept, None) => sub.keep_letter(&mut self.log, key),
                 (Fate::Kept, Some((flight, client))) if sub.is_consumer_of(flight.consumer, *client) => {
                     sub.keep_in_flight(&self.log, flight, now, rules);
+                    if sub.unrecorded() == 1 {
+                        self.delivered.push(id);
+                    }
                 }
-                (Fate::Kept, Some((flight, _))) => sub.return_terminated(&mut self.log, flight, now),
+                (Fate::Kept, Some((flight, _))) => sub.return_terminated(&mut self.log, flight, now, rules),
             }
             if let Some((flight, client)) = terminated {
                 sub.end_termination(flight.consumer, client);

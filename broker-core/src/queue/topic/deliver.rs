@@ -88,6 +88,9 @@ impl Topic {
         };
         let redelivered = subscription.deliver(&self.log, candidate, consumer, now, rules);
         subscription.enter_ring(consumer);
+        if subscription.unrecorded() == 1 {
+            self.delivered.push(sub);
+        }
         Next::Delivery { client, payload, redelivered }
     }
 
@@ -220,6 +223,16 @@ impl Topic {
         let rules = self.rules();
         if let Some(subscription) = self.subscriptions.get_mut(sub) {
             subscription.take_back_overdue(&mut self.log, most, now, rules);
+            self.note_changed(sub);
+        }
+    }
+
+    /// Makes dead letters of waiting events that have used up their deliveries. Examines up to `most`; [`Topic::next_change`] is in the past
+    /// if there are more.
+    pub fn bury_exhausted(&mut self, sub: SubscriptionId, most: usize, now: Millis) {
+        let rules = self.rules();
+        if let Some(subscription) = self.subscriptions.get_mut(sub) {
+            subscription.bury_exhausted(&mut self.log, most, now, rules);
             self.note_changed(sub);
         }
     }

@@ -46,10 +46,8 @@ impl Topic {
             let Some(entry) = log.get(key) else { return true };
             let times = entry.timed().then(|| log.times(key.seq)).flatten();
             let has_expired = |at: Millis| sub.waits_until(key, at) <= now;
-            let (history, _) = sub.state_to_store(key, entry.id);
-            if times.and_then(|times| times.expires_at).is_some_and(has_expired)
-                || rules.max_deliveries > 0 && history.deliveries >= rules.max_deliveries
-            {
+            let (history, _) = sub.state_to_store(key, entry.id, rules);
+            if times.and_then(|times| times.expires_at).is_some_and(has_expired) || rules.is_exhausted(history) {
                 return true;
             }
             let len = entry.len as usize;

@@ -161,6 +161,7 @@ impl Topic {
         }
         self.log.visible = self.log.last_seq;
         self.restore_accounts();
+        self.review_deliveries();
     }
 
     /// Counts the events of the log, and those older than each subscription; see `Account`. One pass over the log serves all
