@@ -226,6 +226,7 @@ impl Crowd {
         if matches!(next, Next::Nothing) && more {
             self.searches(|topic, now| topic.promote(sub, now));
             self.costs(SLICE, "time-outs", |topic, now| topic.take_back_overdue(sub, SLICE, now));
+            self.costs(SLICE, "a review", |topic, now| topic.bury_exhausted(sub, SLICE, now));
         }
         more || matches!(next, Next::Delivery { .. })
     }
@@ -240,6 +241,7 @@ impl Crowd {
             }
             let sub = self.sub;
             self.costs(SLICE, "time-outs", |topic, now| topic.take_back_overdue(sub, SLICE, now));
+            self.costs(SLICE, "a review", |topic, now| topic.bury_exhausted(sub, SLICE, now));
             let more = self.costs(SLICE, "a slice of a backlog", |topic, _| topic.settle_backlogs(SLICE));
             if !own && !more {
                 break;
@@ -251,6 +253,9 @@ impl Crowd {
     fn commit(&mut self) {
         let mut mutations = Vec::new();
         self.topic.drain_changes(&mut mutations);
+        while self.topic.has_deliveries_to_record() {
+            self.costs(SLICE, "recording deliveries", |topic, _| topic.record_deliveries(SLICE, &mut mutations));
+        }
         let _copies: Vec<EventKey> = mutations
             .iter()
             .filter_map(|mutation| if let Mutation::Release { key, .. } = mutation { Some(*key) } else { None })
