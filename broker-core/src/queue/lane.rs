@@ -26,6 +26,10 @@ pub(super) fn step() {
 /// The entries of a chunk: enough to keep the table of chunks small, few enough that dropping a chunk causes no pause.
 const CHUNK: usize = 512;
 
+/// The memory of a lane beyond its entries: its node in the topic's map, the table of its chunks, its place among the lanes with new events,
+/// and the position of one subscription. It matters where priorities are nearly all distinct.
+pub(super) const LANE_BYTES: usize = 240;
+
 /// The memory of a payload beyond its bytes: its handle, its allocation, its reference count.
 const PAYLOAD_OVERHEAD: usize = 96;
 
@@ -117,6 +121,9 @@ impl Chunk {
 
     fn set_payload(&mut self, index: usize, payload: Payload) {
         if self.payloads.len() <= index {
+            if index == 0 && self.entries.capacity() == 1 {
+                self.payloads.reserve_exact(1);
+            }
             self.payloads.resize(index + 1, None);
         }
         self.cached += cost(&payload);
@@ -174,7 +181,7 @@ impl Lane {
         let at_end = self.chunks.back().is_none_or(|chunk| chunk.last() < seq);
         let chunk_index = if at_end {
             if self.chunks.back().is_none_or(|chunk| chunk.entries.len() >= CHUNK) {
-                self.chunks.push_back(Chunk::default());
+                self.begin_chunk();
             }
             self.chunks.len() - 1
         } else {
@@ -197,6 +204,17 @@ impl Lane {
             self.cached += chunk.cached - before;
         }
         self.cached_to = self.chunks.len();
+    }
+
+    /// Adds a chunk at the end. The first one of a lane begins with room for a single event, because a lane may never have more.
+    fn begin_chunk(&mut self) {
+        if self.chunks.is_empty() {
+            self.chunks.reserve_exact(1);
+            self.chunks.push_back(Chunk { entries: Vec::with_capacity(1), ..Chunk::default() });
+            self.index += size_of::<Entry>();
+        } else {
+            self.chunks.push_back(Chunk::default());
+        }
     }
 
     /// The chunk for `seq`, which is not the highest sequence. A full chunk is split.

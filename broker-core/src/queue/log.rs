@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::Ids;
-use super::lane::{Entry, Lane};
+use super::lane::{Entry, LANE_BYTES, Lane};
 use super::memory::Memory;
 use super::pending::Pending;
 use super::times::{Delays, Expiries, Times};
@@ -338,7 +338,8 @@ impl Log {
     /// The memory that the events cost.
     pub(super) fn memory(&self) -> Memory {
         let times = self.expiries.bytes() + self.delays.bytes();
-        Memory { payloads: self.cached, index: self.entries + self.ids.bytes() + times }
+        let lanes = self.lanes.len() * LANE_BYTES;
+        Memory { payloads: self.cached, index: self.entries + lanes + self.ids.bytes() + times }
     }
 
     /// Drops payloads that can be read back, in reverse delivery order, until `bytes` are free or none is left.

@@ -22,6 +22,28 @@ fn named(queue: &mut Queue, name: &str, prefetch: u16) -> At {
 }
 
 #[test]
+fn the_lanes_of_distinct_priorities_are_counted_as_memory_until_they_are_gone() {
+    const EVENTS: usize = 10_000;
+    let mut queue = Queue::with(DuplicateId::Replace);
+    let at = named(&mut queue, "s", 1);
+    let mut index = Vec::new();
+    for distinct in [true, false] {
+        for n in 0..EVENTS as u64 {
+            let priority = if distinct { n as i32 } else { 0 };
+            let key = queue.topic.publish(&event(n, priority), queue.now).unwrap().stored.unwrap().key;
+            queue.topic.set_place(key, Place(key.seq.0));
+        }
+        index.push(queue.topic.memory().index);
+        queue.topic.purge(at.sub, 1);
+        while queue.topic.settle_backlogs(1000) {}
+    }
+    // An event alone in its lane pays for the lane, and has room for itself only.
+    let each = (index[0] - index[1]) / EVENTS;
+    assert!((150..400).contains(&each), "a lane costs {each} bytes more: {index:?}");
+    assert!(queue.topic.memory().index < EVENTS, "{:?}", queue.topic.memory());
+}
+
+#[test]
 fn a_million_delayed_events_need_one_timer_and_are_set_aside_and_delivered_in_pieces() {
     const EVENTS: u64 = 1_000_000;
     let mut queue = Queue::with(DuplicateId::Replace);
