@@ -23,7 +23,7 @@ use broker_core::{Backoff, error_chain};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,6 +43,9 @@ const ANEW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 
 /// The first and the longest wait before another attempt to store a cursor.
 const STORE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The time that aborted batches have to end, after the limit of [`RemotePublisher::close`].
+const GRACE: Duration = Duration::from_millis(200);
 
 /// Publishes to a remote broker. Needs a tokio runtime.
 ///
@@ -103,7 +106,10 @@ impl RemotePublisher {
 
     /// Closes the publisher in an orderly way, after its sources: waits up to `limit` for batches under way, as long as there is a
     /// connection, and stores the cursors of confirmed ones. Returns false if a batch was aborted, which is then published again.
+    ///
+    /// It takes `limit` and [`GRACE`] at most, whatever the broker, the network or the disk does.
     pub async fn close(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
         let Shared { line, tasks, abandon, .. } = &*self.shared;
         tasks.close();
         // A held lock means that its holder waits for a new connection, so there is none now.
@@ -113,17 +119,16 @@ impl RemotePublisher {
             Ok(mut state) => tokio::select! {
                 () = tasks.wait() => true,
                 _ = state.wait_for(|state| !state.is_connected()) => false,
-                () = sleep(limit) => false,
+                () = sleep_until(deadline) => false,
             },
             Err(_) => false,
         };
         abandon.cancel();
-        // All tasks end at once, except one that is writing a cursor.
-        let ended = timeout(limit, tasks.wait()).await.is_ok();
+        let ended = timeout(GRACE, tasks.wait()).await.is_ok();
         if finished {
             // A courtesy, because nothing is unconfirmed.
-            let client = line.lock().await.client.clone();
-            if !matches!(timeout(limit, client.close()).await, Ok(Ok(()))) {
+            let courtesy = async { line.lock().await.client.clone().close().await };
+            if !matches!(timeout_at(deadline, courtesy).await, Ok(Ok(()))) {
                 tracing::debug!("the publishing connection was not closed in an orderly way");
             }
         }
@@ -365,8 +370,52 @@ fn refusal(topic: &TopicName, reason: &str) -> Refusal {
 mod tests {
     use broker_core::event::{Payload, Priority};
     use broker_core::name::IdKey;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
 
     use super::*;
+
+    /// A broker that says hello and confirms nothing.
+    async fn silent_broker(listener: TcpListener) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        stream.write_all(b"Successfully connected to message_broker\r\n").await.unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        let hello = "hello {\"server\":\"herald\",\"version\":\"0\",\"protocol\":1,\"session\":\"s\",\"max_line_bytes\":4096}\r\n";
+        stream.write_all(hello.as_bytes()).await.unwrap();
+        while stream.read_line(&mut line).await.is_ok_and(|bytes| bytes > 0) {
+            line.clear();
+        }
+    }
+
+    #[tokio::test]
+    async fn closing_has_a_deadline_even_where_nothing_is_confirmed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let peer = tokio::spawn(silent_broker(listener));
+        let dir = tempfile::tempdir().unwrap();
+        let publisher = Arc::new(RemotePublisher::open(ClientConfig::new(address), dir.path(), []).unwrap());
+        let payload = Payload::encode("t", Priority(0), "1", "a");
+        let event = NewEvent { id: IdKey::of("a"), priority: Priority(0), ttl_ms: 0, delay_ms: 0, payload };
+        let events = vec![(TopicName::new("t").unwrap(), event)];
+        let publishing = Arc::clone(&publisher);
+        let published = tokio::spawn(async move { publishing.publish(events).await });
+        let is_under_way = async {
+            while publisher.shared.tasks.is_empty() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let mut state = publisher.shared.line.lock().await.client.state();
+            state.wait_for(ConnectionState::is_connected).await.map(|_| ()).unwrap();
+        };
+        timeout(Duration::from_secs(30), is_under_way).await.unwrap();
+        // The confirmation never comes, and the client itself would wait for longer than the test.
+        let closed = timeout(Duration::from_secs(30), publisher.close(Duration::from_millis(50))).await;
+        assert_eq!(closed, Ok(false), "the batch is not confirmed");
+        let answer = timeout(Duration::from_secs(30), published).await.unwrap().unwrap();
+        assert!(answer.is_err(), "{answer:?}");
+        peer.abort();
+    }
 
     #[test]
     fn what_can_pass_is_told_from_what_cannot() {
