@@ -57,7 +57,7 @@ pub enum SqliteError {
     },
     /// The database was written by a newer release.
     #[error(
-        "{} has format version {found} and this release reads up to {known}: use the newer release, or another storage.path (nothing was changed)",
+        "{} has format version {found} and this release reads up to {known}: use the newer release, or `herald export` of that release and `herald import` of this one into another storage.path (nothing was changed)",
         path.display()
     )]
     NewerVersion {

@@ -47,10 +47,12 @@ pub async fn a_newer_format_is_refused_and_left_alone<B: ContractBackend>() {
     bench.commit(vec![subscribe("t", "s", 0), Mutation::Publish(event("t", 0, 1, 10))]).await;
     bench.close().await;
     B::make_newer(&bench.path());
-    refused_untouched::<B>(&bench.path(), "a newer format");
+    let error = refused_untouched::<B>(&bench.path(), "a newer format");
+    assert!(error.contains("`herald export`"), "it says the way back: {error}");
 }
 
-fn refused_untouched<B: ContractBackend>(dir: &Path, what: &str) {
+/// Checks that the directory is refused and left as it is; returns the error's text.
+fn refused_untouched<B: ContractBackend>(dir: &Path, what: &str) -> String {
     let before = files(dir);
     let error = B::open(dir).err().unwrap_or_else(|| panic!("{what} is refused"));
     assert_eq!(error.kind(), StorageErrorKind::Unusable, "{what}: {error}");
@@ -60,6 +62,7 @@ fn refused_untouched<B: ContractBackend>(dir: &Path, what: &str) {
         |files: &[(std::path::PathBuf, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&before), names(&after), "{what}: no file comes or goes");
     assert!(before == after, "{what}: nothing in the files changes");
+    error.to_string()
 }
 
 /// Data directories of the other kinds.
