@@ -48,7 +48,7 @@ pub trait Reload: Send + Sync {
     fn read(&self) -> Result<InForce, ReloadError>;
 }
 
-/// Applies what was read, and returns a description of it for the log. Dropping it changes nothing.
+/// Applies what was read, and returns the certificate's file for the log. Dropping it changes nothing.
 pub type InForce = Box<dyn FnOnce() -> String + Send>;
 
 /// The reason that a reload failed. The settings in force are unchanged.

@@ -133,7 +133,7 @@ impl Stage {
         if timeout_at(deadline, self.tasks.wait()).await.is_ok() {
             return true;
         }
-        tracing::warn!(abandoned = self.tasks.len(), "the time to stop is over: {what} are cut off");
+        tracing::warn!(what, abandoned = self.tasks.len(), "the time to stop is over: what is left is cut off");
         self.abandon.cancel();
         // Dropping a task is quick; one that blocks even then is left to the end of the process.
         let _ = timeout_at(Instant::now() + Duration::from_millis(200), self.tasks.wait()).await;
@@ -254,8 +254,8 @@ impl Broker {
         let read: Vec<_> = read.into_iter().map(|(transport, put_in_force)| (transport, put_in_force())).collect();
         tracing::info!("SIGHUP: the topics were read again, and every topic has its policy");
         tracing::info!(tokens = settings.tokens.len(), "SIGHUP: the tokens were read again, and are in force");
-        for (transport, now) in read {
-            tracing::info!(%transport, "SIGHUP: {now}");
+        for (transport, certificate) in read {
+            tracing::info!(%transport, %certificate, "SIGHUP: the certificate was read again, for connections from now on");
         }
         for listener in &self.listeners {
             warn_of_exposure(listener, self.tokens.are_required());

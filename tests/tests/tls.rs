@@ -88,8 +88,8 @@ async fn a_new_certificate_is_in_force_after_a_hangup_and_a_bad_one_is_refused()
 
     second.issue(broker.dir());
     broker.signal(Signal::HUP);
-    let _ws_is_the_second =
-        broker.wait_for_log("the certificate cert.pem was read again, for connections from now on transport=ws");
+    let _ws_is_the_second = broker
+        .wait_for_log("the certificate was read again, for connections from now on transport=ws certificate=cert.pem");
     for server in servers(&broker) {
         is_let_in(&server, &second).await.unwrap();
         is_let_in(&server, &first).await.unwrap_err();

@@ -55,7 +55,8 @@ pub(super) fn warn_of_exposure(listener: &Listener, tokens: bool) {
         (false, true, false) => tracing::warn!(
             %transport,
             %addr,
-            "tokens and events go over the network in the clear here: transports.{transport}.tls encrypts them"
+            key = %format_args!("transports.{transport}.tls"),
+            "tokens and events go over the network in the clear here, which this key prevents"
         ),
     }
 }

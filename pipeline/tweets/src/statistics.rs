@@ -149,8 +149,8 @@ impl Statistics {
                 ));
             }
         }
-        for (_, text) in &texts {
-            tracing::info!("{text}");
+        for (topic, text) in &texts {
+            tracing::info!(%topic, %text, "statistics of the pipeline");
         }
         let reported = texts.first().is_some_and(|(topic, _)| *topic == "logger_stats");
         (texts, reported)

@@ -71,7 +71,7 @@ impl Reload for Tls {
         let (current, cert) = (Arc::clone(&self.current), self.files.cert.clone());
         Ok(Box::new(move || {
             *current.write().unwrap_or_else(PoisonError::into_inner) = new;
-            format!("the certificate {} was read again, for connections from now on", cert.display())
+            cert.display().to_string()
         }))
     }
 }
