@@ -93,6 +93,11 @@ pub struct EventKey {
     pub seq: Seq,
 }
 
+impl EventKey {
+    /// The position before every event, in delivery order. No event has the sequence 0.
+    pub const START: Self = Self { priority: Priority(i32::MAX), seq: Seq(0) };
+}
+
 /// Delivery order: the higher priority first, then the lower sequence.
 impl Ord for EventKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {

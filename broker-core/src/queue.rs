@@ -36,4 +36,4 @@ mod topic;
 pub use log::Released;
 pub use memory::Memory;
 pub use subscription::{ClientId, ConsumerId};
-pub use topic::{Acknowledged, Fate, LETTERS, Next, Outgoing, Peeked, Publication, SubscriptionId, Topic, Walk};
+pub use topic::{Acknowledged, Fate, LETTERS, Next, Outgoing, Page, Peeked, Publication, SubscriptionId, Topic, Walk};

@@ -58,7 +58,7 @@ pub enum Outcome {
     Peeked {
         /// The events.
         deliveries: Vec<Delivery>,
-        /// The key to continue after, if there are more.
+        /// The key to continue after, if there may be more.
         next: Option<EventKey>,
     },
     /// The number of waiting events dropped.

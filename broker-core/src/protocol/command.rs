@@ -12,6 +12,7 @@ mod parse;
 mod tests;
 mod words;
 
+use crate::event::EventKey;
 use crate::name::{NameError, SubscriptionName, TopicName};
 
 pub use needs::Right;
@@ -86,7 +87,7 @@ pub enum Command<'a> {
         /// The consumer's free text: the rest of the line.
         note: Option<&'a str>,
     },
-    /// `peek <topic> [<subscription>] [<n>]`. One word of digits alone is a number.
+    /// `peek <topic> [<subscription>] [<n>] [after <position>]`. One word of digits alone is a number.
     Peek {
         /// The topic.
         topic: TopicName,
@@ -94,6 +95,8 @@ pub enum Command<'a> {
         name: Option<SubscriptionName>,
         /// The number of events to show, at most.
         most: usize,
+        /// The position to go on behind, if one is given; the end of the answer then says where it stopped.
+        after: Option<EventKey>,
     },
     /// `redrive <topic> [<n>]`.
     Redrive {
@@ -144,4 +147,6 @@ pub enum CommandError<'a> {
     Delay(&'a str),
     /// An invalid number of events, and the largest valid one.
     Count(&'a str, u64),
+    /// An invalid position of a `peek`.
+    Position(&'a str),
 }

@@ -43,7 +43,7 @@ pub fn write(out: &mut BytesMut, words: &CommandWords) {
             "term tweets 042 no such user".into(),
         ),
         (
-            "peek <topic> [<subscription>] [<n>]".into(),
+            "peek <topic> [<subscription>] [<n>] [after <position>]".into(),
             "look at what waits, 10 events or n",
             "peek tweets.dead 5".into(),
         ),

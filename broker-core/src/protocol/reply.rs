@@ -53,6 +53,15 @@ pub fn command_error(out: &mut BytesMut, error: &CommandError<'_>) {
                 format_args!("error: invalid number of events {}: expected an integer from 1 to {most}", quote(count)),
             );
         }
+        CommandError::Position(position) => {
+            line(
+                out,
+                format_args!(
+                    "error: invalid position {}: expected start, or what end of peek says after the word after",
+                    quote(position)
+                ),
+            );
+        }
         CommandError::Delay(delay) => {
             line(
                 out,

@@ -41,7 +41,7 @@ use backlogs::Backlogs;
 pub use dead_letters::{Fate, LETTERS, Outgoing};
 pub use deliver::{Acknowledged, Next};
 use outbox::Outbox;
-pub use peek::Peeked;
+pub use peek::{Page, Peeked};
 pub use publish::Publication;
 pub use redrive::Walk;
 pub use subscriptions::SubscriptionId;

@@ -65,6 +65,8 @@ pub(super) struct Peek {
     /// Bytes of events after which it ends.
     pub(super) bytes: usize,
     pub(super) begun: bool,
+    /// Whether its end says where it stopped, if there may be more.
+    pub(super) pages: bool,
 }
 
 /// Bytes of events after which a peek ends: ten of the largest, with a margin.
@@ -205,11 +207,14 @@ impl Peek {
         }
         self.most = self.most.saturating_sub(deliveries.len());
         self.begun = true;
-        let next = next.filter(|_| self.most > 0 && self.bytes > 0);
-        if next.is_none() {
-            reply::line(out, "end of peek");
+        match next {
+            Some(after) if self.most > 0 && self.bytes > 0 => return Some(self.request(Some(after))),
+            Some(EventKey { priority, seq }) if self.pages => {
+                reply::line(out, format_args!("end of peek after {}:{}", priority.0, seq.0));
+            }
+            _ => reply::line(out, "end of peek"),
         }
-        next.map(|after| self.request(Some(after)))
+        None
     }
 
     /// The request for the events after `after`.

@@ -77,9 +77,10 @@ impl Session {
                 let ask = Ask::Settle { word: "terminated", id: Box::from(id), note, quiet: false };
                 self.ask(ask, Op::Terminate { topic, id: IdKey::of(id), note: text });
             }
-            Command::Peek { topic, name, most } => {
-                let peek = Peek { topic, subscription: name, most, bytes: PEEK_BYTES, begun: false };
-                let request = peek.request(None);
+            Command::Peek { topic, name, most, after } => {
+                let peek =
+                    Peek { topic, subscription: name, most, bytes: PEEK_BYTES, begun: false, pages: after.is_some() };
+                let request = peek.request(after);
                 self.ask(Ask::Peek(Box::new(peek)), request);
             }
             Command::Purge { topic, name } => self.ask(Ask::Purge, Op::Purge { topic, subscription: name }),

@@ -21,7 +21,7 @@ pub(super) struct Args {
 enum Command {
     /// Show the dead letters of a topic, in the order in which they would be delivered
     #[command(
-        after_help = "Examples:\n  herald dead list tweets\n  herald dead list tweets -n 1000 --json | jq .dead.reason"
+        after_help = "Examples:\n  herald dead list tweets\n  herald dead list tweets --all --json | jq .dead.reason"
     )]
     List(ListArgs),
     /// Move dead letters back to the subscriptions that they came from
@@ -39,6 +39,12 @@ struct ListArgs {
     /// How many letters to show, up to 1000
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 100)]
     count: u64,
+    /// Show the letters behind this position, which an incomplete list says at its end
+    #[arg(long, value_name = "POSITION", default_value = "start", hide_default_value = true)]
+    after: String,
+    /// Show all letters, in as many tables as they take
+    #[arg(long, conflicts_with = "count")]
+    all: bool,
     /// Print the letters as JSON lines instead of a table
     #[arg(long)]
     json: bool,
@@ -104,37 +110,54 @@ async fn list(args: ListArgs) -> anyhow::Result<Status> {
         return Err(UsageError(format!("-n {}: expected a number from 1 to {MAX_COUNT}", args.count)).into());
     }
     let mut connection = open(&args.remote).await?;
-    let letters = match connection.peek(&topic, name.as_ref(), Some(args.count)).await {
-        Err(error) if is_absent(&error) => {
-            note_absence(&mut connection, &args.place.topic).await?;
-            Vec::new()
+    let count = if args.all { MAX_COUNT } else { args.count };
+    let (mut after, mut shown) = (args.after, 0);
+    let next = loop {
+        let page = match connection.peek_after(&topic, name.as_ref(), Some(count), &after).await {
+            Err(error) if is_absent(&error) => {
+                note_absence(&mut connection, &args.place.topic).await?;
+                print_letters(&[], args.json)?;
+                break None;
+            }
+            page => page.map_err(refused)?,
+        };
+        shown += page.events.len();
+        // The last of several pages may be empty.
+        if !page.events.is_empty() || shown == 0 && page.next.is_none() {
+            print_letters(&page.events, args.json)?;
         }
-        letters => letters.map_err(refused)?,
+        match page.next {
+            Some(next) if args.all => after = next,
+            next => break next,
+        }
     };
-    let shown = letters.len() as u64;
-    // Fewer letters than were asked for are all of them, unless the byte limit ended the answer: so the waiting ones are counted.
-    let all = if shown == 0 { 0 } else { waiting(&mut connection, &topic, name.as_ref()).await? };
+    // A page that is just full does not know whether it is the last one.
+    let more = match &next {
+        Some(next) => {
+            let page = connection.peek_after(&topic, name.as_ref(), Some(1), next).await.map_err(refused)?;
+            !page.events.is_empty()
+        }
+        None => false,
+    };
+    if let Some(next) = next.filter(|_| more) {
+        let all = waiting(&mut connection, &topic, name.as_ref()).await?;
+        message(&format!(
+            "herald: {shown} of {all} letters are shown; --after {next} shows the next ones, --all shows all"
+        ));
+    }
     let _the_answer_is_here = connection.quit().await;
-    if args.json {
+    Ok(DONE)
+}
+
+fn print_letters(letters: &[String], json: bool) -> anyhow::Result<()> {
+    if json {
         print(&letters.iter().map(|letter| format!("{letter}\n")).collect::<String>())?;
     } else {
         let letters: Vec<Letter> =
             letters.iter().map(|letter| serde_json::from_str(letter)).collect::<Result<_, _>>()?;
         print(&letters_table(&letters, stdout_is_terminal()))?;
     }
-    if all > shown {
-        let way = match all {
-            _ if shown < args.count => "the answer has as many bytes as one may have; ".to_owned(),
-            ..=MAX_COUNT => format!("-n {all} shows all; "),
-            _ if args.count < MAX_COUNT => format!("-n shows up to {MAX_COUNT}; "),
-            _ => String::new(),
-        };
-        let taken = name.as_ref().map_or("dead", SubscriptionName::as_str);
-        message(&format!(
-            "herald: {shown} of {all} letters are shown; {way}herald sub {topic} --name {taken} takes them, one after the other"
-        ));
-    }
-    Ok(DONE)
+    Ok(())
 }
 
 async fn redrive(args: RedriveArgs) -> anyhow::Result<Status> {

@@ -97,6 +97,8 @@ fn the_commands_in_the_documentation_parse() {
         "herald stats tweets --json",
         "herald dead list tweets",
         "herald dead list tweets -n 5 --json --subscription dead --dead-letter grave",
+        "herald dead list tweets --after 0:17",
+        "herald dead list tweets --all",
         "herald dead redrive tweets -n 5",
         "herald dead purge tweets",
         "herald fsck",

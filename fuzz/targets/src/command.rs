@@ -79,7 +79,10 @@ fn write(command: &Command<'_>, words: &CommandWords) -> String {
         Command::Touch { topic, id } => format!("touch {topic} {id}"),
         Command::Terminate { topic, id, note: None } => format!("term {topic} {id}"),
         Command::Terminate { topic, id, note: Some(note) } => format!("term {topic} {id} {note}"),
-        Command::Peek { topic, name, most } => format!("{} {most}", named("peek", topic, name)),
+        Command::Peek { topic, name, most, after } => {
+            let after = after.map(|key| format!(" after {}:{}", key.priority.0, key.seq.0)).unwrap_or_default();
+            format!("{} {most}{after}", named("peek", topic, name))
+        }
         Command::Redrive { topic, most: None } => format!("redrive {topic}"),
         Command::Redrive { topic, most: Some(most) } => format!("redrive {topic} {most}"),
         Command::Purge { topic, name } => named("purge", topic, name),
@@ -107,6 +110,7 @@ fn refused(line: &str, error: &CommandError<'_>) {
         | CommandError::Topic(text, _)
         | CommandError::Subscription(text, _)
         | CommandError::Delay(text)
+        | CommandError::Position(text)
         | CommandError::Count(text, _) => *text,
         CommandError::Usage(form) => {
             assert!(!form.is_empty());

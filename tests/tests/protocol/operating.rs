@@ -48,6 +48,22 @@ fn peek_shows_waiting_events_in_delivery_order_and_changes_nothing() {
         broker.run();
         client = confirmed(&broker);
     }
+    // Page by page, until the end names no position.
+    let (mut position, mut paged) = ("start".to_owned(), Vec::new());
+    loop {
+        client.send(&format!("peek t s 4 after {position}"));
+        let end = loop {
+            match client.line() {
+                line if line.starts_with('{') => paged.push(line),
+                line => break line,
+            }
+        };
+        match end.strip_prefix("end of peek after ") {
+            Some(next) => position = next.to_owned(),
+            None => break assert_eq!(end, "end of peek"),
+        }
+    }
+    assert_eq!(paged, lines);
     // Events in flight are not shown. Those that came back are, with their count.
     client.send("sub t s");
     client.expect_all(&["successfully subscribed to topic t".into(), lines[0].clone()]);
@@ -88,7 +104,7 @@ fn an_ambiguous_subscription_is_an_error() {
     client.asks(&publish("t", "a", 0), "published t a synced");
     client.asks(
         "peek t",
-        "error: usage: peek <topic> [<subscription>] [<n>]: topic t has the subscriptions \"one\", \"two\"",
+        "error: usage: peek <topic> [<subscription>] [<n>] [after <position>]: topic t has the subscriptions \"one\", \"two\"",
     );
     client.asks(
         "purge t",

@@ -16,6 +16,16 @@ const LONG: Duration = Duration::from_secs(3600);
 /// The most bytes of the answer to a `peek` besides its last event. The broker ends it after 16 MiB and an event.
 const PEEK_BYTES: usize = 32 << 20;
 
+/// A part of what waits in a subscription, of [`Connection::peek_after`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeekPage {
+    /// The events, as they would be delivered.
+    pub events: Vec<String>,
+    /// The position to go on after; `None` if these are the last ones.
+    pub next: Option<String>,
+}
+
 /// One connection without any machinery: no reconnecting, no batching. For `topics`, `stats`, `ping`, `peek` and the like.
 ///
 /// ```no_run
@@ -120,17 +130,49 @@ impl Connection {
         subscription: Option<&SubscriptionName>,
         most: Option<u64>,
     ) -> Result<Vec<String>, Error> {
+        let (lines, _) = self.peek_with(topic, subscription, most, None).await?;
+        Ok(lines)
+    }
+
+    /// The events that wait behind `after` in the order of delivery: `start`, or the position that the page before returned. Events
+    /// that come and go meanwhile move no other: each that waits all the time is in one page.
+    ///
+    /// # Errors
+    /// As for [`Connection::request_line`].
+    pub async fn peek_after(
+        &mut self,
+        topic: &TopicName,
+        subscription: Option<&SubscriptionName>,
+        most: Option<u64>,
+        after: &str,
+    ) -> Result<PeekPage, Error> {
+        let (events, next) = self.peek_with(topic, subscription, most, Some(after)).await?;
+        Ok(PeekPage { events, next })
+    }
+
+    async fn peek_with(
+        &mut self,
+        topic: &TopicName,
+        subscription: Option<&SubscriptionName>,
+        most: Option<u64>,
+        position: Option<&str>,
+    ) -> Result<(Vec<String>, Option<String>), Error> {
         const END: &str = "end of peek";
+        if position.is_some_and(|at| at != "start" && (!at.contains(':') || at.contains(char::is_whitespace))) {
+            return Err(Error::Invalid(format!("not a position: {position:?}")));
+        }
         let words = ["peek".to_owned(), topic.to_string()].into_iter();
         let words = words.chain(subscription.map(ToString::to_string)).chain(most.map(|most| most.to_string()));
         // A name of digits alone would be taken for a number.
         let default = subscription.filter(|_| most.is_none()).map(|_| "10".to_owned());
-        let command = words.chain(default).collect::<Vec<_>>().join(" ");
+        let position = position.map(|at| format!("after {at}"));
+        let command = words.chain(default).chain(position).collect::<Vec<_>>().join(" ");
         let after = self.config.response_timeout;
         let most_bytes = PEEK_BYTES.saturating_add(self.link.max_line_bytes());
-        let mut lines = self.request_bounded(&command, after, most_bytes, |line| line == END).await?;
-        lines.pop();
-        Ok(lines)
+        let mut lines = self.request_bounded(&command, after, most_bytes, |line| line.starts_with(END)).await?;
+        let end = lines.pop();
+        let next = end.and_then(|end| end.strip_prefix(END)?.strip_prefix(" after ").map(str::to_owned));
+        Ok((lines, next))
     }
 
     /// Moves up to `most` (all) dead letters of `topic` back to the subscriptions that they came from; returns how many have moved.

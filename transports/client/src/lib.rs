@@ -114,7 +114,7 @@ pub use address::{Address, Scheme};
 pub use backoff::BackoffSettings;
 pub use client::{Client, PendingConfirmation, Publisher};
 pub use config::{ClientConfig, Token};
-pub use connection::Connection;
+pub use connection::{Connection, PeekPage};
 pub use delivery::Delivery;
 pub use error::Error;
 pub use event::Event;

@@ -11,7 +11,7 @@ use crate::event::EventKey;
 use crate::local::topics::TopicAt;
 use crate::local::turn::ReplyTo;
 use crate::name::{SubscriptionName, TopicName};
-use crate::queue::{ClientId, Peeked, SubscriptionId, Topic};
+use crate::queue::{ClientId, Page, Peeked, SubscriptionId, Topic};
 use crate::storage::{Storage, StorageError};
 
 /// Bytes of events after which one answer to a peek ends; the session asks for the next when its client has taken this one.
@@ -37,15 +37,17 @@ impl<S: Storage + ?Sized> Shard<S> {
         most: usize,
         after: Option<EventKey>,
     ) {
-        let (at, sub) = match self.target(to.client, name, subscription, "peek <topic> [<subscription>] [<n>]") {
+        let (at, sub) = match self.target(
+            to.client,
+            name,
+            subscription,
+            "peek <topic> [<subscription>] [<n>] [after <position>]",
+        ) {
             Ok(target) => target,
             Err(refusal) => return self.refuse(to, refusal),
         };
-        let peeked =
+        let Page { events: peeked, next } =
             self.queues.with(at, |topic, now| topic.peek(sub, most, PEEK_BYTES, now, after)).unwrap_or_default();
-        // Ended by its bytes, and not because there are no more.
-        let bytes: usize = peeked.iter().map(|event| event.len).sum();
-        let next = peeked.last().filter(|_| peeked.len() < most && bytes >= PEEK_BYTES).map(|event| event.key);
         let absent = peeked.iter().filter(|event| event.payload.is_none());
         let absent: Vec<_> = absent.filter_map(|event| Some((event.key, event.place?))).collect();
         let storage = Arc::clone(&self.storage);

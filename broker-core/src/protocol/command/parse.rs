@@ -2,6 +2,7 @@
 
 use super::words::{CommandWords, Verb};
 use super::{Command, CommandError};
+use crate::event::{EventKey, Priority, Seq};
 use crate::name::{SubscriptionName, TopicName};
 use crate::protocol::event::MAX_MS;
 use crate::protocol::framer::is_blank;
@@ -92,21 +93,14 @@ pub fn parse<'a>(
             let (id, note) = word(rest);
             Ok(Command::Terminate { topic, id, note: Some(note).filter(|note| !note.is_empty()) })
         }
-        Verb::Peek | Verb::Redrive => {
-            let (first, rest) = word(rest);
-            let (second, rest) = word(rest);
-            if !rest.is_empty() || verb == Verb::Redrive && !second.is_empty() {
+        Verb::Peek => peek(topic, rest)?.ok_or_else(usage),
+        Verb::Redrive => {
+            let (number, rest) = word(rest);
+            if !rest.is_empty() {
                 return Err(usage());
             }
-            if verb == Verb::Redrive {
-                let most = if first.is_empty() { None } else { Some(count(first, MAX_MS)?) };
-                return Ok(Command::Redrive { topic, most });
-            }
-            let is_number = first.bytes().all(|byte| byte.is_ascii_digit());
-            let (name, number) = if second.is_empty() && is_number { ("", first) } else { (first, second) };
-            let name = subscription_name(name)?;
-            let most = if number.is_empty() { PEEK } else { count(number, MAX_PEEK)? as usize };
-            Ok(Command::Peek { topic, name, most })
+            let most = if number.is_empty() { None } else { Some(count(number, MAX_MS)?) };
+            Ok(Command::Redrive { topic, most })
         }
         _ => {
             let (last, rest) = word(rest);
@@ -123,6 +117,41 @@ pub fn parse<'a>(
             })
         }
     }
+}
+
+/// Parses the words of a `peek` behind its topic; `None` if there are too many.
+///
+/// `after` is a position's only before `start` or a word with a colon; otherwise it is the name of a subscription.
+fn peek(topic: TopicName, rest: &str) -> Result<Option<Command<'_>>, CommandError<'_>> {
+    let words = rest.split([' ', '\t', '\r']).filter(|word| !word.is_empty()).take(5).collect::<Vec<_>>();
+    let (words, after) = match words.as_slice() {
+        [before @ .., word, at] if word.eq_ignore_ascii_case("after") && (*at == "start" || at.contains(':')) => {
+            (before, Some(position(at)?))
+        }
+        words => (words, None),
+    };
+    let (name, number) = match words {
+        [] => ("", ""),
+        [number] if number.bytes().all(|byte| byte.is_ascii_digit()) => ("", *number),
+        [name] => (*name, ""),
+        [name, number] => (*name, *number),
+        _ => return Ok(None),
+    };
+    let name = subscription_name(name)?;
+    let most = if number.is_empty() { PEEK } else { count(number, MAX_PEEK)? as usize };
+    Ok(Some(Command::Peek { topic, name, most, after }))
+}
+
+/// Parses a position in delivery order: `start`, or a priority and a sequence.
+fn position(word: &str) -> Result<EventKey, CommandError<'_>> {
+    if word == "start" {
+        return Ok(EventKey::START);
+    }
+    let key = word.split_once(':').and_then(|(priority, seq)| {
+        let digits = seq.bytes().all(|byte| byte.is_ascii_digit());
+        Some(EventKey { priority: Priority(priority.parse().ok()?), seq: Seq(seq.parse().ok().filter(|_| digits)?) })
+    });
+    key.ok_or(CommandError::Position(word))
 }
 
 fn subscription_name(word: &str) -> Result<Option<SubscriptionName>, CommandError<'_>> {

@@ -1,6 +1,7 @@
 //! Lines, and the commands or errors that they are.
 
 use super::*;
+use crate::event::{Priority, Seq};
 use crate::protocol::event::MAX_MS;
 
 fn topic(name: &str) -> TopicName {
@@ -43,8 +44,10 @@ fn too_few_or_too_many_words_are_answered_with_the_form() {
         ("nack t a 1 2", "nack <topic> <id> [<delay_ms>]"),
         ("touch t a b", "touch <topic> <id>"),
         ("term t", "term <topic> <id> [<reason …>]"),
-        ("peek", "peek <topic> [<subscription>] [<n>]"),
-        ("peek t s 1 x", "peek <topic> [<subscription>] [<n>]"),
+        ("peek", "peek <topic> [<subscription>] [<n>] [after <position>]"),
+        ("peek t s 1 x", "peek <topic> [<subscription>] [<n>] [after <position>]"),
+        ("peek t s after 7", "peek <topic> [<subscription>] [<n>] [after <position>]"),
+        ("peek t s 1 x after start", "peek <topic> [<subscription>] [<n>] [after <position>]"),
         ("redrive t 1 x", "redrive <topic> [<n>]"),
         ("purge t s x", "purge <topic> [<subscription>]"),
         ("topics x", "topics"),
@@ -57,9 +60,27 @@ fn too_few_or_too_many_words_are_answered_with_the_form() {
 }
 
 #[test]
+fn a_peek_goes_on_after_a_position() {
+    let name = |name| SubscriptionName::new(name).ok();
+    let key = |priority, seq| EventKey { priority: Priority(priority), seq: Seq(seq) };
+    let peek = |name, most, after| Ok(Command::Peek { topic: topic("t"), name, most, after: Some(after) });
+    assert_eq!(read("peek t after start"), peek(None, 10, EventKey::START));
+    assert_eq!(read("peek t s AFTER 0:7"), peek(name("s"), 10, key(0, 7)));
+    assert_eq!(read("peek t 5 after -3:7"), peek(None, 5, key(-3, 7)));
+    assert_eq!(read("peek t s 5 after 2147483647:18446744073709551615"), peek(name("s"), 5, key(i32::MAX, u64::MAX)));
+    // A subscription may be called `after`.
+    let called = |most| Ok(Command::Peek { topic: topic("t"), name: name("after"), most, after: None });
+    assert_eq!((read("peek t after"), read("peek t after 5")), (called(10), called(5)));
+    assert_eq!(read("peek t after after start"), peek(name("after"), 10, EventKey::START));
+    for wrong in ["0:", ":7", "0:-7", "0:+7", "x:7", "0:7:1", "2147483648:1", "0:18446744073709551616"] {
+        assert_eq!(read(&format!("peek t s 5 after {wrong}")), Err(CommandError::Position(wrong)));
+    }
+}
+
+#[test]
 fn one_word_of_digits_after_peek_is_a_number() {
     let name = |name| SubscriptionName::new(name).ok();
-    let peek = |name, most| Ok(Command::Peek { topic: topic("t"), name, most });
+    let peek = |name, most| Ok(Command::Peek { topic: topic("t"), name, most, after: None });
     assert_eq!(read("peek t"), peek(None, 10));
     assert_eq!(read("peek t 3"), peek(None, 3));
     assert_eq!(read("peek t s"), peek(name("s"), 10));

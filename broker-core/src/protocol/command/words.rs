@@ -124,7 +124,7 @@ impl CommandWords {
             Verb::Nack => "nack <topic> <id> [<delay_ms>]".into(),
             Verb::Touch => "touch <topic> <id>".into(),
             Verb::Terminate => "term <topic> <id> [<reason …>]".into(),
-            Verb::Peek => "peek <topic> [<subscription>] [<n>]".into(),
+            Verb::Peek => "peek <topic> [<subscription>] [<n>] [after <position>]".into(),
             Verb::Redrive => "redrive <topic> [<n>]".into(),
             Verb::Purge => "purge <topic> [<subscription>]".into(),
             Verb::Hello => r#"hello {"prefetch":10,"replies":"quiet","confirm":true}"#.into(),

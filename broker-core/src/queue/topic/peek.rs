@@ -22,6 +22,15 @@ pub struct Peeked {
     pub redelivered: u32,
 }
 
+/// Waiting events, and where reading them stopped.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The events, in delivery order.
+    pub events: Vec<Peeked>,
+    /// The key to continue after; `None` if there are no more.
+    pub next: Option<EventKey>,
+}
+
 impl Topic {
     /// Up to `most` events of a subscription in the order in which they will be delivered, of `most_bytes` together or a little more.
     /// Omits events that are not yet due or have expired, and those up to `after` in delivery order.
@@ -32,10 +41,10 @@ impl Topic {
         most_bytes: usize,
         now: Millis,
         after: Option<EventKey>,
-    ) -> Vec<Peeked> {
+    ) -> Page {
         let is_later = |key: EventKey| after.is_none_or(|after| key > after);
         let rules = self.rules();
-        let Some(sub) = self.subscriptions.get_mut(sub) else { return Vec::new() };
+        let Some(sub) = self.subscriptions.get_mut(sub) else { return Page::default() };
         sub.promote(now);
         let log = &self.log;
         let mut aside = sub.due_aside().skip_while(|key| !is_later(*key)).peekable();
@@ -57,7 +66,7 @@ impl Topic {
             found.len() < most && bytes < most_bytes
         };
         let mut steps = 0;
-        'all: for priority in log.priorities() {
+        for priority in log.priorities() {
             let mut position = sub.position(priority);
             match after {
                 Some(after) if priority > after.priority => continue,
@@ -68,7 +77,13 @@ impl Topic {
                 let key = EventKey { priority, seq: entry.seq };
                 steps += 1;
                 if steps > STEPS {
-                    break 'all;
+                    // Everything before this event has been looked at, except what stands aside.
+                    while let Some(before) = aside.next_if(|other| *other < key) {
+                        if !take(before) {
+                            return Page::ended_by(found);
+                        }
+                    }
+                    return Page { events: found, next: Some(EventKey { priority, seq: Seq(key.seq.0 - 1) }) };
                 }
                 let due = entry.timed().then(|| log.times(key.seq)).flatten().and_then(|times| times.due_at);
                 if due.is_some_and(|due| due > now) || sub.has_left_its_lane(key) {
@@ -76,19 +91,27 @@ impl Topic {
                 }
                 while let Some(before) = aside.next_if(|other| *other < key) {
                     if !take(before) {
-                        return found;
+                        return Page::ended_by(found);
                     }
                 }
                 if !take(key) {
-                    return found;
+                    return Page::ended_by(found);
                 }
             }
             while let Some(before) = aside.next_if(|other| *other < EventKey { priority, seq: Seq(u64::MAX) }) {
                 if !take(before) {
-                    return found;
+                    return Page::ended_by(found);
                 }
             }
         }
-        found
+        Page { events: found, next: None }
+    }
+}
+
+impl Page {
+    /// A page that its last event has filled.
+    fn ended_by(events: Vec<Peeked>) -> Self {
+        let next = events.last().map(|event| event.key);
+        Self { events, next }
     }
 }

@@ -205,6 +205,24 @@ fn a_peek_is_answered_in_parts_as_they_are_taken_and_deliveries_wait_for_its_end
 }
 
 #[test]
+fn a_peek_after_a_position_says_where_it_stopped() {
+    let mut client = Client::new();
+    let event = |id: &str| Delivery { payload: Payload::encode("t", Priority(0), "1", id), redelivered: 0 };
+    let key = EventKey { priority: Priority(-4), seq: Seq(7) };
+    for (command, next, end) in [
+        ("peek t s 1 after start\n", Some(key), "end of peek after -4:7\r\n"),
+        ("peek t s 1 after start\n", None, "end of peek\r\n"),
+        ("peek t s 1\n", Some(key), "end of peek\r\n"),
+    ] {
+        client.send(command);
+        let request = client.requests().remove(0);
+        client.outcome(request.slot, Outcome::Peeked { deliveries: vec![event("a")], next });
+        assert!(client.said().ends_with(&format!("}}\r\n{end}")), "{command}");
+        assert!(client.requests().is_empty());
+    }
+}
+
+#[test]
 fn lists_of_topics_are_one_line_however_many_parts_they_have() {
     let tokens = Arc::new(Tokens::new([("right", tokens::rights("a.*", "b.*"))]));
     let summary =

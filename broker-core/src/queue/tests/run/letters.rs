@@ -98,11 +98,14 @@ impl Run {
     }
 
     pub(super) fn peek(&mut self, sub: SubscriptionId, in_model: usize) {
-        let got: Vec<_> = self.topic.peek(sub, 1000, usize::MAX, self.now, None);
+        let got: Vec<_> = self.topic.peek(sub, 1000, usize::MAX, self.now, None).events;
         let (mut paged, mut after) = (Vec::new(), None);
         // One event at a time: a page ends with the event that fills it.
-        while let Some(peeked) = self.topic.peek(sub, 1000, 1, self.now, after).first() {
-            after = Some(peeked.key);
+        while let page = self.topic.peek(sub, 1000, 1, self.now, after)
+            && let Some(peeked) = page.events.first()
+        {
+            assert_eq!(page.next, Some(peeked.key));
+            after = page.next;
             paged.push((peeked.key.seq.0, peeked.redelivered));
         }
         let got: Vec<_> = got.iter().map(|peeked| (peeked.key.seq.0, peeked.redelivered)).collect();
