@@ -20,7 +20,7 @@
 //! | a number of events and their bytes, counted together | [`tally`] |
 //! | keys that plugins declare: type, default, range, documentation | [`settings`] |
 //! | hash tables on an event's path | [`table`] |
-//! | the wait before a retry; an error with its causes | [`backoff`], [`mod@error_chain`] |
+//! | the wait before a retry; an error with its causes, in plain words | [`backoff`], [`mod@error_chain`], [`mod@plain_words`] |
 
 pub mod auth;
 pub mod backoff;
@@ -30,6 +30,7 @@ pub mod event;
 pub mod letter;
 pub mod local;
 pub mod name;
+pub mod plain_words;
 pub mod policy;
 pub mod protocol;
 pub mod queue;
@@ -44,3 +45,4 @@ pub mod transport;
 
 pub use backoff::Backoff;
 pub use error_chain::error_chain;
+pub use plain_words::plain_words;

@@ -31,6 +31,7 @@ mod fsck;
 mod import;
 mod inspect;
 mod man;
+mod number;
 mod offline;
 mod publish;
 mod remote;

@@ -10,6 +10,7 @@ use super::line::{CursorLine, EventLine, HeaderLine, HolderLine, Line, Subscript
 use super::progress::{IMPORT_CURSOR, Progress};
 use crate::event::{EventKey, Millis, Payload, Priority, Seq};
 use crate::name::{SubscriptionName, TopicName};
+use crate::plain_words;
 use crate::storage::{Holder, Mutation, Redelivery, StoredEvent};
 
 /// The reason that a file cannot be imported.
@@ -288,7 +289,7 @@ impl Importer {
 fn read<'a, T: Deserialize<'a>>(line: &'a [u8], expected: &str) -> Result<T, String> {
     serde_json::from_slice(line).map_err(|error| {
         // The parser sees one line only, which it calls line 1.
-        let text = error.to_string();
+        let text = plain_words(&error.to_string());
         let text = text.split(" at line 1 ").collect::<Vec<_>>().join(" at ");
         format!("expected {expected}: {text}")
     })
@@ -314,7 +315,8 @@ fn payload(line: &EventLine<'_>) -> Result<Payload, String> {
     let bytes = match (line.payload, &line.text) {
         (Some(raw), None) => {
             let text = raw.get();
-            let names: Names<'_> = serde_json::from_str(text).map_err(|error| format!("payload: {error}"))?;
+            let names: Names<'_> =
+                serde_json::from_str(text).map_err(|error| format!("payload: {}", plain_words(&error.to_string())))?;
             if names.topic != line.topic || names.priority != line.priority {
                 return Err(format!(
                     "the payload is of topic {} with priority {}: expected topic {} with priority {}",

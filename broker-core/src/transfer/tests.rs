@@ -201,7 +201,7 @@ async fn what_is_wrong_is_said_with_its_line_and_what_was_expected() {
     wrong(1, "export", "json-log", "a file of the kind \"json-log\": expected the first line of an export");
     wrong(1, "\"version\":1", "\"version\":2", "format version 2: this release reads version 1");
     wrong(2, "{\"topic\":{", "{\"tropic\":{", "expected one of");
-    wrong(2, "\"last_seq\":8", "\"last_seq\":-8", "expected u64");
+    wrong(2, "\"last_seq\":8", "\"last_seq\":-8", "expected an integer from 0");
     wrong(2, "\"name\":\"empty\"", "\"name\":\"\"", "invalid topic name");
     wrong(3, "\"name\":\"t\"", "\"name\":\"empty\"", "for the second time");
     wrong(4, "\"topic\":\"t\",\"name\":\"a\"", "\"topic\":\"x\",\"name\":\"a\"", "topic x is unknown");

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::exit::Status;
+use super::number::integer;
 
 /// Whether this build has the command.
 pub(super) const BUILT: bool = cfg!(all(unix, feature = "bench", feature = "tcp"));
@@ -26,10 +27,10 @@ pub(super) struct Args {
     #[arg(value_enum)]
     workloads: Vec<Kind>,
     /// Events of each run [default: what takes about a second or more]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "N", value_parser = integer(1_u64..=1_000_000_000))]
     events: Option<u64>,
     /// Bytes of an event, the whole JSON document
-    #[arg(long, value_name = "BYTES", default_value = "256")]
+    #[arg(long, value_name = "BYTES", default_value = "256", value_parser = integer(0..=usize::MAX))]
     size: usize,
     /// Random priorities from the first to the second
     #[arg(long, value_name = "LOW..HIGH", default_value = "0..6", value_parser = range, allow_hyphen_values = true)]
@@ -41,31 +42,31 @@ pub(super) struct Args {
     #[arg(long, value_name = "KIND")]
     storage: Option<String>,
     /// Events in flight to a consumer; `work` runs each of a list, the others take the last
-    #[arg(long, value_name = "N", default_value = "1,256", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value = "1,256", value_delimiter = ',', value_parser = integer(1_u16..=u16::MAX))]
     prefetch: Vec<u16>,
     /// Events a second of `latency`
     #[arg(long, value_name = "N", default_value = "5000", value_parser = rate)]
     rate: f64,
     /// Subscriptions of `fan-out`, each with a connection; a list runs each
-    #[arg(long, value_name = "N", default_value = "1,10,100", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value = "1,10,100", value_delimiter = ',', value_parser = integer(1_u16..=10_000))]
     subscriptions: Vec<u16>,
     /// Connections of `idle`; fewer if the limit of open files does not allow as many
-    #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = integer(1_u64..=1_000_000))]
     connections: u64,
     /// Topics that events are spread over, each with all the subscriptions
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = integer(1_u32..=100_000))]
     topics: u32,
     /// Events that wait in `growth`; a list measures each, such as 1000000,10000000, which takes minutes
-    #[arg(long, value_name = "N", default_value = "1000,10000,100000,1000000", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "N", default_value = "1000,10000,100000,1000000", value_delimiter = ',', value_parser = integer(1_u64..=1_000_000_000))]
     waiting: Vec<u64>,
     /// Publishing connections
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = integer(1_u16..=1000))]
     publishers: u16,
     /// The most events that a publisher may have unconfirmed
-    #[arg(long, value_name = "N", default_value = "4096", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = integer(1_u64..=1_000_000))]
     window: u64,
     /// Run each this often, and print the median run
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = integer(1_u16..=1000))]
     runs: u16,
     /// Where the temporary data directory is made; its disk is what is measured
     #[arg(long, value_name = "DIR")]

@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use transport_client::{Connection, Error, SubscriptionName, TopicName};
 
-use super::exit::{DONE, Status, UsageError};
+use super::exit::{DONE, Status};
+use super::number::integer;
 use super::remote::{Remote, explain};
 use crate::output::{escape_all, message, print, stdout_is_terminal, table};
 
@@ -37,7 +38,7 @@ struct ListArgs {
     #[command(flatten)]
     place: Place,
     /// How many letters to show, up to 1000
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 100)]
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 100, value_parser = integer(1..=MAX_COUNT))]
     count: u64,
     /// Show the letters behind this position, which an incomplete list says at its end
     #[arg(long, value_name = "POSITION", default_value = "start", hide_default_value = true)]
@@ -57,7 +58,7 @@ struct RedriveArgs {
     /// The topic that the letters came from
     topic: String,
     /// How many letters to move; all, if it is not given
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = integer(1..=u64::MAX))]
     count: Option<u64>,
     #[command(flatten)]
     remote: Remote,
@@ -106,9 +107,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Status> {
 
 async fn list(args: ListArgs) -> anyhow::Result<Status> {
     let (topic, name) = args.place.names()?;
-    if !(1..=MAX_COUNT).contains(&args.count) {
-        return Err(UsageError(format!("-n {}: expected a number from 1 to {MAX_COUNT}", args.count)).into());
-    }
     let mut connection = open(&args.remote).await?;
     let count = if args.all { MAX_COUNT } else { args.count };
     let (mut after, mut shown) = (args.after, 0);
@@ -162,9 +160,6 @@ fn print_letters(letters: &[String], json: bool) -> anyhow::Result<()> {
 
 async fn redrive(args: RedriveArgs) -> anyhow::Result<Status> {
     let topic = TopicName::new(&args.topic).map_err(explain)?;
-    if args.count == Some(0) {
-        return Err(UsageError("-n 0: expected a number from 1".to_owned()).into());
-    }
     let mut connection = open(&args.remote).await?;
     let count = connection.redrive(&topic, args.count).await.map_err(refused)?;
     // A name that leaves no room for `.dead` has no such topic. Dead letters that are configured to go elsewhere are not counted.

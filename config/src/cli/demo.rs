@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::Status;
+use super::number::{integer, rate};
 
 /// Whether this build has the command.
 pub(super) const BUILT: bool = cfg!(all(feature = "pipeline", feature = "tcp"));
@@ -16,13 +17,13 @@ pub(super) const BUILT: bool = cfg!(all(feature = "pipeline", feature = "tcp"));
 )]
 pub(super) struct Args {
     /// The broker's port on 127.0.0.1; 0: a free one
-    #[arg(long, default_value = "8000")]
+    #[arg(long, default_value = "8000", value_parser = integer(0..=u16::MAX))]
     port: u16,
     /// The feed's port on 127.0.0.1; 0: a free one
-    #[arg(long, default_value = "4000")]
+    #[arg(long, default_value = "4000", value_parser = integer(0..=u16::MAX))]
     feed_port: u16,
     /// The port of the pipeline's console on 127.0.0.1; 0: a free one
-    #[arg(long, default_value = "8080")]
+    #[arg(long, default_value = "8080", value_parser = integer(0..=u16::MAX))]
     console_port: u16,
     /// Keep the data in this directory, instead of in a temporary one
     #[arg(long, value_name = "DIR")]
@@ -32,13 +33,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "URI")]
     mongodb: Option<String>,
     /// Tweets per second on each of the two streams
-    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = rate)]
     rate: f64,
     /// Every Nth event of a stream is {"message": panic}, which is not JSON; 0: none
-    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = integer(0..=u64::MAX))]
     panic_every: u64,
     /// What the tweets follow from: the same seed, the same tweets
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = integer(0..=u64::MAX))]
     seed: u64,
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::Status;
+use super::number::{integer, rate};
 
 /// Whether this build has the command.
 pub(super) const BUILT: bool = cfg!(feature = "pipeline");
@@ -19,16 +20,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000")]
     listen: String,
     /// Events per second on each connection
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = rate)]
     rate: f64,
     /// Every Nth event is {"message": panic}, which is not JSON; 0: none
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = integer(0..=u64::MAX))]
     panic_every: u64,
     /// Serve the messages of this file, one JSON message a line, instead of generated ones; can be given again
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
     /// What the generated tweets follow from: the same seed, the same tweets
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = integer(0..=u64::MAX))]
     seed: u64,
 }
 

@@ -11,6 +11,7 @@ use transport_client::{
 };
 
 use super::exit::{DONE, FAILED, Status};
+use super::number::integer;
 use super::remote::{Remote, explain};
 use crate::error_chain;
 #[cfg(unix)]
@@ -34,16 +35,16 @@ pub(super) struct Args {
     #[arg(long)]
     name: Option<String>,
     /// How many events may be unacknowledged at a time, on each connection
-    #[arg(long, default_value = "1", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value = "1", value_name = "N", value_parser = integer(1..=u16::MAX))]
     prefetch: u16,
     /// Do not acknowledge: what has been printed comes again
     #[arg(long)]
     no_ack: bool,
     /// End after so many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = integer(1..=u64::MAX))]
     count: Option<u64>,
     /// So many connections for each topic: with --name they share its events, without each gets all of them
-    #[arg(long, default_value = "1", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, default_value = "1", value_name = "N", value_parser = integer(1_u16..=10_000))]
     connections: u16,
     #[command(flatten)]
     remote: Remote,

@@ -283,7 +283,7 @@ fn parse_value(text: &str) -> Option<Value> {
 /// until it parses.
 fn parse_document(text: &str) -> Result<Dict, String> {
     toml::from_str(text).map_err(|error| {
-        let reason = error.message().trim().replace('\n', ", ");
+        let reason = broker_core::plain_words(error.message().trim()).replace('\n', ", ");
         match error.span().and_then(|span| text.get(..span.start)) {
             Some(before) => {
                 let line = before.matches('\n').count() + 1;
