@@ -1,5 +1,5 @@
 //! A full disk, simulated by a small real file system: confirmed events can be consumed and exported, the broker can restart, and
-//! consuming makes room for new events.
+//! consuming makes room for new events. An import that does not fit says what it leaves.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 #![allow(clippy::print_stderr, reason = "a test that cannot run here says so")]
@@ -252,4 +252,60 @@ fn a_json_log_on_a_full_disk_refuses_events_and_nothing_else() {
 #[test]
 fn sled_on_a_full_disk_refuses_events_and_nothing_else() {
     on_a_small_disk("sled_on_a_full_disk_refuses_events_and_nothing_else", 24, |disk| stays_in_service("sled", disk));
+}
+
+/// Imports on file systems too small for the whole of it: what the command says about the directory is what `serve` makes of it.
+fn an_import_says_what_serve_makes_of_the_directory(kind: &str, disks: &[u32]) {
+    let mut source = TestBroker::start("");
+    let mut client = publisher(&source);
+    client.asks("sub t s", "successfully subscribed to topic t");
+    client.asks("detach t", "detached from topic t");
+    for id in 0..500 {
+        publish(&mut client, id, 30_000).unwrap();
+    }
+    assert!(source.terminate().success());
+    let file = source.dir().join("export.jsonl");
+    let exported = Command::new(herald()).arg("export").current_dir(source.dir()).output().unwrap();
+    assert_eq!(events(&exported), 500);
+    std::fs::write(&file, &exported.stdout).unwrap();
+    for mebibytes in disks {
+        let disk = &SmallDisk::new(*mebibytes).unwrap();
+        let settings = [format!("storage.kind={kind}"), format!("storage.path={}", disk.data())];
+        let run = |command: &mut Command| {
+            command.args(settings.iter().flat_map(|setting| ["--set", setting])).current_dir("/").output().unwrap()
+        };
+        let import = run(Command::new(herald()).arg("import").arg(&file));
+        let said = text(&import.stderr);
+        assert_eq!(import.status.code(), Some(1), "{mebibytes} MiB: {said}");
+        if said.contains("`herald serve` starts empty in ") {
+            broker(kind, disk).telnet().asks("topics", "[]");
+        } else if said.contains("`herald serve` refuses it") {
+            let serve = run(Command::new(herald()).args(["serve", "--set", "transports.tcp.listen=127.0.0.1:0"]));
+            let refusal = text(&serve.stderr);
+            assert!(!serve.status.success() && refusal.contains("an import that was not finished"), "{refusal}");
+        } else {
+            panic!("{mebibytes} MiB: it does not say what serve does: {said}");
+        }
+    }
+}
+
+#[test]
+fn an_import_that_fills_the_disk_says_what_serve_makes_of_a_json_log() {
+    on_a_small_disk("an_import_that_fills_the_disk_says_what_serve_makes_of_a_json_log", 1, |_may_mount| {
+        an_import_says_what_serve_makes_of_the_directory("json-log", &[1, 4, 12]);
+    });
+}
+
+#[test]
+fn an_import_that_fills_the_disk_says_what_serve_makes_of_sqlite() {
+    on_a_small_disk("an_import_that_fills_the_disk_says_what_serve_makes_of_sqlite", 1, |_may_mount| {
+        an_import_says_what_serve_makes_of_the_directory("sqlite", &[1, 4, 12]);
+    });
+}
+
+#[test]
+fn an_import_that_fills_the_disk_says_what_serve_makes_of_sled() {
+    on_a_small_disk("an_import_that_fills_the_disk_says_what_serve_makes_of_sled", 1, |_may_mount| {
+        an_import_says_what_serve_makes_of_the_directory("sled", &[1, 4, 12]);
+    });
 }
