@@ -260,6 +260,23 @@ fn ten_thousand_topics_and_names_at_the_limit() {
     assert_eq!(got, state);
 }
 
+/// Writes the fixture of a new version; the commands are in `tests/fixtures/README.md`.
+#[test]
+#[ignore = "writes the fixture of a new version"]
+fn write_the_fixture() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(JsonLogConfig::new(dir.path())).unwrap();
+    for batch in everything() {
+        engine.commit(batch).unwrap();
+    }
+    engine.close().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/new-version");
+    std::fs::create_dir_all(&fixture).unwrap();
+    for file in segments(dir.path()) {
+        std::fs::copy(&file, fixture.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
 /// The fixture was written by the first release with version 1 of the format. Every later release must read it.
 #[test]
 fn the_fixture_of_version_1_is_read() {
@@ -276,4 +293,10 @@ fn the_fixture_of_version_1_is_read() {
     assert_eq!((engine.report.damaged, engine.report.torn_bytes), (0, 0));
     assert_eq!(engine.state(), expected);
     engine.check_payloads();
+    // What this release writes behind it is read as well.
+    let more = Mutation::Publish(event("a", 0, 10, 40));
+    engine.commit(vec![more.clone()]).unwrap();
+    expected.apply(&more);
+    engine.close().unwrap();
+    assert_eq!(Engine::open(JsonLogConfig::new(dir.path())).unwrap().state(), expected);
 }
