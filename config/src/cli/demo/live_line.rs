@@ -58,7 +58,7 @@ impl LiveLine {
             let mut line = line(read, &stats, rate, self.full_at);
             if let Some(tweets) = broker.pipeline_stats() {
                 let PipelineStats { scored, crashes, .. } = tweets;
-                line.push_str(&format!("; pipeline: {scored} tweets scored, {crashes} workers crashed"));
+                line.push_str(&format!("; pipeline: {scored} tweets scored, {crashes} workers crashed by messages that the show makes bad, and replaced"));
             }
             match &self.bar {
                 Some(bar) => {
@@ -78,13 +78,17 @@ impl LiveLine {
     }
 }
 
+/// The counts as sums: what is read is published, or on its way, or left out; a published event goes to each subscription.
 fn line(read: u64, stats: &TopicStats, rate: f64, full_at: u64) -> String {
     let sum = |count: fn(&SubscriptionStats) -> u64| stats.subscriptions.iter().map(count).sum::<u64>();
-    let (waiting, in_flight) = (sum(|s| s.waiting), sum(|s| s.in_flight));
+    let (waiting, in_flight) = (sum(|s| s.waiting + s.delayed), sum(|s| s.in_flight));
+    let acknowledged = sum(|s| s.acknowledged);
+    let published = stats.published;
     let mut line = format!(
-        "{read} tweets read, {} events published, {waiting} waiting, {in_flight} in flight, {} acknowledged, {rate:.0} events/s",
-        stats.published,
-        sum(|s| s.acknowledged),
+        "{read} tweets read = {published} published + {} not; in all subscriptions {} = {waiting} waiting + {in_flight} in flight \
+         + {acknowledged} acknowledged; {rate:.0} events/s",
+        read.saturating_sub(published),
+        waiting + in_flight + acknowledged,
     );
     let fullest = stats.subscriptions.iter().map(|s| s.waiting + s.in_flight + s.delayed).max().unwrap_or(0);
     if fullest >= full_at {
@@ -98,12 +102,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_topic_is_said_to_be_full() {
+    fn the_counts_add_up_and_a_full_topic_is_said_to_be_full() {
         let inbox = SubscriptionStats { waiting: 9, in_flight: 1, acknowledged: 4, ..SubscriptionStats::default() };
         let stats = TopicStats { topic: "tweets".to_owned(), published: 14, subscriptions: vec![inbox] };
         assert_eq!(
             line(20, &stats, 9.6, 11),
-            "20 tweets read, 14 events published, 9 waiting, 1 in flight, 4 acknowledged, 10 events/s"
+            "20 tweets read = 14 published + 6 not; in all subscriptions 14 = 9 waiting + 1 in flight + 4 acknowledged; 10 events/s"
         );
         assert!(line(20, &stats, 0.0, 10).ends_with("its sources wait until something is acknowledged"));
     }
