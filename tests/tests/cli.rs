@@ -566,8 +566,8 @@ fn an_incomplete_answer_says_so() {
     assert_eq!((rest.status, rest.err.as_str(), rest.out.lines().count()), (0, "", 1));
     assert!(rest.out.contains(r#""id":"2""#), "{}", rest.out);
     let wrong = run(broker.dir(), &["dead", "list", "t", "--after", "soon", "--server", &server]);
-    assert_eq!(wrong.status, 1, "{}", wrong.err);
-    assert!(wrong.err.contains("soon"), "{}", wrong.err);
+    assert_eq!(wrong.status, 2, "{}", wrong.err);
+    assert!(wrong.err.contains("invalid position \"soon\""), "{}", wrong.err);
     let full = run(broker.dir(), &["dead", "list", "t", "-n", "2", "--server", &server]);
     assert_eq!((full.out.lines().count(), full.err.as_str()), (3, ""), "a full page that is the last one");
     assert_eq!(run(broker.dir(), &["dead", "list", "t", "--server", &server]).err, "");

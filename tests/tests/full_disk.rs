@@ -283,6 +283,11 @@ fn an_import_says_what_serve_makes_of_the_directory(kind: &str, disks: &[u32]) {
             let serve = run(Command::new(herald()).args(["serve", "--set", "transports.tcp.listen=127.0.0.1:0"]));
             let refusal = text(&serve.stderr);
             assert!(!serve.status.success() && refusal.contains("an import that was not finished"), "{refusal}");
+        } else if said.contains("`herald serve` cannot open ") {
+            // sled takes room to open what fills the disk.
+            let serve = run(Command::new(herald()).args(["serve", "--set", "transports.tcp.listen=127.0.0.1:0"]));
+            let refusal = text(&serve.stderr);
+            assert!(!serve.status.success() && refusal.contains("no space left"), "{refusal}");
         } else {
             panic!("{mebibytes} MiB: it does not say what serve does: {said}");
         }
@@ -306,6 +311,6 @@ fn an_import_that_fills_the_disk_says_what_serve_makes_of_sqlite() {
 #[test]
 fn an_import_that_fills_the_disk_says_what_serve_makes_of_sled() {
     on_a_small_disk("an_import_that_fills_the_disk_says_what_serve_makes_of_sled", 1, |_may_mount| {
-        an_import_says_what_serve_makes_of_the_directory("sled", &[1, 4, 12]);
+        an_import_says_what_serve_makes_of_the_directory("sled", &[4, 24]);
     });
 }

@@ -102,7 +102,7 @@ async fn kept(settings: &StorageSettings) -> String {
             }
         }
         Err(error) => format!(
-            "{target} cannot be opened again to find out what was imported ({error}): run the import again with the same file"
+            "`herald serve` cannot open {target} ({error}): when that is mended, run the import again with the same file"
         ),
     }
 }

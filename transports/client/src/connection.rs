@@ -158,8 +158,9 @@ impl Connection {
         position: Option<&str>,
     ) -> Result<(Vec<String>, Option<String>), Error> {
         const END: &str = "end of peek";
-        if position.is_some_and(|at| at != "start" && (!at.contains(':') || at.contains(char::is_whitespace))) {
-            return Err(Error::Invalid(format!("not a position: {position:?}")));
+        let is_one = |at: &&str| *at == "start" || at.contains(':') && !at.contains(char::is_whitespace);
+        if let Some(wrong) = position.filter(|at| !is_one(at)) {
+            return Err(Error::Invalid(format!("invalid position {wrong:?}: expected start, or where a page ended")));
         }
         let words = ["peek".to_owned(), topic.to_string()].into_iter();
         let words = words.chain(subscription.map(ToString::to_string)).chain(most.map(|most| most.to_string()));
