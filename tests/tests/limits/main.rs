@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
+mod commands;
+
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
