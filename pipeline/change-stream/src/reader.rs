@@ -33,7 +33,7 @@ use broker_core::source::SourceError;
 use bson::RawDocumentBuf;
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::ResumeToken;
-use pipeline_source::mapping::Skipped;
+use pipeline_source::mapping::{PointerWatch, Skipped};
 use pipeline_source::publishing::Publishing;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,7 @@ pub(super) struct Reader<'a> {
     emptied: Option<String>,
     /// The pairs of reason and collection for which a skipped change has been logged.
     told: HashSet<(Skipped, String)>,
+    watch: PointerWatch,
     backoff: Backoff,
     /// The time of the last commit.
     committed: Instant,
@@ -103,6 +104,7 @@ impl<'a> Reader<'a> {
             lost: None,
             emptied: None,
             told: HashSet::new(),
+            watch: PointerWatch::new(&source.mapping),
             backoff: backoff(),
             committed: Instant::now(),
         }

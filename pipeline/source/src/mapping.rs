@@ -3,6 +3,7 @@
 //! Every source maps by the same rules. The data differs (JSON text, BSON), so the rules see it through [`Lookup`].
 
 mod pointer;
+mod watch;
 
 use std::borrow::Cow;
 use std::hash::Hasher as _;
@@ -15,6 +16,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 pub use broker_core::settings::OnMissing;
 pub use pointer::{Pointer, PointerError};
+pub use watch::PointerWatch;
 
 /// The deepest nesting of a message. The object of the delivery around it adds one level, up to the protocol's 128.
 pub const MAX_MSG_DEPTH: usize = MAX_DEPTH - 1;

@@ -16,7 +16,7 @@ use super::event::SseItem;
 use super::ids::EventIds;
 use super::selection::Selection;
 use super::state::{SseState, Stopped};
-use pipeline_source::mapping::Mapping;
+use pipeline_source::mapping::{Mapping, PointerWatch};
 use pipeline_source::publishing::{Publishing, SourceCounters};
 
 /// The most events published together: a large group for one sync, a small part of memory.
@@ -63,7 +63,7 @@ impl SseSource {
     }
 
     /// Maps items to the events to publish.
-    fn map(&self, items: Vec<SseItem>, ids: &mut EventIds) -> Vec<(TopicName, NewEvent)> {
+    fn map(&self, items: Vec<SseItem>, ids: &mut EventIds, watch: &mut PointerWatch) -> Vec<(TopicName, NewEvent)> {
         let mut events = Vec::with_capacity(items.len());
         for item in items {
             let event = match item {
@@ -83,6 +83,7 @@ impl SseSource {
                 self.counters.skipped.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
+            watch.examine_text(&self.name, &event.data);
             match self.mapping.apply_typed(&event.event_type, &event.data, &id) {
                 Ok(event) => events.push(event),
                 Err(why) => {
@@ -120,6 +121,7 @@ impl Source for SseSource {
         let mut client =
             SseClient::new(config).map_err(|error| self.error(error.to_string(), Some(Box::new(error))))?;
         let mut states = client.watch();
+        let mut watch = PointerWatch::new(&self.mapping);
         loop {
             // Not dropped half-way: the cursor below is the client's, which must not be ahead of the batch.
             let items = {
@@ -129,7 +131,10 @@ impl Source for SseSource {
                         biased;
                         () = shutdown.cancelled() => return Ok(()),
                         Ok(()) = states.changed() => match &*states.borrow_and_update() {
-                            SseState::Waiting { reason, .. } => self.counters.set_trouble(Some(reason.to_string())),
+                            SseState::Waiting { reason, .. } => {
+                                self.counters.set_trouble(Some(reason.to_string()));
+                                watch.report(&self.name);
+                            }
                             SseState::Open { .. } => self.counters.set_trouble(None),
                             _ => {}
                         },
@@ -145,7 +150,7 @@ impl Source for SseSource {
                 }
                 Err(stopped) => break Err(self.error(stopped.to_string(), Some(Box::new(stopped)))),
             };
-            let events = self.map(items, &mut ids);
+            let events = self.map(items, &mut ids, &mut watch);
             // The batch holds everything that the client has parsed, so its ids are those behind the batch.
             let cursor = ids.cursor(client.last_event_id(), client.sendable_event_id());
             let is_moved = cursor != committed;

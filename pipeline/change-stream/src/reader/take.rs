@@ -38,6 +38,7 @@ impl Reader<'_> {
         if source.scope.publishes(change.operation()) {
             source.counters.read.fetch_add(1, Ordering::Relaxed);
             let several = source.scope.collections.len() != 1;
+            self.watch.examine(&source.name, &change.data(several));
             match source.mapping.apply_to(&change.data(several), &derived_id(&source.name, &known_by)) {
                 Ok(event) => batch.push(event),
                 Err(why) => self.left_out(batch, before.as_ref(), &here, &change, why),

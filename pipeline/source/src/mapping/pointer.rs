@@ -58,6 +58,13 @@ impl Pointer {
     }
 }
 
+/// As it is written in a configuration.
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|name| write!(f, "/{}", name.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
 /// One level of a pointer, as a deserializer that skips everything else.
 struct Step<'n>(&'n str);
 
