@@ -167,14 +167,10 @@ async fn tls_on_a_plain_port_and_plain_text_on_a_tls_port_are_told_apart() {
     }
 }
 
-#[test]
-fn a_source_reads_a_feed_over_https_whose_authority_the_system_trusts() {
-    let authority = Authority::new();
-    let mut broker = TestBroker::prepare("");
-    authority.issue(broker.dir());
-    std::fs::write(broker.dir().join("ca.pem"), authority.pem()).unwrap();
-    let chain = CertificateDer::pem_file_iter(broker.dir().join("cert.pem")).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(broker.dir().join("key.pem")).unwrap();
+/// A feed over HTTPS that sends one event to its first reader, with the certificate and key in `dir`. Returns its port.
+fn feed_over_https(dir: &std::path::Path) -> u16 {
+    let chain = CertificateDer::pem_file_iter(dir.join("cert.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut settings = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -183,34 +179,79 @@ fn a_source_reads_a_feed_over_https_whose_authority_the_system_trusts() {
         .with_single_cert(chain, key)
         .unwrap();
     settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let settings = Arc::new(settings);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
-        let tls = rustls::ServerConnection::new(Arc::new(settings)).unwrap();
-        let mut stream = rustls::StreamOwned::new(tls, listener.accept().unwrap().0);
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
+        for stream in listener.incoming() {
+            let tls = rustls::ServerConnection::new(Arc::clone(&settings)).unwrap();
+            let mut stream = rustls::StreamOwned::new(tls, stream.unwrap());
+            let mut request = Vec::new();
             let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            request.extend(byte);
+            // A reader that does not trust the certificate ends the handshake.
+            while !request.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                request.extend(byte);
+            }
+            if !request.ends_with(b"\r\n\r\n") {
+                continue;
+            }
+            let text = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {\"n\":1}\n\n";
+            stream.write_all(text.as_bytes()).unwrap();
+            // The stream stays open as long as the test runs.
+            std::thread::park();
         }
-        let text = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {\"n\":1}\n\n";
-        stream.write_all(text.as_bytes()).unwrap();
-        // The stream stays open as long as the test runs.
-        std::thread::park();
     });
-    let source =
-        format!("[[sources]]\nkind = \"sse\"\nname = \"feed\"\nurl = \"https://localhost:{port}/\"\ntopic = \"t\"\n");
-    // The subscription exists before the source reads anything.
+    port
+}
+
+/// Gives a broker a source that reads from `port`, and a durable subscription that was there before it.
+fn run_with_source(broker: &mut TestBroker, port: u16, more: &str) {
+    let source = format!(
+        "[[sources]]\nkind = \"sse\"\nname = \"feed\"\nurl = \"https://localhost:{port}/\"\ntopic = \"t\"\n{more}"
+    );
     broker.run();
     broker.telnet().asks("sub t mine", "successfully subscribed to topic t");
     assert!(broker.terminate().success());
     std::fs::write(broker.dir().join("herald.toml"), source).unwrap();
-    broker.env("SSL_CERT_FILE", broker.dir().join("ca.pem"));
     broker.run();
+}
+
+#[test]
+fn a_source_reads_a_feed_over_https_whose_authority_the_system_trusts() {
+    let authority = Authority::new();
+    let mut broker = TestBroker::prepare("");
+    authority.issue(broker.dir());
+    std::fs::write(broker.dir().join("ca.pem"), authority.pem()).unwrap();
+    let port = feed_over_https(broker.dir());
+    broker.env("SSL_CERT_FILE", broker.dir().join("ca.pem"));
+    run_with_source(&mut broker, port, "");
     let mut client = broker.telnet();
     client.asks("sub t mine", "successfully subscribed to topic t");
     assert!(client.line().contains("\"n\":1"), "{}", broker.log());
+}
+
+#[test]
+fn a_source_trusts_a_self_signed_certificate_only_if_exactly_that_one_is_presented() {
+    for is_the_same in [true, false] {
+        let mut broker = TestBroker::prepare("");
+        let Some(pem) = self_signed(broker.dir(), &[]) else {
+            eprintln!("openssl is missing");
+            return;
+        };
+        let port = feed_over_https(broker.dir());
+        let other = tempfile::tempdir().unwrap();
+        let given = if is_the_same { pem } else { self_signed(other.path(), &[]).unwrap() };
+        std::fs::write(broker.dir().join("ca.pem"), given).unwrap();
+        run_with_source(&mut broker, port, "ca = \"ca.pem\"\n");
+        if is_the_same {
+            let mut client = broker.telnet();
+            client.asks("sub t mine", "successfully subscribed to topic t");
+            assert!(client.line().contains("\"n\":1"), "{}", broker.log());
+        } else {
+            let line = broker.wait_for_log("sse stream interrupted, reconnecting");
+            assert!(line.contains("certificate"), "{line}");
+        }
+    }
 }
 
 #[test]

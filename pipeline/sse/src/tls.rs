@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
 use super::config::{SseConfigError, TlsFiles};
@@ -20,11 +20,9 @@ pub(crate) fn settings(files: &TlsFiles) -> Result<ClientConfig, SseConfigError>
     let builder = match &files.ca {
         None => builder.with_platform_verifier().map_err(SseConfigError::Tls)?,
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates("ca", path)? {
-                roots.add(certificate).map_err(SseConfigError::Tls)?;
-            }
-            builder.with_root_certificates(roots)
+            let verifier = tls_trust::trusting(certificates("ca", path)?).map_err(SseConfigError::Tls)?;
+            // "dangerous": the verifier is ours. It adds one case to rustls's own, described in `tls-trust`.
+            builder.dangerous().with_custom_certificate_verifier(verifier)
         }
     };
     let mut settings = match &files.client {

@@ -116,6 +116,7 @@ impl PointerWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use broker_core::name::TopicName;
     use broker_core::settings::OnMissing;
 
     fn mapping() -> Mapping {
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn a_mapping_without_pointers_is_not_watched() {
         let plain = Mapping {
-            topic: TopicRule::Fixed("t".parse().unwrap()),
+            topic: TopicRule::Fixed(TopicName::new("t").unwrap()),
             id: None,
             msg: Pointer::new("").unwrap(),
             priority: PriorityRule::Fixed(0),
