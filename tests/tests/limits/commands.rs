@@ -45,7 +45,7 @@ fn rows() -> Vec<Row> {
         row("nack", format!("nack big {kilobyte} 5\n")),
         row("touch", format!("touch big {kilobyte}\n")),
         row("term", format!("sub big other\nterm big x {long}\n")),
-        row("peek", "peek big s 1000\npeek big s 1000 1000\n"),
+        row("peek", "peek big s 1000\npeek big s 1000 after start\n"),
         row("redrive", "redrive big\n"),
         row("purge", format!("purge big {name}{{n}}\n")),
         row("hello", format!("hello {{\"{long}\":1}}\n")),
