@@ -110,13 +110,14 @@ fn a_refused_source_retries_or_stops_as_configured_and_stats_shows_it() {
 
 #[test]
 fn a_pointer_that_finds_nothing_is_warned_of_once_and_one_that_does_is_not() {
-    let feed = Scripted::start(&["data: {\"a\":1}\n\ndata: {\"a\":2,\"here\":5}\n\n", ""]);
+    let body: String = (0..12).map(|n| format!("data: {{\"a\":{n},\"here\":5}}\n\n")).collect();
+    let feed = Scripted::start(Box::leak(vec![&*body.leak(), ""].into_boxed_slice()));
     let broker = TestBroker::start(&format!(
         "[[sources]]\nkind = \"sse\"\nname = \"f\"\nurl = \"http://{}/\"\ntopic = \"t\"\nid = \"/nowhere/~1\"\nmsg = \"/a\"\npriority = \"/here\"\n",
         feed.addr
     ));
     let line = broker.wait_for_log("a JSON pointer has found nothing in any event so far");
-    for field in ["source=f", "key=\"id\"", "pointer=/nowhere/~1", "events=2"] {
+    for field in ["source=f", "key=\"id\"", "pointer=/nowhere/~1", "events=10"] {
         assert!(line.contains(field), "{line}");
     }
     assert_eq!(broker.log().matches("a JSON pointer has found nothing").count(), 1, "{}", broker.log());

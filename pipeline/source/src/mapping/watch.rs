@@ -102,7 +102,7 @@ impl PointerWatch {
         }
         for (key, pointer) in std::mem::take(&mut self.unfound) {
             tracing::warn!(
-                source = name,
+                source = %name,
                 key = key.name(),
                 pointer = %pointer,
                 events = self.examined,
