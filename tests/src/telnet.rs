@@ -64,6 +64,8 @@ impl Telnet {
                 }
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                // A process that is stopped and continued sees this on a socket with a time-out.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("nothing comes: {error}"),
             }
         }

@@ -31,7 +31,7 @@ pub fn http(addr: SocketAddr, request: &str) -> String {
     let mut stream = socket(addr);
     stream.write_all(request.as_bytes()).unwrap();
     let (mut answer, mut byte) = (Vec::new(), [0]);
-    while let Ok(1) = stream.read(&mut byte) {
+    while stream.read_exact(&mut byte).is_ok() {
         answer.push(byte[0]);
         if answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n") {
             break;
