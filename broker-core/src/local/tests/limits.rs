@@ -118,3 +118,38 @@ async fn idle_topics_of_any_shard_make_room_for_new_ones() {
     let refused = client.next_outcome().await;
     assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
 }
+
+#[tokio::test]
+async fn what_memory_has_forgotten_the_storage_is_told_to_forget_and_a_restart_has_room() {
+    const MOST: usize = 3;
+    let storage = Arc::new(MemoryStorage::default());
+    let few = || EngineSettings { max_topics: MOST, ..settings() };
+    let first = engine(&storage, few()).await;
+    let mut client = Client::new(&first);
+    for n in 0..4 * MOST {
+        // Each topic is used once and left; the next ones need its place.
+        let name = format!("reply-{n}");
+        let began = std::time::Instant::now();
+        loop {
+            client.send(vec![Op::Subscribe { topic: topic(&name), name: sub("s"), prefetch: 1 }]).await;
+            match client.next_outcome().await {
+                Outcome::Subscribed => break,
+                // Another shard forgets its topics soon.
+                refused => assert!(began.elapsed() < Duration::from_secs(30), "{refused:?}"),
+            }
+        }
+        client.send(vec![Op::Unsubscribe { topic: topic(&name), name: sub("s") }]).await;
+        client.next_outcome().await;
+        client.seen.clear();
+    }
+    let mutations = storage.mutations();
+    let forgotten = mutations
+        .iter()
+        .filter(|mutation| matches!(mutation, crate::storage::Mutation::Topic { last_seq, .. } if last_seq.0 == 0));
+    assert!(forgotten.count() >= 3 * MOST, "{mutations:?}");
+    let second = engine(&Arc::new(storage.reopened()), few()).await;
+    let mut client = Client::new(&second);
+    for n in 0..MOST {
+        client.subscribe(&format!("new-{n}"), Some("s"), 1).await;
+    }
+}
