@@ -116,7 +116,9 @@ async fn lost_history_stops_the_source_or_is_reported_as_configured() {
     }
     insert(1).await;
     for broker in [&mut fail, &mut restart] {
-        assert_eq!(Consumer::new(broker).msg(), 1);
+        let mut consumer = Consumer::new(broker);
+        assert_eq!(consumer.msg(), 1);
+        consumer.done();
         assert!(broker.terminate().success());
     }
     insert(2).await;
@@ -135,7 +137,7 @@ async fn lost_history_stops_the_source_or_is_reported_as_configured() {
     assert!(gap["gap"]["reason"].as_str().unwrap().contains("ChangeStreamHistoryLost"), "{gap}");
     assert_ne!(gap["gap"]["from"]["token"], gap["gap"]["to"]["token"], "{gap}");
     assert_eq!(consumer.msg(), 3);
-    drop(consumer);
+    consumer.done();
     // The gap is reported once, because the new token is stored with it.
     assert!(restart.terminate().success());
     run(&mut restart);

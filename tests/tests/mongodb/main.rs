@@ -79,6 +79,12 @@ impl Consumer {
     fn msg(&mut self) -> Value {
         self.next()["msg"].take()
     }
+
+    /// Leaves once every acknowledgement has arrived. A broker that is stopped earlier delivers those events again.
+    fn done(mut self) {
+        self.0.send("ping");
+        while self.0.line() != "pong" {}
+    }
 }
 
 /// Retries an operation until the servers accept it.
