@@ -58,7 +58,7 @@ impl LiveLine {
             let mut line = line(read, &stats, rate, self.full_at);
             if let Some(tweets) = broker.pipeline_stats() {
                 let PipelineStats { scored, crashes, .. } = tweets;
-                line.push_str(&format!("; pipeline: {scored} tweets scored, {crashes} workers crashed by messages that the show makes bad, and replaced"));
+                line.push_str(&format!("; pipeline: {scored} tweets scored, {crashes} workers crashed by the demo's bad messages and replaced"));
             }
             match &self.bar {
                 Some(bar) => {
@@ -85,7 +85,7 @@ fn line(read: u64, stats: &TopicStats, rate: f64, full_at: u64) -> String {
     let acknowledged = sum(|s| s.acknowledged);
     let published = stats.published;
     let mut line = format!(
-        "{read} tweets read = {published} published + {} not; in all subscriptions {} = {waiting} waiting + {in_flight} in flight \
+        "{read} tweets read: {published} published + {} not yet; {} copies for the subscriptions: {waiting} waiting + {in_flight} in flight \
          + {acknowledged} acknowledged; {rate:.0} events/s",
         read.saturating_sub(published),
         waiting + in_flight + acknowledged,
@@ -107,7 +107,7 @@ mod tests {
         let stats = TopicStats { topic: "tweets".to_owned(), published: 14, subscriptions: vec![inbox] };
         assert_eq!(
             line(20, &stats, 9.6, 11),
-            "20 tweets read = 14 published + 6 not; in all subscriptions 14 = 9 waiting + 1 in flight + 4 acknowledged; 10 events/s"
+            "20 tweets read: 14 published + 6 not yet; 14 copies for the subscriptions: 9 waiting + 1 in flight + 4 acknowledged; 10 events/s"
         );
         assert!(line(20, &stats, 0.0, 10).ends_with("its sources wait until something is acknowledged"));
     }
